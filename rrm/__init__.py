@@ -1,0 +1,1 @@
+"""Recursive reasoning models: architectures, rollouts, perturbation, training. Knows nothing of Ray."""

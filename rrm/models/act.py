@@ -1,0 +1,68 @@
+"""The one protocol that rollouts, evaluation and diagnostics use: initial latents, one ACT step, its outputs.
+
+A new architecture implements `RecursiveModel` in one file and adds one line to `rrm.models.MODELS`.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Latents = dict[str, Tensor]  # location ("z_H", "z_L") -> [B, N, D]
+
+
+class Batch(NamedTuple):
+    """Puzzles as tokens: inputs and labels int64 [B, S], puzzle identifiers int64 [B]. Label -100 is ignored."""
+
+    inputs: Tensor
+    labels: Tensor
+    puzzle_identifiers: Tensor
+
+    def repeat(self, rollouts: int) -> "Batch":
+        """Each row `rollouts` times, trajectory fastest: row b, rollout k stands at b * rollouts + k."""
+        return Batch(*(x.repeat_interleave(rollouts, dim=0) for x in self)) if rollouts > 1 else self
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`; a copy to a GPU goes through pinned memory and does not wait."""
+        if device.type == "cuda":
+            return Batch(*(x.pin_memory().to(device, non_blocking=True) for x in self))
+        return Batch(*(x.to(device) for x in self))
+
+
+class StepOutput(NamedTuple):
+    """What one ACT step says: token logits [B, S, V], float32 halting logits [B] and continue logits [B]."""
+
+    logits: Tensor
+    q_halt_logits: Tensor
+    q_continue_logits: Tensor
+
+
+class RecursiveModel(Protocol):
+    """A recurrent model whose latents start at a point that training can perturb.
+
+    `learns_q_continue` says whether its loss has a Q-learning target for continuing (HRM; TRM only if asked).
+    """
+
+    latent_names: tuple[str, ...]
+    halt_max_steps: int
+    learns_q_continue: bool
+
+    def initial_latents(self, batch_size: int) -> Latents:
+        """The published starting point, repeated over rows: [B, N, D] each."""
+        ...
+
+    def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
+        """One ACT step. The latents returned are detached; gradient flows only through the outputs."""
+        ...
+
+
+@torch.no_grad()
+def q_continue_target(model: RecursiveModel, latents: Latents, batch: Batch, is_last: bool) -> Tensor:
+    """The Q-learning target for "continue" [B], from one extra step after `latents` (HRM, arXiv 2506.21734, section 2).
+
+    sigmoid of the next halting value on the last allowed step, else of the better of the next two values.
+    """
+    _, following = model.act_step(latents, batch)
+    if is_last:
+        return following.q_halt_logits.sigmoid()
+    return torch.maximum(following.q_halt_logits, following.q_continue_logits).sigmoid()

@@ -1,0 +1,124 @@
+"""Adam-atan2, the sign-SGD of the puzzle table, the learning-rate schedule and the moving average of the weights."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rrm.settings import Settings
+
+
+class OptimConfig(Settings):
+    """Adam-atan2 with linear warm-up over `warmup_steps` optimizer steps, then a cosine down to `min_lr_ratio` * lr.
+
+    `min_lr_ratio` 1 keeps the rate constant after the warm-up. `ema_rate` 0 evaluates the weights themselves.
+    """
+
+    lr: float = Field(gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    min_lr_ratio: float = Field(default=1.0, ge=0, le=1)
+    ema_rate: float = Field(default=0.999, ge=0, lt=1)
+    puzzle_emb_lr: float = Field(default=1e-2, ge=0)
+    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
+
+    @property
+    def depends_on_total(self) -> bool:
+        """Whether the learning rate of a step depends on how many steps are planned."""
+        return self.min_lr_ratio < 1
+
+
+def schedule(base_lr: float, step: int, *, warmup_steps: int, total_steps: int, min_lr_ratio: float) -> float:
+    """The learning rate of update number `step` (the first is 1): linear warm-up, then a cosine to the minimum."""
+    if step < warmup_steps:
+        return base_lr * step / warmup_steps
+    if min_lr_ratio == 1:
+        return base_lr
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return base_lr * (min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class AdamATan2(torch.optim.Optimizer):
+    """Adam with atan2 in place of the division (Everett et al., arXiv 2407.05872), as HRM and TRM were trained.
+
+    p *= 1 - lr * wd; p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t)). m is not bias corrected inside atan2.
+    """
+
+    def __init__(self, params, *, lr: float, beta1: float, beta2: float, weight_decay: float):
+        super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient; each keeps its own count of updates."""
+        for group in self.param_groups:
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            for p in with_gradient:
+                if not self.state[p]:
+                    self.state[p] = {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+            counts = {self.state[p]["step"] for p in with_gradient}
+            for count in counts:
+                self._update([p for p in with_gradient if self.state[p]["step"] == count], count + 1, group)
+
+    def _update(self, params: list[Tensor], t: int, group: dict) -> None:
+        beta1, beta2, lr = group["beta1"], group["beta2"], group["lr"]
+        grads = [p.grad for p in params]
+        m, v = [self.state[p]["m"] for p in params], [self.state[p]["v"] for p in params]
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, value=1 - beta2)
+        denominators = torch._foreach_sqrt(v)
+        torch._foreach_div_(denominators, math.sqrt(1 - beta2**t))
+        for p, numerator, denominator in zip(params, m, denominators, strict=True):
+            p.sub_(torch.atan2(numerator, denominator), alpha=lr / (1 - beta1**t))
+            self.state[p]["step"] = t
+
+
+@torch.no_grad()
+def sign_sgd(weights: Tensor, ids: Tensor, gradients: Tensor, *, lr: float, weight_decay: float) -> None:
+    """Update the rows of a table [num, dim] that `ids` [G] names, in place, with gradients [G, dim].
+
+    Gradients of the same row are summed first; w = w * (1 - lr * wd) - lr * sign(g), touched rows only.
+    """
+    if not len(ids):
+        return
+    touched, where = ids.unique(return_inverse=True)
+    summed = torch.zeros(len(touched), weights.shape[1], dtype=gradients.dtype, device=weights.device)
+    summed.index_add_(0, where, gradients)
+    weights[touched] = weights[touched] * (1 - lr * weight_decay) - lr * summed.sign()
+
+
+class EMA:
+    """Moving average of a model's parameters in float32, started at their first values; no bias correction.
+
+    The puzzle table is a buffer and stays out, as in the published code.
+    """
+
+    def __init__(self, model: nn.Module, rate: float):
+        self.rate = rate
+        self._params = dict(model.named_parameters())
+        self.shadow = {name: p.detach().to(torch.float32, copy=True) for name, p in self._params.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """shadow = rate * shadow + (1 - rate) * parameter."""
+        torch._foreach_lerp_(
+            list(self.shadow.values()), [p.float() for p in self._params.values()], 1 - self.rate
+        )
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within this context the model's parameters are the averages; afterwards they are themselves again, exactly."""
+        own = {name: p.data for name, p in self._params.items()}
+        try:
+            for name, p in self._params.items():
+                p.data = self.shadow[name].to(p.dtype)
+            yield
+        finally:
+            for name, p in self._params.items():
+                p.data = own[name]

@@ -1,0 +1,217 @@
+"""Trainer: the one object that owns all state of a run and can give and take it whole."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rrm.checkpoint import CheckpointError
+from rrm.config import TrialConfig
+from rrm.evaluate import evaluate_split
+from rrm.models import build_model
+from rrm.optim import EMA, AdamATan2, schedule, sign_sgd
+from rrm.perturb import perturb_latents
+from rrm.puzzles.dataset import load_task
+from rrm.rollout import ROLLOUTS
+from rrm.streams import torch_generator
+
+
+class DivergedError(ArithmeticError):
+    """The training loss is not finite any more. The same config diverges again: a trial that did is not retried."""
+
+
+def set_up_torch(threads: int) -> None:
+    """Make this process give the same bits each time: a fixed number of threads, deterministic kernels only."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # we read no memory that we did not write
+
+
+class Trainer:
+    """Trains and evaluates one TrialConfig on one device.
+
+    `step` counts batches trained; `history` holds a row for each evaluation, split and noise level; `best` the step and
+    accuracy of the best clean evaluation on validation. Raises DataError if the puzzles cannot be had.
+    """
+
+    def __init__(self, config: TrialConfig, device: torch.device):
+        self.config = config
+        self.device = device
+        self.trial_id = config.trial_id()
+        self.data = load_task(config.task, config.eval.n)
+        self.model = build_model(
+            config.model,
+            seq_len=config.task.seq_len,
+            vocab_size=config.task.vocab_size,
+            num_puzzles=self.data.num_puzzles,
+            generator=torch_generator(config.seed, "init"),
+        ).to(device)
+        optim = config.optim
+        self.optimizer = AdamATan2(
+            self.model.parameters(),
+            lr=optim.lr,
+            beta1=optim.beta1,
+            beta2=optim.beta2,
+            weight_decay=optim.weight_decay,
+        )
+        self.ema = EMA(self.model, optim.ema_rate)
+        self.eval_batches = {
+            split: self.data.eval_batch(split, config.eval.n).to(device) for split in ("validation", "test")
+        }
+        self.step = 0
+        self.optimizer_steps = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.losses_since_evaluation: list[float] = []
+        self.seconds = {"train": 0.0, "evaluate": 0.0}
+
+    def train_until(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """Train up to `step`, evaluating at every multiple of eval.every on the way, step 0 included.
+
+        `stop` is asked between steps and ends the call early. Raises DivergedError.
+        """
+        while True:
+            if self.step % self.config.eval.every == 0 and not self._evaluated():
+                self._record_evaluation()
+            if self.step >= step or stop():
+                return
+            started = time.perf_counter()
+            self.train_step()
+            self.seconds["train"] += time.perf_counter() - started
+
+    def train_step(self) -> None:
+        """One batch: K trajectories a puzzle, halt_max_steps ACT steps, one backward for each."""
+        config, K = self.config, self.config.rollouts
+        batch_size = config.train.batch_size
+        batch = self.data.train_batch(config.seed, self.step, batch_size).to(self.device)
+        latents = self.model.initial_latents(batch_size)
+        if config.perturb is not None:
+            latents = perturb_latents(
+                latents,
+                sigma=config.perturb.sigma,
+                where=config.perturb.where,
+                rollouts=K,
+                clean_first=config.objective == "multi_perturbed_ce",
+                seed=config.seed,
+                stream="perturb",
+                step=self.step,
+                rows=range(batch_size),
+            )
+        each_act_step = config.train.optimizer_step == "act"
+        mean = 1 / (batch_size * K * (1 if each_act_step else self.model.halt_max_steps))
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.model.train()
+        rollout = ROLLOUTS[config.rollout]
+        for losses in rollout(self.model, batch.repeat(K), latents, config.model.token_loss, learn=True):
+            total = losses.total.sum()
+            (total * mean).backward()
+            loss += total.detach() / (batch_size * K * self.model.halt_max_steps)
+            if each_act_step:
+                self._optimizer_step()
+        if not each_act_step:
+            self._optimizer_step()
+        self.step += 1
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {self.step}")
+        self.losses_since_evaluation.append(value)
+
+    def _optimizer_step(self) -> None:
+        optim = self.config.optim
+        self.optimizer_steps += 1
+
+        def rate(base: float) -> float:
+            return schedule(
+                base,
+                self.optimizer_steps,
+                warmup_steps=optim.warmup_steps,
+                total_steps=self.config.train.steps * self.config.optimizer_steps_per_batch,
+                min_lr_ratio=optim.min_lr_ratio,
+            )
+
+        self.optimizer.param_groups[0]["lr"] = rate(optim.lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.model.puzzle_emb is not None:
+            ids, gradients = self.model.puzzle_emb.take_gradients()
+            sign_sgd(
+                self.model.puzzle_emb.weights,
+                ids,
+                gradients,
+                lr=rate(optim.puzzle_emb_lr),
+                weight_decay=optim.puzzle_emb_weight_decay,
+            )
+        self.ema.update()
+
+    def evaluate(self) -> list[dict[str, Any]]:
+        """Evaluate the averaged weights now: a row for each split and noise level (see rrm.evaluate)."""
+        self.model.eval()
+        with self.ema.applied():
+            return [
+                row
+                for split, batch in self.eval_batches.items()
+                for row in evaluate_split(
+                    self.model,
+                    batch,
+                    self.config.eval,
+                    token_loss=self.config.model.token_loss,
+                    seed=self.config.seed,
+                    split=split,
+                )
+            ]
+
+    def _evaluated(self) -> bool:
+        return bool(self.history) and self.history[-1]["step"] == self.step
+
+    def _record_evaluation(self) -> None:
+        started = time.perf_counter()
+        rows = self.evaluate()
+        losses, self.losses_since_evaluation = self.losses_since_evaluation, []
+        so_far = {
+            "step": self.step,
+            "optimizer_steps": self.optimizer_steps,
+            "act_steps": self.step * self.config.train.batch_size * self.config.rollouts * self.model.halt_max_steps,
+            "train_loss": math.fsum(losses) / len(losses) if losses else None,
+        }
+        self.history += [so_far | row for row in rows]
+        clean = next(row["exact_accuracy"] for row in rows if row["split"] == "validation" and row["sigma"] == 0)
+        if self.best is None or clean > self.best["exact_accuracy"]:
+            self.best = {"step": self.step, "exact_accuracy": clean}
+        self.seconds["evaluate"] += time.perf_counter() - started
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The averaged weights, those that are evaluated, as a state dict of the model."""
+        with self.ema.applied():
+            return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on to the same bits. Random streams are stateless: the step is their position."""
+        return {
+            "trial_id": self.trial_id,
+            "step": self.step,
+            "optimizer_steps": self.optimizer_steps,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.shadow,
+            "history": self.history,
+            "best": self.best,
+            "losses_since_evaluation": self.losses_since_evaluation,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of the same trial. Raises CheckpointError, and changes nothing, if it is another's."""
+        if state.get("trial_id") != self.trial_id:
+            raise CheckpointError(f"a state of trial {state.get('trial_id')}, not of {self.trial_id}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, shadow in self.ema.shadow.items():
+            shadow.copy_(state["ema"][name])
+        self.step, self.optimizer_steps = state["step"], state["optimizer_steps"]
+        self.history, self.best = list(state["history"]), state["best"]
+        self.losses_since_evaluation = list(state["losses_since_evaluation"])
+        self.seconds = dict(state["seconds"])
