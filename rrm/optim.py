@@ -107,13 +107,11 @@ class EMA:
     @torch.no_grad()
     def update(self) -> None:
         """shadow = rate * shadow + (1 - rate) * parameter."""
-        torch._foreach_lerp_(
-            list(self.shadow.values()), [p.float() for p in self._params.values()], 1 - self.rate
-        )
+        torch._foreach_lerp_(list(self.shadow.values()), [p.float() for p in self._params.values()], 1 - self.rate)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within this context the model's parameters are the averages; afterwards they are themselves again, exactly."""
+        """Within this context the model's parameters are the averages; afterwards their own again, exactly."""
         own = {name: p.data for name, p in self._params.items()}
         try:
             for name, p in self._params.items():

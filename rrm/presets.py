@@ -16,14 +16,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sudoku-4x4-trm-mlp": _LAPTOP_TRAINING
     | _SUDOKU_4X4
     | {"model": _SMALL_TRM | {"mlp_t": True, "pos_encodings": "none"}},
-    "sudoku-4x4-trm-att": _LAPTOP_TRAINING | _SUDOKU_4X4 | {"model": _SMALL_TRM},
+    "sudoku-4x4-trm-att": _LAPTOP_TRAINING
+    | _SUDOKU_4X4
+    | {
+        "model": _SMALL_TRM | {"hidden_size": 64, "L_layers": 2, "pos_encodings": "learned"},
+        "optim": _LAPTOP_TRAINING["optim"] | {"lr": 1e-3},
+    },
     "sudoku-9x9-trm-mlp": _LAPTOP_TRAINING
     | {"task": {"box": 3}, "model": _SMALL_TRM | {"mlp_t": True, "pos_encodings": "none"}},
 }
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; anything else is replaced whole. Inputs stay as they are."""
+    """`base` with `changes` laid over it, mapping by mapping; anything else is replaced whole. Changes neither."""
     merged = deepcopy(base)
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):

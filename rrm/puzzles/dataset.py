@@ -60,12 +60,16 @@ class SudokuTask(Settings):
 
     def identity(self) -> dict:
         """What the task is, whatever its files are called: a file stands as the digest of its content."""
-        return self.model_dump(mode="json", exclude_defaults=True) | {name: file_digest(path) for name, path in self.files.items()}
+        return self.model_dump(mode="json", exclude_defaults=True) | {
+            name: file_digest(path) for name, path in self.files.items()
+        }
 
     @model_validator(mode="after")
     def _one_source(self) -> "SudokuTask":
         if self.generate is not None and self.files:
-            raise ValueError(f"generate: given beside {', '.join(self.files)}; generate puzzles or read files, not both")
+            raise ValueError(
+                f"generate: given beside {', '.join(self.files)}; generate puzzles or read files, not both"
+            )
         if self.generate is None and not (self.train and self.test):
             raise ValueError("train: give train and test (CSV files), or generate: {puzzles: ..., blanks: ...}")
         if self.generate is not None and self.generate.blanks > self.seq_len:
@@ -156,8 +160,9 @@ def load_task(task: SudokuTask, eval_n: int) -> TaskData:
     splits = _generated(task, task.generate, eval_n) if task.generate is not None else _from_files(task)
     for name in ("validation", "test"):
         if len(splits[name]) < eval_n:
+            where = task.files.get(name, task.test)
             raise DataError(
-                f"eval.n: {eval_n} is more than the {len(splits[name])} {name} puzzles of {task.files.get(name) or task.test}"
+                f"eval.n: {eval_n} is more than the {len(splits[name])} {name} puzzles of {where}; ask for fewer"
             )
     return TaskData(task, splits)
 

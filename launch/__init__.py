@@ -1,0 +1,1 @@
+"""The command line, and sweeps that can be run as they are."""

@@ -1,0 +1,186 @@
+"""The `rrm` command."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from tune.plan import PlannedTrial, plan, write_manifest
+from tune.spec import Cell, Resources, SpecError, Sweep, load_sweep
+
+DONE, BAD_INPUT, FAILED, STOPPED = 0, 2, 3, 4
+_EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out as given; the text says what to give instead."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit code. Bad input is one message on stderr and exit code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except (SpecError, UsageError) as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"{error.filename or arguments.spec}: {error.strerror or error}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rrm", description=__doc__, epilog=_EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help, epilog=_EXIT_CODES)
+        sub.add_argument("spec", metavar="SPEC", help="a sweep file")
+        sub.add_argument(
+            "--set",
+            metavar="FIELD=VALUE",
+            action="append",
+            dest="overrides",
+            help="lay a value over the sweep file, such as base.train.steps=100 or seeds=[0,1]; may be repeated",
+        )
+        sub.set_defaults(command=run)
+        return sub
+
+    run = command("run", _run, "train what is left of a sweep on Ray Tune, then print the comparison")
+    run.add_argument("--retry-failed", action="store_true", help="train diverged trials again too")
+    train = command("train", _train, "train one trial of a sweep in this process, without Ray")
+    train.add_argument("--arm", required=True)
+    train.add_argument("--seed", required=True, type=int)
+    train.add_argument("--point", help="the grid point, as `rrm plan` shows it, if the sweep has a grid")
+    command("plan", _plan, "show what a run would train and what is done")
+    command("results", _results, "gather a sweep's tables and print the comparison")
+    return parser
+
+
+def _console() -> Console:
+    # In a pipe or a log there is no width to fit: wide tables stay whole.
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    sweep = load_sweep(arguments.spec, arguments.overrides)
+    from tune.experiment import RunRefused, run_sweep  # Ray takes seconds to import; bad input should not
+
+    try:
+        code = run_sweep(sweep, arguments.retry_failed)
+    except RunRefused as error:
+        raise UsageError(str(error)) from error
+    _show_results(sweep)
+    if code == STOPPED:
+        print("Stopped before the end; the same command goes on from here.")
+    return code
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    sweep = load_sweep(arguments.spec, arguments.overrides)
+    cell = _cell(sweep, arguments)
+    sweep.check_data()
+    planned = next(trial for trial in plan(sweep) if trial.cell.trial_id == cell.trial_id)
+    if planned.end.status == "done":
+        print(f"{cell.name}: already done, {planned.folder}")
+        return DONE
+    write_manifest(sweep)
+    return _train_here(sweep, planned)
+
+
+def _cell(sweep: Sweep, arguments: argparse.Namespace) -> Cell:
+    cells = [cell for cell in sweep.cells if cell.arm == arguments.arm]
+    if not cells:
+        raise UsageError(f"--arm {arguments.arm}: no such arm; arms: {', '.join(sweep.spec.arms)}")
+    cells = [cell for cell in cells if cell.seed == arguments.seed]
+    if not cells:
+        raise UsageError(f"--seed {arguments.seed}: not in seeds {sweep.spec.seeds}; give one of them")
+    points = [cell.point_name for cell in cells]
+    chosen = [cell for cell in cells if arguments.point in (None, cell.point_name)]
+    if not chosen or len({cell.trial_id for cell in chosen}) > 1:
+        raise UsageError(f"--point {arguments.point}: give one of {points}")
+    return chosen[0]
+
+
+def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
+    import torch
+
+    from tune.trial import TrialJob, TrialRun
+
+    cell, resources = planned.cell, sweep.spec.resources
+    job = TrialJob(
+        arm=cell.arm,
+        seed=cell.seed,
+        trial_id=cell.trial_id,
+        config=cell.config.model_dump(mode="json"),
+        folder=str(planned.folder),
+        threads=max(1, int(resources.cpu)) if isinstance(resources, Resources) else 1,
+        save_seconds=sweep.spec.save_seconds,
+    )
+    wants_gpu = resources == "auto" or (isinstance(resources, Resources) and resources.gpu > 0)
+    device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+    asked_to_stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: asked_to_stop.append(number))
+    run = TrialRun(job, device)
+    try:
+        while True:
+            progress = run.advance(seconds=2.0)
+            for message in progress.messages:
+                print(message, file=sys.stderr)
+            accuracy = "" if progress.exact_accuracy is None else f"  accuracy {progress.exact_accuracy:.3f}"
+            print(f"{cell.name}: step {progress.step}/{cell.config.train.steps}{accuracy}", flush=True)
+            if progress.failed:
+                print(f"{cell.name}: failed: {progress.failed}", file=sys.stderr)
+                return FAILED
+            if progress.finished:
+                print(f"{cell.name}: done, {planned.folder}")
+                return DONE
+            if asked_to_stop:
+                print(f"{cell.name}: stopped and saved at step {progress.step}; the same command goes on from here")
+                return STOPPED
+    finally:
+        run.close()
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    sweep = load_sweep(arguments.spec, arguments.overrides)
+    trials = plan(sweep)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("arm", "point", "seed", "trial", "status", "step", "run"):
+        table.add_column(heading, justify="right" if heading in ("seed", "step") else "left")
+    points: dict[str, list[str]] = {}
+    for cell in sweep.cells:
+        points.setdefault(cell.trial_id, []).append(cell.point_name)
+    for trial in trials:
+        cell = trial.cell
+        point = ", ".join(points[cell.trial_id])
+        left = "would train" if trial.is_left(retry_failed=False) else ""
+        step = f"{trial.step}/{cell.config.train.steps}"
+        table.add_row(cell.arm, point, str(cell.seed), cell.trial_id, trial.end.status, step, left)
+    left = sum(trial.is_left(retry_failed=False) for trial in trials)
+    _console().print(table, f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}")
+    return DONE
+
+
+def _results(arguments: argparse.Namespace) -> int:
+    sweep = load_sweep(arguments.spec, arguments.overrides)
+    write_manifest(sweep)
+    _show_results(sweep)
+    return DONE
+
+
+def _show_results(sweep: Sweep) -> None:
+    from results.gather import gather
+    from results.text import show
+
+    tables = gather(sweep.folder)
+    console = _console()
+    console.print(show(tables), soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+if __name__ == "__main__":
+    os._exit(main())

@@ -1,0 +1,1 @@
+"""Tables and comparisons of sweeps. Needs neither torch nor ray."""

@@ -1,0 +1,43 @@
+"""Paired statistics as pure functions of arrays."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import permutation_test, ttest_1samp
+
+CONFIDENCE = 0.95
+
+
+class PairedEffect(NamedTuple):
+    """Mean paired difference, its 95 % t interval and the two-sided p-value of no difference (nan if undefined)."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_by_seed(differences: np.ndarray) -> PairedEffect:
+    """Effect over training runs: differences [seeds], one a pair of runs. Exact sign-flip p-value (SPEC.md, E)."""
+    low, high = _t_interval(differences)
+    p = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    return PairedEffect(float(differences.mean()), low, high, float(p))
+
+
+def paired_by_example(differences: np.ndarray) -> PairedEffect:
+    """Effect over test examples, given the runs: differences [examples], each averaged over the paired seeds.
+
+    The p-value is a t-test's. It says nothing about other seeds.
+    """
+    low, high = _t_interval(differences)
+    p = float(ttest_1samp(differences, 0).pvalue) if np.ptp(differences) > 0 else float("nan")
+    return PairedEffect(float(differences.mean()), low, high, p)
+
+
+def _t_interval(differences: np.ndarray) -> tuple[float, float]:
+    if len(differences) < 2:
+        return float("nan"), float("nan")
+    if np.ptp(differences) == 0:
+        return float(differences[0]), float(differences[0])
+    interval = ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,91 @@
+"""The tables as a person reads them in a terminal."""
+
+import math
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from results.compare import snapshot
+from results.gather import SweepTables
+
+_METRICS = {
+    "final": "clean, final",
+    "best": "clean, best on validation",
+    "perturbed": "perturbed, sigma {:g}",
+    "perturbed_all": "every rollout, sigma {:g}",
+}
+
+
+def show(tables: SweepTables) -> Group:
+    """The sweep's trials, its comparison and the files both came from."""
+    counts = tables.trials.status.value_counts()
+    states = ", ".join(f"{counts[s]} {s}" for s in ("done", "failed", "unfinished", "waiting") if s in counts)
+    parts: list[RenderableType] = [f"[bold]{tables.sweep}[/]: {len(tables.trials)} trials, {states}", ""]
+    parts += [_trials_table(snapshot(tables.trials, tables.evals)), ""]
+    if len(tables.comparison):
+        parts += [_comparison_table(tables.comparison, tables.baseline), *_footnotes(tables.comparison), ""]
+    else:
+        parts += [f"No comparison yet: no seed is done in both {tables.baseline} and another arm.", ""]
+    return Group(*parts, "Written:", *(f"  {path}" for path in tables.files))
+
+
+def _trials_table(trials: pd.DataFrame) -> Table:
+    has_points = trials.point.any()
+    table = Table(box=None, pad_edge=False, header_style="bold", title="Exact accuracy on test", title_justify="left")
+    for heading in ("arm", *(["point"] if has_points else []), "status"):
+        table.add_column(heading)
+    table.add_column("seed", justify="right")
+    for heading in ("initial", "best @ step", "final", "minutes"):
+        table.add_column(heading, justify="right")
+    for row in trials.itertuples():
+        best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
+        status = row.status if row.status != "unfinished" else f"unfinished @ {row.final_step}"
+        cells = [row.arm, *([row.point] if has_points else []), status, str(row.seed), _share(row.initial), best]
+        table.add_row(*cells, _share(row.final), _number(row.minutes, ".1f"))
+        if isinstance(row.reason, str):
+            table.add_row(f"  [red]{row.reason}[/]")
+    return table
+
+
+def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
+    has_points = comparison.point.any()
+    title = f"Against {baseline}, test puzzles, 95 % intervals"
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    for heading in ("arm", *(["point"] if has_points else []), "exact accuracy"):
+        table.add_column(heading)
+    for heading in (baseline, "arm", "difference", "interval", "p", "paired by", "compute"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for row in comparison.itertuples():
+        table.add_row(
+            row.arm,
+            *([row.point] if has_points else []),
+            _METRICS[row.metric].format(row.sigma),
+            _share(row.baseline_mean),
+            _share(row.arm_mean),
+            f"{row.difference:+.4f}",
+            "" if math.isnan(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
+            _number(row.p, ".3f"),
+            row.paired_by,
+            f"{row.compute_ratio:.1f}x",
+            row.verdict,
+        )
+    return table
+
+
+def _footnotes(comparison: pd.DataFrame) -> list[str]:
+    if not (comparison.paired_by == "example").any():
+        return []
+    return [
+        "Paired by example: the interval is over test puzzles, for these training runs only. Another seed may differ",
+        "by more; six paired seeds or more give an interval over training runs, and a verdict.",
+    ]
+
+
+def _share(value: float) -> str:
+    return _number(value, ".4f")
+
+
+def _number(value: float, how: str) -> str:
+    return "" if pd.isna(value) else format(value, how)

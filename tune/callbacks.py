@@ -1,0 +1,140 @@
+"""Terminal progress: a live table for people, a line now and then where no terminal is."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune import Callback
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tune.spec import Cell
+
+PLAIN_LINE_SECONDS = 30.0
+
+
+@dataclass
+class _TrialState:
+    cell: Cell
+    status: str
+    step: int
+    started_at: int
+    accuracy: float = math.nan
+
+    @property
+    def steps(self) -> int:
+        return self.cell.config.train.steps
+
+    def units(self, step: int) -> int:
+        """Work in trajectories, so that an arm with K rollouts weighs K times one with a single rollout."""
+        return step * self.cell.config.train.batch_size * self.cell.config.rollouts
+
+
+class Progress(Callback):
+    """What is going on in a sweep: per arm the trials done, running and failed, the steps, the accuracy; and an ETA."""
+
+    def __init__(self, name: str, trials: dict[str, Cell], status: dict[str, str], steps: dict[str, int]):
+        self.name = name
+        self.started = time.monotonic()
+        self.trials = {
+            trial_id: _TrialState(cell, status[trial_id], steps[trial_id], steps[trial_id])
+            for trial_id, cell in trials.items()
+        }
+        self.console = Console()
+        self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=2, transient=True)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks into the attempt's folder, which nothing reads: a terminal cannot be pickled.
+        return {"name": self.name}
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        """Take up a trial's report."""
+        state = self.trials[trial.config["job"]["trial_id"]]
+        state.step, state.accuracy, state.status = result["train_step"], result["exact_accuracy"], "running"
+        for message in result["messages"]:
+            self.console.print(f"{state.cell.name}: {message}", style="yellow", highlight=False)
+        if result["done"]:
+            state.status = "failed" if result["failed"] else "done"
+            ended = f"failed: {result['failed']}" if result["failed"] else f"done, accuracy {_share(state.accuracy)}"
+            self.console.print(f"{self._clock()}  {state.cell.name}: {ended}", highlight=False)
+        elif not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.console.print(self.headline(), highlight=False)
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A worker took up a trial."""
+        self.trials[trial.config["job"]["trial_id"]].status = "running"
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A worker died; Tune starts the trial again from its folder."""
+        state = self.trials[trial.config["job"]["trial_id"]]
+        state.status = "waiting"
+        self.console.print(f"{self._clock()}  {state.cell.name}: its worker died; restarting", style="yellow")
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial was given up."""
+        state = self.trials[trial.config["job"]["trial_id"]]
+        state.status = "failed"
+        self.console.print(f"{self._clock()}  {state.cell.name}: failed", style="red", highlight=False)
+
+    def headline(self) -> str:
+        """One line: trials by status, time, ETA."""
+        counts = {status: self._count(status) for status in ("done", "running", "failed")}
+        trials = ", ".join(f"{n} {status}" for status, n in counts.items())
+        return f"{self._clock()}  {self.name}: {len(self.trials)} trials, {trials}; ETA {self._eta()}"
+
+    def render(self) -> Group:
+        """The headline and a row for each arm."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("arm", "done", "running", "failed", "step", "accuracy"):
+            table.add_column(heading, justify="left" if heading == "arm" else "right")
+        arms: dict[str, list[_TrialState]] = {}
+        for state in self.trials.values():
+            arms.setdefault(state.cell.arm, []).append(state)
+        for arm, states in arms.items():
+            by = {status: sum(state.status == status for state in states) for status in ("done", "running", "failed")}
+            seen = [state.accuracy for state in states if not math.isnan(state.accuracy)]
+            table.add_row(
+                arm,
+                f"{by['done']}/{len(states)}",
+                str(by["running"]),
+                str(by["failed"]),
+                f"{sum(s.step for s in states)}/{sum(s.steps for s in states)}",
+                _share(sum(seen) / len(seen)) if seen else "",
+            )
+        return Group(Text(self.headline()), table)
+
+    def _count(self, status: str) -> int:
+        return sum(state.status == status for state in self.trials.values())
+
+    def _clock(self) -> str:
+        return _minutes(time.monotonic() - self.started)
+
+    def _eta(self) -> str:
+        states = self.trials.values()
+        trained = sum(s.units(s.step) - s.units(s.started_at) for s in states)
+        left = sum(s.units(s.steps) - s.units(s.step) for s in states if s.status not in ("done", "failed"))
+        return _minutes((time.monotonic() - self.started) * left / trained) if trained else "unknown"
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _share(accuracy: float) -> str:
+    return "" if math.isnan(accuracy) else f"{accuracy:.3f}"

@@ -1,0 +1,182 @@
+"""Run a sweep on Ray Tune: hand it the trials that are left, and say at the end how each one stands."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+from ray.tune import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    TuneConfig,
+    Tuner,
+    grid_search,
+    with_resources,
+)
+
+from results.schema import ATTEMPTS, TRIALS, read_json
+from rrm.checkpoint import write_atomically
+from tune.callbacks import Progress
+from tune.plan import PlannedTrial, plan, write_manifest
+from tune.spec import Resources, Sweep
+from tune.trainable import RecursiveTrial
+from tune.trial import TrialJob, write_failed
+
+ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
+CLAIM = "run.json"
+_RAY_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see the others'
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+class RunRefused(RuntimeError):
+    """The sweep cannot be run now: another run holds it, or the cluster has no place for its trials."""
+
+
+def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
+    """Train what is left of a sweep and return its exit code: 0 all done, 3 some failed, 4 stopped before the end.
+
+    Starts Ray if this process is not connected, and only if something is left. Raises SpecError for puzzle files that
+    cannot be used, RunRefused if another run holds the sweep or no node can hold a trial, OSError if its folder cannot
+    be written.
+    """
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with _claim(sweep):
+        write_manifest(sweep)
+        left = [trial for trial in plan(sweep) if trial.is_left(retry_failed)]
+        if left:
+            sweep.check_data()
+            with _ray():
+                _fit(sweep, left)
+    return exit_code(sweep)
+
+
+def exit_code(sweep: Sweep) -> int:
+    """How the sweep stands, as the exit code of the command that ran it."""
+    statuses = {trial.end.status for trial in plan(sweep)}
+    if statuses & {"waiting", "unfinished"}:
+        return STOPPED
+    return SOME_FAILED if "failed" in statuses else ALL_DONE
+
+
+@contextmanager
+def _claim(sweep: Sweep) -> Iterator[None]:
+    """Hold the sweep for this process. The lock is the operating system's and ends with the process."""
+    lock = FileLock(sweep.folder / ".run.lock")
+    claim = sweep.folder / CLAIM
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = read_json(claim) or {}
+        raise RunRefused(
+            f"{sweep.spec.name}: already being run by process {holder.get('pid')} on {holder.get('host')} since "
+            f"{holder.get('since')}; wait for it or stop it"
+        ) from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        write_atomically(claim, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode())
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """A connection to Ray: the process's own if it has one, the cluster of RAY_ADDRESS, else a local one."""
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    ray.init(log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _resources(asked: Resources | str) -> Resources:
+    """A place for one trial. Raises RunRefused if no node is large enough: the trial would wait for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not isinstance(asked, Resources):
+        asked = Resources(cpu=1, gpu=1 if any(node.get("GPU") for node in nodes) else 0)
+    if not any(node.get("CPU", 0) >= asked.cpu and node.get("GPU", 0) >= asked.gpu for node in nodes):
+        largest = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
+        raise RunRefused(
+            f"resources: cpu {asked.cpu:g}, gpu {asked.gpu:g} fit no node (the largest has cpu {largest[0]:g}, gpu "
+            f"{largest[1]:g}); ask for less"
+        )
+    return asked
+
+
+def _fit(sweep: Sweep, left: list[PlannedTrial]) -> None:
+    spec = sweep.spec
+    place = _resources(spec.resources)
+    jobs = [
+        TrialJob(
+            arm=trial.cell.arm,
+            seed=trial.cell.seed,
+            trial_id=trial.cell.trial_id,
+            config=trial.cell.config.model_dump(mode="json"),
+            folder=str(trial.folder),
+            threads=threads_of(place),
+            save_seconds=spec.save_seconds,
+        ).as_dict()
+        for trial in left
+    ]
+    planned = plan(sweep)
+    to_run = {trial.cell.trial_id for trial in left}
+    status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
+    progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned})
+    attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    tuner = Tuner(
+        with_resources(RecursiveTrial, {"cpu": place.cpu, "gpu": place.gpu}),
+        param_space={"job": grid_search(jobs), "gpu": place.gpu > 0},
+        tune_config=TuneConfig(
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=lambda trial: trial.config["job"]["trial_id"],
+        ),
+        run_config=RunConfig(
+            name=attempt,
+            storage_path=str(sweep.folder / ATTEMPTS),
+            failure_config=FailureConfig(max_failures=spec.max_failures),
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[progress],
+            verbose=0,
+        ),
+    )
+    with progress:
+        fitted = tuner.fit()
+    for result in fitted:
+        if result.error is not None:
+            _record_error(sweep, result)
+
+
+def threads_of(place: Resources | str) -> int:
+    """Threads that a trial computes with: its whole cores. The bits of a trial depend on it."""
+    return max(1, int(place.cpu)) if isinstance(place, Resources) else 1
+
+
+def _trial_name(trial: Any) -> str:
+    job = trial.config["job"]
+    return f"{job['arm']}-{job['seed']}-{job['trial_id']}"
+
+
+def _record_error(sweep: Sweep, result: Any) -> None:
+    """A worker that was killed could not write why; one that raised has."""
+    job = result.config["job"]
+    folder = sweep.folder / TRIALS / job["trial_id"]
+    if read_json(folder / "failed.json") is None and read_json(folder / "done.json") is None:
+        reason = str(result.error).strip().splitlines()[-1]
+        write_failed(folder, "error", f"its worker ended {sweep.spec.max_failures + 1} times: {reason}", None)
