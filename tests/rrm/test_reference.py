@@ -1,0 +1,260 @@
+"""Every number of the published TRM code that this core claims: forward, losses, gradients, single operations.
+
+RRM_REFERENCE names another folder of the same format; the default is the project's own copy.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rrm.models import TRMConfig, build_model
+from rrm.models.act import Batch, q_continue_target
+from rrm.models.layers import (
+    Attention,
+    SwiGLU,
+    rms_norm,
+    rotary_tables,
+    rotate,
+    swiglu_width,
+    truncated_normal_from_uniform,
+)
+from rrm.models.losses import TOKEN_LOSSES, row_losses
+from rrm.models.trm import TRM
+from rrm.optim import EMA, AdamATan2, schedule, sign_sgd
+from rrm.puzzles.sudoku import Augmentation
+from rrm.streams import torch_generator
+
+FOLDER = Path(os.environ.get("RRM_REFERENCE", Path(__file__).parents[1] / "data" / "reference"))
+INDEX = json.loads((FOLDER / "index.json").read_text())
+CASES = {
+    entry["case"]: entry
+    for entry in INDEX["files"]
+    if entry.get("model", "").startswith("TRM") and (FOLDER / entry["file"]).exists()
+}
+OPS = next(entry for entry in INDEX["files"] if entry["case"] == "ops")
+
+
+class Reference:
+    """A reference file: its tensors, and a check at the tolerance that the index states for each."""
+
+    def __init__(self, entry: dict[str, Any]):
+        self.keys = entry["keys"]
+        self.config = entry["config"]
+        self.tensors = load_file(FOLDER / entry["file"])
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def check(self, key: str, value: torch.Tensor | float) -> None:
+        expected, facts = self.tensors[key], self.keys[key]
+        value = torch.as_tensor(value).detach().reshape(expected.shape)
+        if facts.get("exact"):
+            assert torch.equal(value.to(expected.dtype), expected), key
+        else:
+            error = (value.double() - expected.double()).abs().max().item()
+            assert error <= facts["atol"], f"{key}: off by {error:.3g}, allowed {facts['atol']:.3g}"
+
+
+@pytest.fixture(params=sorted(CASES))
+def case(request: pytest.FixtureRequest) -> tuple[Reference, TRM, Batch, dict[str, Any]]:
+    entry = CASES[request.param]
+    reference = Reference(entry)
+    theirs = reference.config
+    ours = {name: theirs[name] for name in TRMConfig.model_fields if name in theirs}
+    config = TRMConfig.model_validate(ours | {"single_z": "single" in entry["model"]})
+    model = build_model(
+        config,
+        seq_len=theirs["seq_len"],
+        vocab_size=theirs["vocab_size"],
+        num_puzzles=theirs["num_puzzle_identifiers"],
+        generator=torch_generator(0, "init"),
+    )
+    prefix = "state/inner."
+    state = {key.removeprefix(prefix): t for key, t in reference.tensors.items() if key.startswith(prefix)}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not missing
+    assert set(unexpected) <= {"H_init"}  # single-z files may carry an unused one
+    batch = Batch(*(reference[f"batch/{name}"].long() for name in Batch._fields))
+    return reference, model, batch, entry
+
+
+def test_cases_are_there():
+    assert {"trm_mlp", "trm_att_prefix4", "trm_att_prefixceil", "trm_att_qcontinue", "trm_singlez"} <= set(CASES)
+
+
+def test_forward_unroll_and_losses(case):
+    reference, model, batch, entry = case
+    model.eval()
+    steps = []
+    with torch.no_grad():
+        latents = model.initial_latents(len(batch.inputs))
+        for step in range(1, model.halt_max_steps + 1):
+            latents, output = model.act_step(latents, batch)
+            target = None
+            if entry["q_continue_target"]:
+                target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
+            steps.append((latents, output, target))
+    for name in model.latent_names:
+        reference.check(f"unroll/{name}", torch.stack([latents[name] for latents, _, _ in steps]))
+    for name in ("logits", "q_halt_logits", "q_continue_logits"):
+        reference.check(f"unroll/{name}", torch.stack([getattr(output, name) for _, output, _ in steps]))
+    for token_loss in ("stablemax", "softmax"):
+        plain = [row_losses(output, batch.labels, token_loss) for _, output, _ in steps]
+        learning = [row_losses(output, batch.labels, token_loss, target) for _, output, target in steps]
+        reference.check(f"unroll/{token_loss}/lm_loss", torch.stack([x.lm.double().sum() for x in plain]))
+        reference.check("unroll/q_halt_loss", torch.stack([x.q_halt.sum() for x in plain]))
+        reference.check(f"unroll/{token_loss}/total_loss_eval", torch.stack([x.total.sum() for x in plain]))
+        reference.check(f"unroll/{token_loss}/total_loss_train", torch.stack([x.total.sum() for x in learning]))
+    if entry["q_continue_target"]:
+        reference.check("unroll/train/target_q_continue", torch.stack([target for _, _, target in steps]))
+    labelled = (batch.labels != -100).any(-1)
+    last = plain[-1]
+    reference.check("unroll/metrics_last/count", labelled.sum())
+    reference.check("unroll/metrics_last/accuracy", last.token_accuracy[labelled].double().sum())
+    reference.check("unroll/metrics_last/exact_accuracy", last.correct[labelled].sum())
+
+
+@pytest.mark.parametrize("token_loss", ["stablemax", "softmax"])
+def test_gradients_and_puzzle_table_update(case, token_loss):
+    reference, model, batch, entry = case
+    model.train()
+    latents, output = model.act_step(model.initial_latents(len(batch.inputs)), batch)
+    target = q_continue_target(model, latents, batch, is_last=False) if entry["q_continue_target"] else None
+    losses = row_losses(output, batch.labels, token_loss, target)
+    losses.total.sum().backward()
+    reference.check(f"grad/{token_loss}/total_loss", losses.total.sum())
+    reference.check(f"grad/{token_loss}/lm_loss", losses.lm.sum())
+    reference.check(f"grad/{token_loss}/q_halt_loss", losses.q_halt.sum())
+    checked = set()
+    for name, parameter in model.named_parameters():
+        reference.check(f"grad/{token_loss}/inner.{name}", parameter.grad)
+        checked.add(f"grad/{token_loss}/inner.{name}")
+    if model.puzzle_emb is not None:
+        ids, gradients = model.puzzle_emb.take_gradients()
+        reference.check(f"grad/{token_loss}/inner.puzzle_emb.local_weights", gradients)
+        reference.check("grad/local_ids", ids)
+        checked.add(f"grad/{token_loss}/inner.puzzle_emb.local_weights")
+        if token_loss == "stablemax":
+            sign_sgd(model.puzzle_emb.weights, ids, gradients, **INDEX["hyperparameters"]["sparse_sgd"])
+            reference.check("sparse_sgd/weights_after", model.puzzle_emb.weights)
+    assert {key for key in reference.keys if key.startswith(f"grad/{token_loss}/inner.")} == checked
+
+
+@pytest.fixture(scope="module")
+def ops() -> Reference:
+    return Reference(OPS)
+
+
+def test_rms_norm(ops):
+    ops.check("norm/y", rms_norm(ops["norm/x"], 1e-5))
+    ops.check("norm/y_small", rms_norm(ops["norm/x_small"], 1e-5))
+
+
+def test_rotary(ops):
+    cos, sin = rotary_tables(30, 12, 10000.0)
+    ops.check("rope/cos", cos)
+    ops.check("rope/sin", sin)
+    for name in ("q", "k"):
+        ops.check(f"rope/{name}_rot", rotate(ops[f"rope/{name}"].transpose(1, 2), cos, sin).transpose(1, 2))
+
+
+def test_attention(ops):
+    attention = Attention(24, 3, torch_generator(0, "init"))
+    attention.load_state_dict({f"{n}.weight": ops[f"attn/{n}.weight"] for n in ("qkv_proj", "o_proj")})
+    ops.check("attn/y_norope", attention(ops["attn/x"], None))
+    ops.check("attn/y_rope", attention(ops["attn/x"], rotary_tables(11, 8, 10000.0)))
+
+
+def test_swiglu(ops):
+    swiglu = SwiGLU(10, 4.0, torch_generator(0, "init"))
+    swiglu.load_state_dict({f"{n}.weight": ops[f"swiglu/{n}.weight"] for n in ("gate_up_proj", "down_proj")})
+    ops.check("swiglu/y", swiglu(ops["swiglu/x"]))
+    for hidden, expansion, width in ops.config["swiglu_inter"]:
+        assert swiglu_width(hidden, expansion) == width
+
+
+def test_initialiser(ops):
+    for i, std in enumerate(ops.config["init"]["stds"]):
+        ops.check(f"init/{i}/value", truncated_normal_from_uniform(ops[f"init/{i}/u"], std))
+
+
+@pytest.mark.parametrize("name", ["stablemax", "softmax"])
+def test_token_losses(ops, name):
+    logits = ops["loss/logits"].clone().requires_grad_()
+    losses = TOKEN_LOSSES[name](logits, ops["loss/labels"].long())
+    losses.sum().backward()
+    ops.check(f"loss/{name}/per_position", losses)
+    ops.check(f"loss/{name}/grad", logits.grad)
+
+
+@pytest.mark.parametrize("variant", ["adam_atan2", "adam_atan2_sched"])
+def test_adam_atan2_and_ema(ops, variant):
+    settings = ops.config["opt"]
+    model = torch.nn.ParameterDict({name: ops[f"opt/p0/{name}"].clone() for name in ("w", "b")})
+    beta1, beta2 = settings["betas"]
+    optimizer = AdamATan2(
+        model.parameters(), lr=settings["lr"], beta1=beta1, beta2=beta2, weight_decay=settings["weight_decay"]
+    )
+    ema = EMA(model, settings["ema_rate"])
+    after = {name: [] for name in model}
+    shadows = {name: [] for name in model}
+    for step in range(settings["steps"]):
+        if variant == "adam_atan2_sched":
+            s = settings["schedule_variant"]
+            optimizer.param_groups[0]["lr"] = schedule(
+                s["base_lr"],
+                step + 1,
+                warmup_steps=s["warmup_steps"],
+                total_steps=s["total_steps"],
+                min_lr_ratio=s["min_ratio"],
+            )
+        for name in model:
+            model[name].grad = ops[f"opt/grads/{name}"][step].clone()
+        optimizer.step()
+        ema.update()
+        for name in model:
+            after[name].append(model[name].detach().clone())
+            shadows[name].append(ema.shadow[name].clone())
+    for name in model:
+        ops.check(f"opt/{variant}/p_after/{name}", torch.stack(after[name]))
+        if variant == "adam_atan2":
+            ops.check(f"opt/ema/shadow_after/{name}", torch.stack(shadows[name]))
+            ops.check(f"opt/adam_atan2/m_final/{name}", optimizer.state[model[name]]["m"])
+            ops.check(f"opt/adam_atan2/v_final/{name}", optimizer.state[model[name]]["v"])
+
+
+def test_sign_sgd(ops):
+    weights = ops["signsgd/weights_before"].clone()
+    sign_sgd(weights, ops["signsgd/ids"].long(), ops["signsgd/grads"], **ops.config["signsgd"])
+    ops.check("signsgd/weights_after", weights)
+
+
+def test_schedule(ops):
+    for i, s in enumerate(ops.config["lr"]):
+        rates = [
+            schedule(
+                s["base_lr"],
+                step,
+                warmup_steps=s["warmup_steps"],
+                total_steps=s["total_steps"],
+                min_lr_ratio=s["min_ratio"],
+            )
+            for step in s["steps"]
+        ]
+        ops.check(f"lr/{i}/values", torch.tensor(rates, dtype=torch.float64))
+
+
+def test_sudoku_augmentation(ops):
+    for i in range(4):
+        drawn = {name: ops[f"data/sudoku/aug{i}/{name}"].numpy() for name in ("row_perm", "col_perm", "digit_map")}
+        transpose = ops[f"data/sudoku/aug{i}/transpose"].numpy().astype(bool)
+        augmentation = Augmentation(transpose=transpose, **{name: value[None] for name, value in drawn.items()})
+        for grid in ("board", "solution"):
+            moved = augmentation.apply(ops[f"data/sudoku/{grid}"].numpy()[None])
+            assert np.array_equal(moved[0], ops[f"data/sudoku/aug{i}/{grid}"].numpy())
