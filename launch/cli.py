@@ -117,10 +117,10 @@ def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
         trial_id=cell.trial_id,
         config=cell.config.model_dump(mode="json"),
         folder=str(planned.folder),
-        threads=max(1, int(resources.cpu)) if isinstance(resources, Resources) else 1,
+        threads=(resources or Resources()).threads,
         save_seconds=sweep.spec.save_seconds,
     )
-    wants_gpu = resources == "auto" or (isinstance(resources, Resources) and resources.gpu > 0)
+    wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
     asked_to_stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):

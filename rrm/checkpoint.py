@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,16 @@ def serialise(state: dict[str, Any]) -> bytes:
 def load(path: Path) -> dict[str, Any]:
     """A state file's content, on the CPU. Raises CheckpointError if it is truncated, foreign or not there."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself does not compare the checksums
+        if damaged is not None:
+            raise CheckpointError(f"{path}: not a whole state file (checksum of {damaged})")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole state file ({str(error).splitlines()[0]})") from error
+    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: not a whole state file ({reason})") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a state")
     return state

@@ -105,10 +105,10 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def _resources(asked: Resources | str) -> Resources:
+def _resources(asked: Resources | None) -> Resources:
     """A place for one trial. Raises RunRefused if no node is large enough: the trial would wait for ever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not isinstance(asked, Resources):
+    if asked is None:
         asked = Resources(cpu=1, gpu=1 if any(node.get("GPU") for node in nodes) else 0)
     if not any(node.get("CPU", 0) >= asked.cpu and node.get("GPU", 0) >= asked.gpu for node in nodes):
         largest = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
@@ -129,7 +129,7 @@ def _fit(sweep: Sweep, left: list[PlannedTrial]) -> None:
             trial_id=trial.cell.trial_id,
             config=trial.cell.config.model_dump(mode="json"),
             folder=str(trial.folder),
-            threads=threads_of(place),
+            threads=place.threads,
             save_seconds=spec.save_seconds,
         ).as_dict()
         for trial in left
@@ -161,11 +161,6 @@ def _fit(sweep: Sweep, left: list[PlannedTrial]) -> None:
     for result in fitted:
         if result.error is not None:
             _record_error(sweep, result)
-
-
-def threads_of(place: Resources | str) -> int:
-    """Threads that a trial computes with: its whole cores. The bits of a trial depend on it."""
-    return max(1, int(place.cpu)) if isinstance(place, Resources) else 1
 
 
 def _trial_name(trial: Any) -> str:

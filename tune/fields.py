@@ -47,7 +47,7 @@ def fields_at(root: type[BaseModel], path: list[str]) -> list[str]:
 
 def field_of(problem: Any) -> str:
     """The dotted field an error is about. Our own validators start their text with the field's name."""
-    path = [str(part) for part in problem["loc"] if isinstance(part, str) and part != "Resources"]
+    path = [str(part) for part in problem["loc"] if isinstance(part, str)]
     if problem["type"] == "value_error" and _names_field(problem):
         path.append(_own_text(problem).partition(":")[0])
     return ".".join(path)
@@ -116,7 +116,7 @@ def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
         return f"{field}: missing; give a value"
     if kind in _BOUNDS:
         name, text = _BOUNDS[kind]
-        return f"{field}: {shown(value)} {text.format(context[name], context[name])}"
+        return f"{field}: {shown(value)} {text.format(f'{context[name]:g}', f'{context[name]:g}')}"
     if kind == "literal_error":
         return f"{field}: {shown(value)} is not one of {context['expected']}{did_you_mean(value, _options(context))}"
     if kind == "too_short":

@@ -3,9 +3,9 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -34,11 +34,18 @@ class Resources(Settings):
     cpu: float = Field(default=1, gt=0)
     gpu: float = Field(default=0, ge=0)
 
+    @property
+    def threads(self) -> int:
+        """Threads that a trial computes with: its whole cores. The bits of a trial depend on it."""
+        return max(1, int(self.cpu))
+
 
 class SweepSpec(Settings):
-    """A sweep file's own fields (DESIGN.md, "A sweep"). `resources: auto` is a GPU a trial where there are any, else a
-    core. A trial's state is saved at every evaluation and every `save_seconds`; a crashed worker is restarted
-    `max_failures` times."""
+    """A sweep file's own fields.
+
+    `resources: auto` (None here) is a GPU a trial where there are any, else a core. A trial's state is saved at every
+    evaluation and every `save_seconds`; a crashed worker is restarted `max_failures` times.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     base: dict[str, Any]
@@ -46,10 +53,17 @@ class SweepSpec(Settings):
     baseline: str
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     seeds: list[int] = Field(min_length=1)
-    resources: Literal["auto"] | Resources = "auto"
+    resources: Resources | None = None
     storage: str = "runs"
     max_failures: int = Field(default=3, ge=0)
     save_seconds: float = Field(default=60, gt=0)
+
+    @field_validator("resources", mode="before")
+    @classmethod
+    def _auto_is_none(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError(f"{value!r} is neither auto nor a mapping; give auto or {{cpu: ..., gpu: ...}}")
+        return None if value == "auto" else value
 
 
 @dataclass(frozen=True)

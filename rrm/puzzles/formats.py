@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rrm.puzzles.sudoku import is_solution
+from rrm.puzzles.sudoku import are_solutions
 
 DIGITS = "123456789ABCDEFGHIJKLMNOP"
 BLANKS = ".0"
@@ -56,23 +56,32 @@ def read_sudoku_csv(path: str, box: int) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: not a CSV text file ({error})") from error
     if not texts:
         raise DataError(f"{path}: no puzzles; the file has a header and no rows")
-    values = {digit: number for number, digit in enumerate(DIGITS[:side], start=1)}
-    blanks = dict.fromkeys(BLANKS, 0)
-    grids = np.zeros((2, len(texts), side, side), dtype=np.int8)
-    for row, text in enumerate(texts):
-        for which, allowed in enumerate((values | blanks, values)):
-            try:
-                grids[which, row].flat = [allowed[character] for character in text[which]]
-            except KeyError as error:
-                raise DataError(f"{path}: row {row + 1}: character {error} in {text[which]!r}") from error
-            except ValueError as error:
-                raise DataError(
-                    f"{path}: row {row + 1}: {len(text[which])} characters, not {side * side} for box {box}"
-                ) from error
-    questions, answers = grids
-    for row, (question, answer) in enumerate(zip(questions, answers, strict=True), start=1):
-        if not is_solution(answer, box):
-            raise DataError(f"{path}: row {row}: the answer {texts[row - 1][1]!r} is not a solved Sudoku")
-        if np.any((question != 0) & (question != answer)):
-            raise DataError(f"{path}: row {row}: the answer does not continue the question {texts[row - 1][0]!r}")
+    questions = _grids(path, [question for question, _ in texts], DIGITS[:side] + BLANKS, side)
+    answers = _grids(path, [answer for _, answer in texts], DIGITS[:side], side)
+    _refuse(path, texts, ~are_solutions(answers, box), "the answer is not a solved Sudoku")
+    differs = ((questions != 0) & (questions != answers)).any(axis=(1, 2))
+    _refuse(path, texts, differs, "the answer does not continue the question")
     return questions, answers
+
+
+def _grids(path: str, texts: list[str], allowed: str, side: int) -> np.ndarray:
+    for row, text in enumerate(texts, start=1):
+        if len(text) != side * side:
+            raise DataError(f"{path}: row {row}: {len(text)} characters, not {side * side}, in {text!r}")
+    characters = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8)
+    digit_of = np.full(256, -1, dtype=np.int8)
+    for character in allowed:
+        digit_of[ord(character)] = 0 if character in BLANKS else DIGITS.index(character) + 1
+    digits = digit_of[characters]
+    bad = np.flatnonzero(digits < 0)
+    if len(bad):
+        row = int(bad[0]) // (side * side)
+        raise DataError(f"{path}: row {row + 1}: character {chr(characters[bad[0]])!r} in {texts[row]!r}")
+    return digits.reshape(-1, side, side)
+
+
+def _refuse(path: str, texts: list[tuple[str, str]], wrong: np.ndarray, why: str) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        count = f"; {len(rows)} rows in all" if len(rows) > 1 else ""
+        raise DataError(f"{path}: row {rows[0] + 1}: {why}: {','.join(texts[rows[0]])}{count}")

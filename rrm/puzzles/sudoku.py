@@ -15,12 +15,14 @@ Split = Literal["train", "validation", "test"]
 SPLIT_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 
-def is_solution(grid: np.ndarray, box: int) -> bool:
-    """Whether every row, column and box of grid [side, side] holds each digit once."""
+def are_solutions(grids: np.ndarray, box: int) -> np.ndarray:
+    """For grids [n, side, side]: bool [n], whether every row, column and box holds each digit once."""
     side = box * box
-    boxes = grid.reshape(box, box, box, box).swapaxes(1, 2).reshape(side, side)
+    boxes = grids.reshape(-1, box, box, box, box).swapaxes(2, 3).reshape(-1, side, side)
     digits = np.arange(1, side + 1)
-    return all(np.array_equal(np.sort(lines, axis=1), np.tile(digits, (side, 1))) for lines in (grid, grid.T, boxes))
+    return np.all(
+        [(np.sort(lines, axis=2) == digits).all(axis=(1, 2)) for lines in (grids, grids.swapaxes(1, 2), boxes)], axis=0
+    )
 
 
 def solutions(grid: np.ndarray, box: int, rng: np.random.Generator | None = None) -> Iterator[np.ndarray]:

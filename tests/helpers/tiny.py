@@ -1,0 +1,55 @@
+"""A tiny trial and a tiny sweep, as all test files use them."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from rrm.config import TrialConfig
+from rrm.presets import merge
+
+# Milliseconds a step, and something of every kind: two latents, a puzzle table, an optimizer step an ACT step.
+TINY: dict[str, Any] = {
+    "task": {"box": 2, "generate": {"puzzles": 24, "blanks": 6}},
+    "model": {
+        "hidden_size": 8,
+        "num_heads": 2,
+        "expansion": 1.0,
+        "H_cycles": 2,
+        "L_cycles": 1,
+        "L_layers": 1,
+        "mlp_t": True,
+        "pos_encodings": "none",
+        "puzzle_emb_ndim": 8,
+        "halt_max_steps": 2,
+    },
+    "objective": "clean",
+    "optim": {"lr": 1e-3, "warmup_steps": 2, "ema_rate": 0.9},
+    "train": {"steps": 12, "batch_size": 4, "optimizer_step": "act"},
+    "eval": {"every": 4, "n": 8, "sigmas": [0.5], "rollouts": 2},
+}
+MULTI = {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 2}}
+
+
+def tiny_config(**changes: Any) -> TrialConfig:
+    """A trial that trains in a fraction of a second."""
+    return TrialConfig.model_validate(merge(merge(TINY, {"seed": 0}), changes))
+
+
+def tiny_sweep(**changes: Any) -> dict[str, Any]:
+    """A sweep of two arms and two seeds of the tiny trial, as a sweep file holds it."""
+    sweep = {
+        "name": "tiny",
+        "base": TINY,
+        "arms": {"baseline": {"objective": "clean"}, "multi2": MULTI},
+        "baseline": "baseline",
+        "seeds": [0, 1],
+    }
+    return merge(sweep, changes)
+
+
+def write_spec(folder: Path, spec: Any, name: str = "sweep.yaml") -> str:
+    """Write a sweep file and return its path."""
+    with open(folder / name, "w") as file:
+        YAML().dump(spec, file)
+    return str(folder / name)

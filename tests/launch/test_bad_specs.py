@@ -1,0 +1,196 @@
+"""Malformed sweeps: one message with field, value and mend, all problems at once, exit code 2, no Ray."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_sweep, write_spec
+
+from launch.cli import main
+
+BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
+    "unknown key": (
+        tiny_sweep(base={"train": {"stepz": 10}}),
+        ["base.train.stepz: unknown field with value 10 (did you mean steps?); fields: steps, batch_size"],
+    ),
+    "unknown key of the sweep": (
+        tiny_sweep(resource="auto"),
+        ["resource: unknown field with value 'auto' (did you mean resources?)"],
+    ),
+    "wrong type": (
+        tiny_sweep(base={"train": {"steps": "many"}}),
+        ["base.train.steps: 'many' is not a whole number; give a whole number"],
+    ),
+    "sigma below 0": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sigma": -0.1}}}),
+        ["arms.multi2.perturb.sigma: -0.1 is below 0; give 0 or more"],
+    ),
+    "unknown arm as baseline": (
+        tiny_sweep(baseline="basline"),
+        ["baseline: 'basline' is not an arm (did you mean baseline?); arms: baseline, multi2"],
+    ),
+    "duplicate seed": (tiny_sweep(seeds=[0, 1, 1]), ["seeds: 1 stands more than once; give each seed once"]),
+    "missing file": (
+        tiny_sweep(base={"task": {"generate": None, "train": "nowhere.csv", "test": "nowhere.csv"}}),
+        ["base.task: ", "nowhere.csv: No such file or directory; give the path of a puzzle file that exists"],
+    ),
+    "bad YAML": (
+        "name: tiny\nbase: {train: [1, 2\narms:",
+        ["line 3, column 5: not valid YAML", "mend the syntax there"],
+    ),
+    "a key twice": ("name: a\nname: b\n", ["line 2, column 1: not valid YAML", 'duplicate key "name"']),
+    "not a mapping": ("- 1\n- 2\n", ["holds [1, 2]; give a mapping with name, base, arms, baseline and seeds"]),
+    "empty arms": (tiny_sweep() | {"arms": {}}, ["arms: {} is empty; give at least one"]),
+    "grid over a field that does not exist": (
+        tiny_sweep(grid={"perturb.sgima": [0.1, 0.2]}),
+        ["grid.perturb.sgima: no such field (did you mean sigma?); fields of perturb: sigma, where, rollouts"],
+    ),
+    "batch size 0": (
+        tiny_sweep(base={"train": {"batch_size": 0}}),
+        ["base.train.batch_size: 0 is below 1; give 1 or more"],
+    ),
+    "unknown preset": (
+        tiny_sweep(base={"preset": "sudoku-4x4-trm-mpl"}),
+        ["base.preset: 'sudoku-4x4-trm-mpl' is no preset (did you mean sudoku-4x4-trm-mlp?); presets: "],
+    ),
+    "unknown objective": (
+        tiny_sweep(arms={"multi2": {"objective": "multi_perturbed"}}),
+        ["arms.multi2.objective: 'multi_perturbed' is not one of", "(did you mean multi_perturbed_ce?)"],
+    ),
+    "noise in a clean arm": (
+        tiny_sweep(arms={"baseline": {"perturb": {"sigma": 0.1}}}),
+        ["arms.baseline.perturb: {'sigma': 0.1} with the objective clean, which adds no noise; remove it or choose"],
+    ),
+    "one rollout in a multi arm": (
+        tiny_sweep(arms={"multi2": {"perturb": {"rollouts": 1}}}),
+        ["arms.multi2.perturb.rollouts: 1 with multi_perturbed_ce, whose rollout 0 is clean; give 2 or more"],
+    ),
+    "no noise in a perturbed arm": (
+        tiny_sweep() | {"arms": {"baseline": {"objective": "clean"}, "x": {"objective": "single_perturbed_ce"}}},
+        ["perturb: single_perturbed_ce needs one; give perturb: {sigma: ...}"],
+    ),
+    "last step not evaluated": (
+        tiny_sweep(base={"train": {"steps": 10}}),
+        ["base.train.steps: 10 is not a multiple of eval.every 4; use 8 or 12, so that the last step is evaluated"],
+    ),
+    "two arms that are one": (
+        tiny_sweep(arms={"control": {"objective": "clean"}}),
+        ["arms.control: the same trial as arms.baseline in every field; change a field or remove one of the two"],
+    ),
+    "a grid that an arm overrides": (
+        tiny_sweep(grid={"perturb.sigma": [0.1]}),
+        ["grid.perturb.sigma: [0.1] is crossed with every arm, but arms.multi2 sets perturb.sigma too; remove one"],
+    ),
+    "heads that do not divide": (
+        tiny_sweep(base={"model": {"mlp_t": False, "num_heads": 3}}),
+        ["base.model.hidden_size: 8 does not divide into num_heads 3 heads of even size; use a multiple of 6"],
+    ),
+    "a latent the model has not": (
+        tiny_sweep(base={"model": {"single_z": True}}),
+        ["arms.multi2.perturb.where: z_H is no latent of this model; it has z_L"],
+    ),
+    "infinite": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sigma": float("inf")}}}),
+        ["arms.multi2.perturb.sigma: inf is not finite; give a number"],
+    ),
+    "grid value out of range": (
+        tiny_sweep(grid={"train.batch_size": [4, 0]}),
+        ["grid.train.batch_size: 0 is below 1; give 1 or more"],
+    ),
+    "missing fields": ({"name": "tiny"}, ["base: missing", "arms: missing", "baseline: missing", "seeds: missing"]),
+    "resources": (
+        tiny_sweep(resources={"cpu": 0}),
+        ["resources.cpu: 0 is not above 0; give more than 0"],
+    ),
+    "seed in the base": (
+        tiny_sweep(base={"seed": 3}),
+        ["base.seed: 3 is set here; seeds stand in the list `seeds`"],
+    ),
+    "everything at once": (
+        tiny_sweep(
+            seeds=[0, 0, -1],
+            baseline="none",
+            base={"train": {"batch_size": 0, "stepz": 1}},
+            arms={"multi2": {"perturb": {"sigma": -1}}},
+            grid={"nothing": [1]},
+        ),
+        [
+            "seeds: 0 stands more than once",
+            "seeds: -1 is below 0",
+            "baseline: 'none' is not an arm",
+            "base.train.batch_size: 0 is below 1",
+            "base.train.stepz: unknown field",
+            "arms.multi2.perturb.sigma: -1 is below 0",
+            "grid.nothing: no such field",
+        ],
+    ),
+}
+
+
+def write(folder: Path, spec: dict[str, Any] | str) -> str:
+    if isinstance(spec, dict):
+        return write_spec(folder, spec)
+    (folder / "sweep.yaml").write_text(spec)
+    return str(folder / "sweep.yaml")
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_one_message_with_field_value_and_mend(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec, says = BAD[kind]
+    path = write(tmp_path, spec)
+    assert main(["run", path]) == 2
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    for expected in says:
+        assert any(expected in line for line in lines), printed.err
+    problems = len(lines) - 1
+    assert lines[0] == f"{path}: {problems} problem{'s' if problems > 1 else ''}, nothing was started"
+    assert problems == (len(says) if kind in ("everything at once", "missing fields") else 1), printed.err
+    assert printed.out == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+def test_bad_specs_start_no_ray(tmp_path):
+    paths = []
+    for i, (spec, _) in enumerate(BAD.values()):
+        (tmp_path / str(i)).mkdir()
+        paths.append(write(tmp_path / str(i), spec))
+    script = """
+import json, sys
+from launch.cli import main
+print(json.dumps([main(["run", path]) for path in json.loads(sys.argv[1])]), "ray" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(paths)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.strip() == f"{json.dumps([2] * len(BAD))} False"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "results"])
+def test_a_spec_that_is_not_there(command, tmp_path, capsys):
+    assert main([command, str(tmp_path / "no.yaml")]) == 2
+    assert (
+        "no.yaml: 1 problem, nothing was started\n  No such file or directory; give the path" in capsys.readouterr().err
+    )
+
+
+def test_train_names_what_it_does_not_know(tmp_path, capsys):
+    path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
+    assert main(["train", path, "--arm", "multi4", "--seed", "0"]) == 2
+    assert "--arm multi4: no such arm; arms: baseline, multi2" in capsys.readouterr().err
+    assert main(["train", path, "--arm", "multi2", "--seed", "7"]) == 2
+    assert "--seed 7: not in seeds [0, 1]; give one of them" in capsys.readouterr().err
+
+
+def test_set_lays_values_over_the_spec_and_checks_them(tmp_path, capsys):
+    path = write_spec(tmp_path, tiny_sweep())
+    assert main(["plan", path, "--set", "seeds=[5]", "--set", f"storage={tmp_path}/here"]) == 0
+    assert "tiny: 2 trials, 2 would be trained" in capsys.readouterr().out
+    assert main(["plan", path, "--set", "base.optim.lr=-1"]) == 2
+    assert "base.optim.lr: -1 is not above 0; give more than 0" in capsys.readouterr().err
+    assert main(["plan", path, "--set", "seeds"]) == 2
+    assert "--set seeds: give FIELD=VALUE" in capsys.readouterr().err
