@@ -72,16 +72,16 @@ class Trainer:
     def train_until(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
         """Train up to `step`, evaluating at every multiple of eval.every on the way, step 0 included.
 
-        `stop` is asked between steps and ends the call early. Raises DivergedError.
+        `stop` is asked after each step and ends the call early. Raises DivergedError.
         """
-        while True:
-            if self.step % self.config.eval.every == 0 and not self._evaluated():
-                self._record_evaluation()
-            if self.step >= step or stop():
-                return
+        self._evaluate_if_due()
+        while self.step < step:
             started = time.perf_counter()
             self.train_step()
             self.seconds["train"] += time.perf_counter() - started
+            self._evaluate_if_due()
+            if stop():
+                return
 
     def train_step(self) -> None:
         """One batch: K trajectories a puzzle, halt_max_steps ACT steps, one backward for each."""
@@ -164,10 +164,10 @@ class Trainer:
                 )
             ]
 
-    def _evaluated(self) -> bool:
-        return bool(self.history) and self.history[-1]["step"] == self.step
-
-    def _record_evaluation(self) -> None:
+    def _evaluate_if_due(self) -> None:
+        evaluated = bool(self.history) and self.history[-1]["step"] == self.step
+        if evaluated or self.step % self.config.eval.every:
+            return
         started = time.perf_counter()
         rows = self.evaluate()
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []

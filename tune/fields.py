@@ -116,7 +116,8 @@ def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
         return f"{field}: missing; give a value"
     if kind in _BOUNDS:
         name, text = _BOUNDS[kind]
-        return f"{field}: {shown(value)} {text.format(f'{context[name]:g}', f'{context[name]:g}')}"
+        bound = format(context[name], "g")
+        return f"{field}: {shown(value)} {text.format(bound, bound)}"
     if kind == "literal_error":
         return f"{field}: {shown(value)} is not one of {context['expected']}{did_you_mean(value, _options(context))}"
     if kind == "too_short":

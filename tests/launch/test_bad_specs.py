@@ -38,7 +38,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         ["base.task: ", "nowhere.csv: No such file or directory; give the path of a puzzle file that exists"],
     ),
     "bad YAML": (
-        "name: tiny\nbase: {train: [1, 2\narms:",
+        "name: a\nbase: {train: [1, 2\narms:",
         ["line 3, column 5: not valid YAML", "mend the syntax there"],
     ),
     "a key twice": ("name: a\nname: b\n", ["line 2, column 1: not valid YAML", 'duplicate key "name"']),
@@ -104,6 +104,10 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "resources": (
         tiny_sweep(resources={"cpu": 0}),
         ["resources.cpu: 0 is not above 0; give more than 0"],
+    ),
+    "resources by another name": (
+        tiny_sweep(resources="all"),
+        ["resources: 'all' is neither auto nor a mapping; give auto or {cpu: ..., gpu: ...}"],
     ),
     "seed in the base": (
         tiny_sweep(base={"seed": 3}),
