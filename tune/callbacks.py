@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -39,6 +40,8 @@ class Progress(Callback):
     def __init__(self, name: str, trials: dict[str, Cell], status: dict[str, str], steps: dict[str, int]):
         self.name = name
         self.started = time.monotonic()
+        self._training_since: float | None = None  # the first report, so that starting Ray does not count
+        self.errors: dict[str, str] = {}  # trial id -> why it was given up
         self.trials = {
             trial_id: _TrialState(cell, status[trial_id], steps[trial_id], steps[trial_id])
             for trial_id, cell in trials.items()
@@ -62,6 +65,8 @@ class Progress(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Take up a trial's report."""
+        if self._training_since is None:
+            self._training_since = time.monotonic()
         state = self.trials[trial.config["job"]["trial_id"]]
         state.step, state.accuracy, state.status = result["train_step"], result["exact_accuracy"], "running"
         for message in result["messages"]:
@@ -79,16 +84,19 @@ class Progress(Callback):
         self.trials[trial.config["job"]["trial_id"]].status = "running"
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A worker died; Tune starts the trial again from its folder."""
+        """A worker failed or died; Tune starts the trial again from its folder."""
         state = self.trials[trial.config["job"]["trial_id"]]
         state.status = "waiting"
-        self.console.print(f"{self._clock()}  {state.cell.name}: its worker died; restarting", style="yellow")
+        message = f"{self._clock()}  {state.cell.name}: {_last_error(trial)}; starting it again from its folder"
+        self.console.print(message, style="yellow", highlight=False)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial was given up."""
         state = self.trials[trial.config["job"]["trial_id"]]
         state.status = "failed"
-        self.console.print(f"{self._clock()}  {state.cell.name}: failed", style="red", highlight=False)
+        self.errors[state.cell.trial_id] = _last_error(trial)
+        message = f"{self._clock()}  {state.cell.name}: failed: {_last_error(trial)}"
+        self.console.print(message, style="red", highlight=False)
 
     def headline(self) -> str:
         """One line: trials by status, time, ETA."""
@@ -127,7 +135,17 @@ class Progress(Callback):
         states = self.trials.values()
         trained = sum(s.units(s.step) - s.units(s.started_at) for s in states)
         left = sum(s.units(s.steps) - s.units(s.step) for s in states if s.status not in ("done", "failed"))
-        return _minutes((time.monotonic() - self.started) * left / trained) if trained else "unknown"
+        if self._training_since is None or not trained:
+            return "unknown"
+        return _minutes((time.monotonic() - self._training_since) * left / trained)
+
+
+def _last_error(trial: Any) -> str:
+    """The last line of the error text that Tune keeps of a trial's attempts."""
+    if trial.error_file is None or not Path(trial.error_file).exists():
+        return "its worker died"
+    lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "its worker died"
 
 
 def _minutes(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Run a sweep on Ray Tune: hand it the trials that are left, and say at the end how each one stands."""
 
 import json
+import logging
 import os
 import platform
 import time
@@ -20,7 +21,7 @@ from ray.tune import (
     with_resources,
 )
 
-from results.schema import ATTEMPTS, TRIALS, read_json
+from results.schema import ATTEMPTS, FAILED, TRIALS, read_json
 from rrm.checkpoint import write_atomically
 from tune.callbacks import Progress
 from tune.plan import PlannedTrial, plan, write_manifest
@@ -156,11 +157,11 @@ def _fit(sweep: Sweep, left: list[PlannedTrial]) -> None:
             verbose=0,
         ),
     )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     with progress:
-        fitted = tuner.fit()
-    for result in fitted:
-        if result.error is not None:
-            _record_error(sweep, result)
+        tuner.fit()
+    for trial_id, error in progress.errors.items():
+        _record_error(sweep, trial_id, error)
 
 
 def _trial_name(trial: Any) -> str:
@@ -168,10 +169,8 @@ def _trial_name(trial: Any) -> str:
     return f"{job['arm']}-{job['seed']}-{job['trial_id']}"
 
 
-def _record_error(sweep: Sweep, result: Any) -> None:
-    """A worker that was killed could not write why; one that raised has."""
-    job = result.config["job"]
-    folder = sweep.folder / TRIALS / job["trial_id"]
-    if read_json(folder / "failed.json") is None and read_json(folder / "done.json") is None:
-        reason = str(result.error).strip().splitlines()[-1]
-        write_failed(folder, "error", f"its worker ended {sweep.spec.max_failures + 1} times: {reason}", None)
+def _record_error(sweep: Sweep, trial_id: str, error: str) -> None:
+    """A worker that was killed, or could not even open its folder, has not written why."""
+    folder = sweep.folder / TRIALS / trial_id
+    if read_json(folder / FAILED) is None:
+        write_failed(folder, "error", f"its worker failed {sweep.spec.max_failures + 1} times: {error}", None)

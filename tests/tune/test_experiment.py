@@ -1,0 +1,163 @@
+"""A sweep on a real local Ray: run, return at once, extend, diverge, refuse a second run."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from tiny import MULTI, tiny_sweep, write_spec
+
+from launch.cli import main
+from results.gather import gather
+from rrm import checkpoint
+from rrm.presets import merge
+from tune.experiment import RunRefused, run_sweep
+from tune.plan import plan
+from tune.spec import load_sweep
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def sweep(folder: Path, **changes):
+    return load_sweep(write_spec(folder, tiny_sweep(storage=str(folder / "runs"), **changes)))
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file of the trials, by name, with its age and size: what a run touched."""
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*") if p.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    loaded = sweep(folder)
+    assert run_sweep(loaded) == 0
+    return loaded
+
+
+def test_a_finished_sweep_trains_nothing_more(finished):
+    before = files(finished.folder / "trials")
+    attempts = len(list((finished.folder / "attempts").iterdir()))
+    assert run_sweep(finished) == 0
+    assert files(finished.folder / "trials") == before
+    assert len(list((finished.folder / "attempts").iterdir())) == attempts
+
+
+def test_the_tables_and_the_comparison(finished):
+    tables = gather(finished.folder)
+    assert tables.trials.status.tolist() == ["done"] * 4
+    assert len(tables.evals) == 4 * 4 * 4  # trials x evaluations x (two splits, clean and one sigma)
+    assert tables.comparison.metric.tolist() == ["final", "best", "perturbed", "perturbed_all"]
+    assert set(tables.comparison.n_seeds) == {2}
+    assert set(tables.comparison.paired_by) == {"example"}
+    assert set(tables.comparison.compute_ratio) == {2.0}
+    for path in tables.files:
+        assert len(pd.read_parquet(path)) > 0
+
+
+def test_train_without_ray_gives_the_same_bits(finished, tmp_path, capsys):
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
+    assert main(["train", spec, "--arm", "multi2", "--seed", "1"]) == 0
+    assert "multi2 seed=1: done" in capsys.readouterr().out
+    trial_id = next(cell.trial_id for cell in finished.cells if (cell.arm, cell.seed) == ("multi2", 1))
+    alone, on_ray = (root / "trials" / trial_id for root in (tmp_path / "runs" / "tiny", finished.folder))
+    weights = [checkpoint.load(folder / "final.pt") for folder in (alone, on_ray)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert (alone / "evals.parquet").read_bytes() == (on_ray / "evals.parquet").read_bytes()
+    assert main(["train", spec, "--arm", "multi2", "--seed", "1"]) == 0
+    assert "multi2 seed=1: already done" in capsys.readouterr().out
+
+
+def test_more_seeds_arms_and_steps_train_only_what_is_new(tmp_path):
+    small = sweep(tmp_path, seeds=[0])
+    assert run_sweep(small) == 0
+    before = files(small.folder / "trials")
+    wider = sweep(tmp_path, arms={"multi3": merge(MULTI, {"perturb": {"rollouts": 3}})})
+    assert [trial.end.status for trial in plan(wider)].count("done") == 2
+    assert run_sweep(wider) == 0
+    after = files(wider.folder / "trials")
+    assert before.items() <= after.items()
+    assert len(plan(wider)) == 6
+    longer = sweep(tmp_path, base={"train": {"steps": 16}}, seeds=[0])
+    assert {trial.end.status for trial in plan(longer)} == {"unfinished"}
+    assert run_sweep(longer) == 0
+    steps = gather(longer.folder).evals.groupby("trial_id").step.unique()
+    assert [list(s) for s in steps] == [[0, 4, 8, 12, 16]] * 2
+    assert gather(longer.folder).trials.status.tolist() == ["done"] * 2
+
+
+def test_a_diverging_trial_fails_with_its_reason_and_the_others_finish(tmp_path, capsys):
+    spec = tiny_sweep(
+        storage=str(tmp_path / "runs"),
+        arms={"too-fast": {"objective": "clean", "optim": {"lr": 1e30, "warmup_steps": 0}}},
+        seeds=[0],
+    )
+    path = write_spec(tmp_path, spec)
+    assert main(["run", path]) == 3
+    printed = capsys.readouterr().out
+    assert "3 trials, 2 done, 1 failed" in printed
+    assert "the training loss is NaN at step" in printed
+    tables = gather(tmp_path / "runs" / "tiny")
+    failed = tables.trials[tables.trials.status == "failed"].iloc[0]
+    assert failed.arm == "too-fast"
+    assert failed.reason.startswith("the training loss is NaN at step")
+    recorded = json.loads((tmp_path / "runs" / "tiny" / "trials" / failed.trial_id / "failed.json").read_text())
+    assert recorded["reason"] == failed.reason
+    assert set(tables.comparison.arm) == {"multi2"}
+    before = files(tmp_path / "runs" / "tiny" / "trials")
+    assert main(["run", path]) == 3  # the same config diverges again: nothing is trained
+    assert files(tmp_path / "runs" / "tiny" / "trials") == before
+    assert main(["run", path, "--retry-failed"]) == 3
+    assert files(tmp_path / "runs" / "tiny" / "trials") != before
+
+
+def test_an_error_is_retried_and_then_recorded(tmp_path):
+    """A folder that cannot be locked: every attempt fails, the reason stands in the table, mending it is enough."""
+    loaded = sweep(tmp_path, seeds=[0], max_failures=1)
+    in_the_way = loaded.folder / "trials" / loaded.cells[0].trial_id / ".lock"
+    in_the_way.mkdir(parents=True)
+    assert run_sweep(loaded) == 3
+    tables = gather(loaded.folder)
+    assert tables.trials.status.tolist() == ["failed", "done"]
+    assert tables.trials.reason[0].startswith("its worker failed 2 times: ")
+    assert "Is a directory" in tables.trials.reason[0]
+    in_the_way.rmdir()
+    assert run_sweep(loaded) == 0
+
+
+def test_two_runs_of_a_sweep_at_a_time_are_refused(finished, tmp_path):
+    claimed = sweep(tmp_path)
+    claimed.folder.mkdir(parents=True)
+    (claimed.folder / "run.json").write_text(json.dumps({"pid": 4711, "host": "there", "since": "today"}))
+    with (
+        FileLock(claimed.folder / ".run.lock"),
+        pytest.raises(RunRefused, match="tiny: already being run by process 4711 on there since today; wait for it"),
+    ):
+        run_sweep(claimed)
+    assert not (claimed.folder / "trials").exists()
+
+
+def test_a_trial_that_fits_no_node_is_refused(tmp_path):
+    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 2 fit no node \(the largest has cpu 2, gpu 0"):
+        run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 2}))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "runs").write_text("a file")
+    path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
+    assert main(["run", path]) == 2
+    assert f"{tmp_path}/runs" in capsys.readouterr().err
+
+
+def test_workers_are_reused_between_trials(tmp_path):
+    """Twelve trials, two at a time: their processes are fewer than the trials."""
+    loaded = sweep(tmp_path, seeds=list(range(6)), base={"train": {"steps": 4}})
+    assert run_sweep(loaded) == 0
+    records = [json.loads(path.read_text()) for path in (loaded.folder / "trials").glob("*/trial.json")]
+    workers = {attempt["pid"] for record in records for attempt in record["attempts"]}
+    assert len(records) == 12
+    assert len(workers) <= 4
+    assert os.getpid() not in workers
