@@ -19,9 +19,9 @@ def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
     are missing where a trial has no evaluation; `final` is the last one, whether or not the trial is done.
     """
     rows = []
-    for trial in trials.itertuples():
-        clean = evals[(evals.trial_id == trial.trial_id) & (evals.sigma == 0)]
-        test = clean[clean.split == "test"].set_index("step").exact_accuracy.sort_index()
+    for trial in rows_of(trials):
+        clean = evals.loc[(evals.trial_id == trial.trial_id) & (evals.sigma == 0)]
+        test = clean.loc[clean.split == "test"].set_index("step").exact_accuracy.sort_index()
         best_step = _best_step(clean)
         minutes = (trial.train_seconds + trial.evaluate_seconds) / 60
         rows.append(
@@ -48,9 +48,10 @@ def compare(trials: pd.DataFrame, evals: pd.DataFrame, baseline: str) -> pd.Data
     Only seeds that both arms finished count. With six pairs or more the interval is over seeds; with fewer it is over
     the test examples, given these runs, and the verdict says "too few seeds".
     """
-    done = trials[trials.status == "done"].explode("points").rename(columns={"points": "point"})
+    done = trials.loc[trials.status == "done"].explode(column="points").assign(point=lambda table: table.points)
     rows: list[dict[str, Any]] = []
-    for (arm, point), mine in done[done.arm != baseline].groupby(["arm", "point"], sort=False):
+    for arm, point in done.loc[done.arm != baseline, ["arm", "point"]].drop_duplicates().to_numpy():
+        mine = done[(done.arm == arm) & (done.point == point)]
         theirs = done[(done.arm == baseline) & (done.point == point)]
         pairs = mine.merge(theirs, on="seed", suffixes=("", "_baseline")).sort_values("seed")
         if len(pairs):
@@ -60,19 +61,17 @@ def compare(trials: pd.DataFrame, evals: pd.DataFrame, baseline: str) -> pd.Data
 
 
 def _best_step(clean: pd.DataFrame) -> int | None:
-    validation = clean[clean.split == "validation"].set_index("step").exact_accuracy.sort_index()
+    validation = clean.loc[clean.split == "validation"].set_index("step").exact_accuracy.sort_index()
     return int(validation.idxmax()) if len(validation) else None
 
 
 def _compare_pairs(pairs: pd.DataFrame, evals: pd.DataFrame) -> list[dict[str, Any]]:
     by_trial = dict(iter(evals.groupby("trial_id")))
-    scored = [
-        (_scores(by_trial[pair.trial_id_baseline]), _scores(by_trial[pair.trial_id])) for pair in pairs.itertuples()
-    ]
+    scored = [(_scores(by_trial[pair.trial_id_baseline]), _scores(by_trial[pair.trial_id])) for pair in rows_of(pairs)]
     same_examples = (pairs.data_digest == pairs.data_digest_baseline).all() and pairs.data_digest.nunique() == 1
     compute = [
         by_trial[pair.trial_id].act_steps.max() / by_trial[pair.trial_id_baseline].act_steps.max()
-        for pair in pairs.itertuples()
+        for pair in rows_of(pairs)
     ]
     rows = []
     metrics = [key for key in scored[0][0] if all(key in scores for pair in scored for scores in pair)]
@@ -108,9 +107,9 @@ def _compare_pairs(pairs: pd.DataFrame, evals: pd.DataFrame) -> list[dict[str, A
 
 def _scores(evals: pd.DataFrame) -> dict[tuple[str, float], np.ndarray]:
     """(metric, sigma) -> score of each test example [n] of one trial."""
-    last = evals.step.max()
+    last = evals.loc[(evals.split == "test") & (evals.step == evals.step.max())]
     scores = {}
-    for row in evals[(evals.split == "test") & (evals.step == last)].sort_values("sigma").itertuples():
+    for row in rows_of(last.sort_values(by="sigma")):
         solved = unpack_correct(row.correct, row.n, row.rollouts)
         if row.sigma == 0:
             scores["final", 0.0] = solved[:, 0].astype(float)
@@ -122,9 +121,14 @@ def _scores(evals: pd.DataFrame) -> dict[tuple[str, float], np.ndarray]:
 
 
 def _best_scores(evals: pd.DataFrame) -> np.ndarray:
-    clean = evals[evals.sigma == 0]
-    best = clean[(clean.split == "test") & (clean.step == _best_step(clean))].iloc[0]
+    clean = evals.loc[evals.sigma == 0]
+    best = clean.loc[(clean.split == "test") & (clean.step == _best_step(clean))].iloc[0]
     return unpack_correct(best.correct, best.n, best.rollouts)[:, 0].astype(float)
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a table as named tuples."""
+    return list(frame.itertuples(index=False))
 
 
 def unpack_correct(bits: bytes, n: int, rollouts: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Paired statistics as pure functions of arrays."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
@@ -18,9 +18,9 @@ class PairedEffect(NamedTuple):
 
 
 def paired_by_seed(differences: np.ndarray) -> PairedEffect:
-    """Effect over training runs: differences [seeds], one a pair of runs. Exact sign-flip p-value (SPEC.md, E)."""
+    """Effect over training runs: differences [seeds], one a pair of runs, two or more. Exact sign-flip p-value."""
     low, high = _t_interval(differences)
-    p = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    p = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=2 ** len(differences)).pvalue
     return PairedEffect(float(differences.mean()), low, high, float(p))
 
 
@@ -30,7 +30,8 @@ def paired_by_example(differences: np.ndarray) -> PairedEffect:
     The p-value is a t-test's. It says nothing about other seeds.
     """
     low, high = _t_interval(differences)
-    p = float(ttest_1samp(differences, 0).pvalue) if np.ptp(differences) > 0 else float("nan")
+    test: Any = ttest_1samp(differences, 0)
+    p = float(test.pvalue) if np.ptp(differences) > 0 else float("nan")
     return PairedEffect(float(differences.mean()), low, high, p)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from results.compare import snapshot
+from results.compare import rows_of, snapshot
 from results.gather import SweepTables
 
 _METRICS = {
@@ -38,7 +38,7 @@ def _trials_table(trials: pd.DataFrame) -> Table:
     table.add_column("seed", justify="right")
     for heading in ("initial", "best @ step", "final", "minutes"):
         table.add_column(heading, justify="right")
-    for row in trials.itertuples():
+    for row in rows_of(trials):
         best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
         status = row.status if row.status != "unfinished" else f"unfinished @ {row.final_step}"
         cells = [row.arm, *([row.point] if has_points else []), status, str(row.seed), _share(row.initial), best]
@@ -57,7 +57,7 @@ def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
     for heading in (baseline, "arm", "difference", "interval", "p", "paired by", "compute"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
-    for row in comparison.itertuples():
+    for row in rows_of(comparison):
         table.add_row(
             row.arm,
             *([row.point] if has_points else []),

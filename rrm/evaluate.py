@@ -52,7 +52,6 @@ def evaluate_split(
     exact_accuracy is the mean over examples and rollouts, all_exact_accuracy the share of examples that every rollout
     solves, correct the packed bits of bool [n, rollouts].
     """
-    where = tuple(name for name in config.where if name in model.latent_names)
     for sigma in (0.0, *config.sigmas):
         K = config.rollouts if sigma else 1
         size = max(1, config.batch_size // K)
@@ -63,7 +62,7 @@ def evaluate_split(
             z0 = perturb_latents(
                 model.initial_latents(len(rows)),
                 sigma=sigma,
-                where=where,
+                where=config.where,
                 rollouts=K,
                 clean_first=False,
                 seed=seed,

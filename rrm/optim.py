@@ -66,7 +66,7 @@ class AdamATan2(torch.optim.Optimizer):
 
     def _update(self, params: list[Tensor], t: int, group: dict) -> None:
         beta1, beta2, lr = group["beta1"], group["beta2"], group["lr"]
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         m, v = [self.state[p]["m"] for p in params], [self.state[p]["v"] for p in params]
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils import deterministic
 
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
@@ -28,7 +29,8 @@ def set_up_torch(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # we read no memory that we did not write
+    # No memory is read here before it is written: filling it would cost time for nothing.
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Trainer:

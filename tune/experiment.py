@@ -99,7 +99,7 @@ def _ray() -> Iterator[None]:
         return
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    ray.init(log_to_driver=False, logging_level="ERROR")
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

@@ -109,9 +109,11 @@ class Sweep:
     def check_data(self) -> None:
         """Read every puzzle file once. Raises SpecError if one is wrong or holds too few puzzles."""
         problems = []
-        for task, n in {(cell.config.task, cell.config.eval.n) for cell in self.cells if cell.config.task.files}:
+        for cell in self.trials.values():
+            if not cell.config.task.files:
+                continue
             try:
-                load_task(task, n)
+                load_task(cell.config.task, cell.config.eval.n)
             except DataError as error:
                 problems.append(str(error))
         if problems:

@@ -1,6 +1,7 @@
 """A task as the trainer sees it: tokens, splits without a common solution grid, stateless order and augmentation."""
 
 import hashlib
+import json
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -151,12 +152,18 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return numpy_generator(seed, "order", epoch).permutation(n)
 
 
-@lru_cache(maxsize=4)
 def load_task(task: SudokuTask, eval_n: int) -> TaskData:
     """The data of a task, with at least `eval_n` puzzles for validation and for test.
 
-    Raises DataError for unreadable or wrong files, splits that share a solution grid, and too few puzzles.
+    Read once a process, for all its trials, unless a file's content changes. Raises DataError for unreadable or wrong
+    files, splits that share a solution grid, and too few puzzles.
     """
+    return _load(task.model_dump_json(), json.dumps(task.identity()), eval_n)
+
+
+@lru_cache(maxsize=4)
+def _load(task_json: str, identity: str, eval_n: int) -> TaskData:
+    task = SudokuTask.model_validate_json(task_json)
     splits = _generated(task, task.generate, eval_n) if task.generate is not None else _from_files(task)
     for name in ("validation", "test"):
         if len(splits[name]) < eval_n:
