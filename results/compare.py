@@ -15,13 +15,15 @@ def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
     """A row a trial: clean exact accuracy on test at the start, at the best step and at the end.
 
     Columns arm, point (those of a shared trial joined), seed, status, reason, initial, best, best_step, final,
-    final_step, minutes. The best step is chosen on validation (the earliest of equals) and scored on test. Accuracies
-    are missing where a trial has no evaluation; `final` is the last one, whether or not the trial is done.
+    final_step, final_tokens, minutes. The best step is chosen on validation (the earliest of equals) and scored on
+    test. Accuracies are missing where a trial has no evaluation; `final` is the last one, whether or not the trial is
+    done; final_tokens is the share of cells that are right then, givens included.
     """
     rows = []
     for trial in rows_of(trials):
         clean = evals.loc[(evals.trial_id == trial.trial_id) & (evals.sigma == 0)]
         test = clean.loc[clean.split == "test"].set_index("step").exact_accuracy.sort_index()
+        tokens = clean.loc[clean.split == "test"].set_index("step").token_accuracy.sort_index()
         best_step = _best_step(clean)
         minutes = (trial.train_seconds + trial.evaluate_seconds) / 60
         rows.append(
@@ -36,6 +38,7 @@ def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
                 "best_step": best_step,
                 "final": test.iloc[-1] if len(test) else np.nan,
                 "final_step": test.index[-1] if len(test) else None,
+                "final_tokens": tokens.iloc[-1] if len(test) else np.nan,
                 "minutes": minutes,
             }
         )
@@ -140,6 +143,8 @@ def unpack_correct(bits: bytes, n: int, rollouts: int) -> np.ndarray:
 def _verdict(low: float, high: float, p: float, n_seeds: int) -> str:
     if n_seeds < SEEDS_NEEDED:
         return f"too few seeds ({n_seeds} of {SEEDS_NEEDED})"
-    if p >= 0.05 or low <= 0 <= high:
-        return "no difference shown"
-    return "above baseline" if low > 0 else "below baseline"
+    if p < 0.05 and low > 0:
+        return "above baseline"
+    if p < 0.05 and high < 0:
+        return "below baseline"
+    return "no difference shown"

@@ -30,15 +30,16 @@ def paired_by_example(differences: np.ndarray) -> PairedEffect:
     The p-value is a t-test's. It says nothing about other seeds.
     """
     low, high = _t_interval(differences)
-    test: Any = ttest_1samp(differences, 0)
-    p = float(test.pvalue) if np.ptp(differences) > 0 else float("nan")
+    p = float("nan")
+    if np.ptp(differences) > 0:
+        test: Any = ttest_1samp(differences, 0)
+        p = float(test.pvalue)
     return PairedEffect(float(differences.mean()), low, high, p)
 
 
 def _t_interval(differences: np.ndarray) -> tuple[float, float]:
-    if len(differences) < 2:
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        # Equal differences hold no estimate of the spread: an interval of width 0 would claim certainty.
         return float("nan"), float("nan")
-    if np.ptp(differences) == 0:
-        return float(differences[0]), float(differences[0])
     interval = ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
     return float(interval.low), float(interval.high)

@@ -36,13 +36,13 @@ def _trials_table(trials: pd.DataFrame) -> Table:
     for heading in ("arm", *(["point"] if has_points else []), "status"):
         table.add_column(heading)
     table.add_column("seed", justify="right")
-    for heading in ("initial", "best @ step", "final", "minutes"):
+    for heading in ("initial", "best @ step", "final", "final cells", "minutes"):
         table.add_column(heading, justify="right")
     for row in rows_of(trials):
         best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
         status = row.status if row.status != "unfinished" else f"unfinished @ {row.final_step}"
         cells = [row.arm, *([row.point] if has_points else []), status, str(row.seed), _share(row.initial), best]
-        table.add_row(*cells, _share(row.final), _number(row.minutes, ".1f"))
+        table.add_row(*cells, _share(row.final), _share(row.final_tokens), _number(row.minutes, ".1f"))
         if isinstance(row.reason, str):
             table.add_row(f"  [red]{row.reason}[/]")
     return table

@@ -34,8 +34,7 @@ def plan(sweep: Sweep) -> list[PlannedTrial]:
         folder = sweep.folder / TRIALS / trial_id
         end = trial_end(folder, cell.config.train.steps)
         planned.append(PlannedTrial(cell, folder, end, _last_step(folder / EVALS)))
-    order = {cell.trial_id: index for index, cell in reversed(list(enumerate(sweep.cells)))}
-    return sorted(planned, key=lambda trial: order[trial.cell.trial_id])
+    return planned
 
 
 def _last_step(evals: Path) -> int:

@@ -103,8 +103,11 @@ class Sweep:
 
     @property
     def trials(self) -> dict[str, Cell]:
-        """The first cell of each trial, by trial id."""
-        return {cell.trial_id: cell for cell in reversed(self.cells)}
+        """The first cell of each trial, by trial id, in the order of the cells."""
+        first: dict[str, Cell] = {}
+        for cell in self.cells:
+            first.setdefault(cell.trial_id, cell)
+        return first
 
     def check_data(self) -> None:
         """Read every puzzle file once. Raises SpecError if one is wrong or holds too few puzzles."""

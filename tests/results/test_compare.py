@@ -28,6 +28,7 @@ def evals_of(trial_id: str, curve: list[float], perturbed: float = 0.5, validati
                         "rollouts": solved.shape[1],
                         "n": N,
                         "exact_accuracy": solved.mean(),
+                        "token_accuracy": 0.9,
                         "correct": np.packbits(solved).tobytes(),
                     }
                 )
@@ -78,6 +79,14 @@ def test_enough_seeds_are_paired_by_seed():
     assert final.low < final.difference < final.high
     assert final.p == pytest.approx(2 / 64)
     assert final.compute_ratio == 4
+
+
+def test_differences_without_spread_are_no_verdict():
+    trials, _ = two_arms(range(6))
+    rows = [row for arm in ("baseline", "multi") for seed in range(6) for row in evals_of(f"{arm}{seed}", [0.0, 0.5])]
+    comparison = compare(trials, pd.DataFrame(rows), baseline="baseline")
+    assert set(comparison.verdict) == {"no difference shown"}
+    assert comparison.low.isna().all()
 
 
 def test_best_is_chosen_on_validation_and_scored_on_test():
@@ -138,7 +147,7 @@ def test_snapshot_has_the_seed_table_form():
     table = snapshot(trials, evals).set_index("arm")
     row = table.loc["baseline"]
     assert (row.initial, row.best, row.best_step, row.final, row.final_step) == (0.0, 0.6, 10, 0.5, 20)
-    assert row.minutes == 1.0
+    assert (row.minutes, row.final_tokens) == (1.0, 0.9)
     assert (table.loc["multi"].status, table.loc["multi"].reason) == ("failed", "NaN")
     waiting = snapshot(trials_of([0], arms=("baseline",)), evals.iloc[:0]).iloc[0]
     assert pd.isna(waiting.best)

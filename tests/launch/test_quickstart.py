@@ -1,0 +1,37 @@
+"""The README's first command, as it is: the shipped spec in a process of its own, from start to comparison."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+PROJECT = Path(__file__).parents[2]
+
+
+def rrm(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_quickstart_learns_and_prints_the_comparison(tmp_path):
+    spec = str(PROJECT / "launch" / "specs" / "quickstart.yaml")
+    ran = rrm("run", spec, folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stderr == ""
+    assert "quickstart: 4 trials, 4 done" in ran.stdout
+    assert "ETA" in ran.stdout  # progress, where no terminal is, as lines
+    assert "Against baseline, test puzzles, 95 % intervals" in ran.stdout
+    assert "too few seeds (2 of 6)" in ran.stdout
+    tables = tmp_path / "runs" / "quickstart" / "tables"
+    for name in ("trials", "evals", "comparison"):
+        assert str(tables / f"{name}.parquet") in ran.stdout
+    evals = pd.read_parquet(tables / "evals.parquet")
+    final = evals[(evals.step == evals.step.max()) & (evals.sigma == 0) & (evals.split == "test")]
+    assert len(final) == 4
+    assert final.exact_accuracy.min() > 0.8
+
+    again = rrm("run", spec, folder=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout == ran.stdout[ran.stdout.index("quickstart: 4 trials, 4 done") :]
+    assert len(list((tmp_path / "runs" / "quickstart" / "attempts").iterdir())) == 1
