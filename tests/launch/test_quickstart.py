@@ -35,3 +35,12 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert again.returncode == 0
     assert again.stdout == ran.stdout[ran.stdout.index("quickstart: 4 trials, 4 done") :]
     assert len(list((tmp_path / "runs" / "quickstart" / "attempts").iterdir())) == 1
+
+
+def test_the_readmes_sweep_is_a_valid_one(tmp_path):
+    text = (PROJECT / "README.md").read_text()
+    (tmp_path / "sweep.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    planned = rrm("plan", "sweep.yaml", folder=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    # 6 seeds x (one baseline, 3 sigmas of single and of multi4): the clean arm is the same trial at every sigma
+    assert "sigma-ladder: 42 trials, 42 would be trained" in planned.stdout
