@@ -6,11 +6,14 @@ import signal
 import sys
 from collections.abc import Callable
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from results.schema import DamagedFileError
 from tune.plan import PlannedTrial, plan, write_manifest
 from tune.spec import Cell, Resources, SpecError, Sweep, load_sweep
+from tune.trial import TrialBusyError, TrialJob, TrialRun
 
 DONE, BAD_INPUT, FAILED, STOPPED = 0, 2, 3, 4
 _EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
@@ -25,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (SpecError, UsageError) as error:
+    except (SpecError, UsageError, DamagedFileError, TrialBusyError) as error:
         print(error, file=sys.stderr)
     except OSError as error:
         print(f"{error.filename or arguments.spec}: {error.strerror or error}", file=sys.stderr)
@@ -106,10 +109,6 @@ def _cell(sweep: Sweep, arguments: argparse.Namespace) -> Cell:
 
 
 def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
-    import torch
-
-    from tune.trial import TrialJob, TrialRun
-
     cell, resources = planned.cell, sweep.spec.resources
     job = TrialJob(
         arm=cell.arm,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from results.compare import compare
@@ -19,6 +20,8 @@ from results.schema import (
     TRIAL,
     TRIALS,
     TRIALS_SCHEMA,
+    DamagedFileError,
+    read_evals,
     read_json,
     trial_end,
 )
@@ -26,7 +29,7 @@ from results.schema import (
 
 @dataclass(frozen=True)
 class SweepTables:
-    """The tables of a sweep (columns in results.schema) and the files they were written to."""
+    """The tables of a sweep (columns in results.schema), the files they were written to, and what could not be read."""
 
     sweep: str
     baseline: str
@@ -34,13 +37,14 @@ class SweepTables:
     evals: pd.DataFrame
     comparison: pd.DataFrame
     files: list[Path]
+    problems: list[str]
 
 
 def gather(sweep_folder: Path) -> SweepTables:
     """Read every trial of a sweep, compare, and write tables/{trials,evals,comparison}.parquet.
 
-    Only what the sweep asks for now is taken: its trials, and their evaluations up to the steps asked for. Raises
-    FileNotFoundError if the folder holds no sweep.
+    Only what the sweep asks for now is taken: its trials, and their evaluations up to the steps asked for. A trial with
+    a damaged file is left out and named in `problems`. Raises FileNotFoundError if the folder holds no sweep.
     """
     manifest = read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -48,15 +52,21 @@ def gather(sweep_folder: Path) -> SweepTables:
     cells: dict[str, list[dict[str, Any]]] = {}
     for cell in manifest["cells"]:
         cells.setdefault(cell["trial_id"], []).append(cell)
-    trials, evals = [], []
+    trials: list[dict[str, Any]] = []
+    evals = [EVALS_SCHEMA.empty_table()]
+    problems: list[str] = []
     for trial_id, places in cells.items():
         folder = sweep_folder / TRIALS / trial_id
         steps = places[0]["config"]["train"]["steps"]
-        table = pa.Table.from_batches([], EVALS_SCHEMA)
-        if (folder / EVALS).exists():
-            table = pq.read_table(folder / EVALS, filters=[("step", "<=", steps)]).cast(EVALS_SCHEMA)
+        table = EVALS_SCHEMA.empty_table()
+        try:
+            table = read_evals(folder / EVALS)
+            table = table.filter(pc.field("step") <= steps)
+            trials.append(_trial_row(manifest["sweep"], folder, places, steps, table))
+        except DamagedFileError as error:
+            problems.append(str(error))
+            continue
         evals.append(table)
-        trials.append(_trial_row(manifest["sweep"], folder, places, steps, table))
     evals_table = pa.concat_tables(evals)
     trials_table = pa.Table.from_pylist(trials, schema=TRIALS_SCHEMA)
     frames = trials_table.to_pandas(), evals_table.to_pandas()
@@ -74,7 +84,7 @@ def gather(sweep_folder: Path) -> SweepTables:
         pq.write_table(table, temporary)
         temporary.replace(path)
         files.append(path)
-    return SweepTables(manifest["sweep"], manifest["baseline"], *frames, comparison, files)
+    return SweepTables(manifest["sweep"], manifest["baseline"], *frames, comparison, files, problems)
 
 
 def _trial_row(sweep: str, folder: Path, places: list[dict[str, Any]], steps: int, evals: pa.Table) -> dict[str, Any]:

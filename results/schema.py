@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 MANIFEST = "sweep.json"
 TRIALS = "trials"
@@ -114,9 +115,29 @@ def trial_end(folder: Path, steps: int) -> TrialEnd:
     return TrialEnd("unfinished" if started else "waiting")
 
 
+class DamagedFileError(ValueError):
+    """A file of a sweep's folder that cannot be read; the text names it and the mend."""
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, None if there is no such file."""
+    """A JSON object from a file, None if there is no such file. Raises DamagedFileError if it holds something else."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except (ValueError, OSError) as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error}); move it away") from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"{path}: holds no JSON object; move it away")
+    return content
+
+
+def read_evals(path: Path) -> pa.Table:
+    """A trial's evals.parquet, empty if there is no such file. Raises DamagedFileError if it cannot be used."""
+    if not path.exists():
+        return EVALS_SCHEMA.empty_table()
+    try:
+        return pq.read_table(path).cast(EVALS_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DamagedFileError(f"{path}: not a table of evaluations ({reason}); move it away") from error

@@ -27,6 +27,7 @@ def show(tables: SweepTables) -> Group:
         parts += [_comparison_table(tables.comparison, tables.baseline), *_footnotes(tables.comparison), ""]
     else:
         parts += [f"No comparison yet: no seed is done in both {tables.baseline} and another arm.", ""]
+    parts += [f"[yellow]left out: {problem}[/]" for problem in tables.problems]
     return Group(*parts, "Written:", *(f"  {path}" for path in tables.files))
 
 

@@ -54,11 +54,12 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with _claim(sweep):
         write_manifest(sweep)
-        left = [trial for trial in plan(sweep) if trial.is_left(retry_failed)]
+        planned = plan(sweep)
+        left = [trial for trial in planned if trial.is_left(retry_failed)]
         if left:
             sweep.check_data()
             with _ray():
-                _fit(sweep, left)
+                _fit(sweep, planned, left)
     return exit_code(sweep)
 
 
@@ -120,7 +121,7 @@ def _resources(asked: Resources | None) -> Resources:
     return asked
 
 
-def _fit(sweep: Sweep, left: list[PlannedTrial]) -> None:
+def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) -> None:
     spec = sweep.spec
     place = _resources(spec.resources)
     jobs = [
@@ -135,7 +136,6 @@ def _fit(sweep: Sweep, left: list[PlannedTrial]) -> None:
         ).as_dict()
         for trial in left
     ]
-    planned = plan(sweep)
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned})

@@ -4,9 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from results.schema import EVALS, MANIFEST, TRIALS, TrialEnd, trial_end
+from results.schema import EVALS, MANIFEST, TRIALS, TrialEnd, read_evals, trial_end
 from rrm.checkpoint import write_atomically
 from tune.spec import Cell, Sweep
 
@@ -28,19 +26,17 @@ class PlannedTrial:
 
 
 def plan(sweep: Sweep) -> list[PlannedTrial]:
-    """Every trial of the sweep as its folder stands now, in the order of the spec."""
+    """Every trial of the sweep as its folder stands now, in the order of the spec.
+
+    Raises DamagedFileError if a folder's files cannot be read.
+    """
     planned = []
     for trial_id, cell in sweep.trials.items():
         folder = sweep.folder / TRIALS / trial_id
         end = trial_end(folder, cell.config.train.steps)
-        planned.append(PlannedTrial(cell, folder, end, _last_step(folder / EVALS)))
+        step = max(read_evals(folder / EVALS).column("step").to_pylist(), default=0)
+        planned.append(PlannedTrial(cell, folder, end, step))
     return planned
-
-
-def _last_step(evals: Path) -> int:
-    if not evals.exists():
-        return 0
-    return max(pq.read_table(evals, columns=["step"]).column("step").to_pylist(), default=0)
 
 
 def write_manifest(sweep: Sweep) -> None:

@@ -58,6 +58,13 @@ class SweepSpec(Settings):
     max_failures: int = Field(default=3, ge=0)
     save_seconds: float = Field(default=60, gt=0)
 
+    @field_validator("storage")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(f"{value!r} is no folder; give one that every node sees")
+        return value
+
     @field_validator("resources", mode="before")
     @classmethod
     def _auto_is_none(cls, value: Any) -> Any:

@@ -89,6 +89,10 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     }
 
 
+class TrialBusyError(RuntimeError):
+    """Another process holds the trial's folder."""
+
+
 class TrialRun:
     """One attempt at a trial, from its folder or from the start. Use `advance` until it says finished, then `close`.
 
@@ -104,7 +108,9 @@ class TrialRun:
         try:
             self._lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
-            raise RuntimeError(f"{self.folder}: another process has been training this trial") from error
+            raise TrialBusyError(
+                f"{self.folder}: another process is training this trial; wait for it or stop it"
+            ) from error
         try:
             set_up_torch(job.threads)
             (self.folder / FAILED).unlink(missing_ok=True)

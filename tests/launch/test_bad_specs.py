@@ -109,6 +109,10 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(resources="all"),
         ["resources: 'all' is neither auto nor a mapping; give auto or {cpu: ..., gpu: ...}"],
     ),
+    "storage that is no folder": (
+        tiny_sweep(storage="s3://bucket/runs"),
+        ["storage: 's3://bucket/runs' is no folder; give one that every node sees"],
+    ),
     "seed in the base": (
         tiny_sweep(base={"seed": 3}),
         ["base.seed: 3 is set here; seeds stand in the list `seeds`"],

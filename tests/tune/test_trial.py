@@ -13,7 +13,8 @@ from tiny import MULTI, tiny_config
 from results.schema import EVALS_SCHEMA, trial_end
 from rrm import checkpoint
 from tune import trial as trial_module
-from tune.trial import TrialJob, TrialRun
+from tune.trainable import RecursiveTrial
+from tune.trial import TrialBusyError, TrialJob, TrialRun
 
 CPU = torch.device("cpu")
 
@@ -168,7 +169,7 @@ def test_a_folder_has_one_writer(tmp_path, monkeypatch):
     monkeypatch.setattr(trial_module, "LOCK_SECONDS", 0.1)
     with (
         FileLock(tmp_path / ".lock"),
-        pytest.raises(RuntimeError, match="another process has been training"),
+        pytest.raises(TrialBusyError, match="another process is training this trial"),
     ):
         TrialRun(job(tmp_path), CPU)
 
@@ -180,3 +181,18 @@ def test_states_are_saved_by_time_too(tmp_path):
     run.advance(seconds=0.0)
     run._lock.release()
     assert 0 < checkpoint.load(tmp_path / "latest_state.pt")["step"] < 12
+
+
+def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path):
+    trainable = RecursiveTrial({"job": job(tmp_path / "a").as_dict(), "gpu": False})
+    assert repr(trainable) == f"multi2 seed=0 {job(tmp_path).trial_id}"
+    while not trainable.step()["done"]:
+        pass
+    other = job(tmp_path / "b", seed=1)
+    assert trainable.reset_config({"job": other.as_dict(), "gpu": False})
+    assert repr(trainable).endswith(other.trial_id)
+    assert trainable.step()["train_step"] == 0  # the first evaluation; nothing of the other trial is left
+    trainable.cleanup()
+    finish(TrialRun(job(tmp_path / "b", seed=1), CPU))
+    finish(TrialRun(job(tmp_path / "c", seed=1), CPU))
+    assert_same_results(tmp_path / "b", tmp_path / "c")

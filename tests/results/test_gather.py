@@ -1,0 +1,66 @@
+"""Trial folders as they may be found: whole, waiting, damaged."""
+
+import json
+
+import pytest
+import torch
+from tiny import tiny_sweep, write_spec
+
+from launch.cli import main
+from results.gather import gather
+from tune.plan import write_manifest
+from tune.spec import load_sweep
+from tune.trial import TrialJob, TrialRun
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two arms with one seed, both trained here; and one seed that waits."""
+    spec = tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"steps": 8}})
+    loaded = load_sweep(write_spec(tmp_path, spec))
+    write_manifest(loaded)
+    for cell in loaded.cells:
+        if cell.seed == 0:
+            folder = str(loaded.folder / "trials" / cell.trial_id)
+            job = TrialJob(cell.arm, 0, cell.trial_id, cell.config.model_dump(mode="json"), folder, 1, 60)
+            run = TrialRun(job, torch.device("cpu"))
+            while not run.advance(seconds=1.0).finished:
+                pass
+            run.close()
+    return loaded
+
+
+def test_waiting_trials_stand_beside_done_ones(sweep):
+    tables = gather(sweep.folder)
+    assert tables.trials.groupby("seed").status.unique().map(list).to_dict() == {0: ["done"], 1: ["waiting"]}
+    assert tables.problems == []
+    assert set(tables.comparison.n_seeds) == {1}
+    assert json.loads(tables.trials.config[0])["train"]["steps"] == 8
+    assert tables.trials.train_seconds.gt(0).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["evals.parquet", "done.json", "trial.json"])
+def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, tmp_path, capsys):
+    damaged = sweep.folder / "trials" / sweep.cells[0].trial_id / name
+    damaged.write_bytes(b"PAR1 not really")
+    tables = gather(sweep.folder)
+    assert len(tables.trials) == 3
+    assert len(tables.problems) == 1
+    assert tables.problems[0].startswith(f"{damaged}: ")
+    assert "move it away" in tables.problems[0]
+    assert main(["results", str(tmp_path / "sweep.yaml")]) == 0
+    assert f"left out: {damaged}" in capsys.readouterr().out
+    if name != "trial.json":
+        assert main(["plan", str(tmp_path / "sweep.yaml")]) == 2
+        assert str(damaged) in capsys.readouterr().err
+
+
+def test_fewer_steps_than_were_trained_cut_the_tables(sweep, tmp_path):
+    shorter = load_sweep(str(tmp_path / "sweep.yaml"), ["base.train.steps=4"])
+    assert set(shorter.trials) == set(sweep.trials)
+    assert gather(sweep.folder).evals.step.max() == 8
+    write_manifest(shorter)
+    tables = gather(shorter.folder)
+    assert tables.evals.step.max() == 4
+    assert set(tables.trials.step.dropna()) == {4}
+    assert tables.trials.groupby("seed").status.first().tolist() == ["done", "waiting"]
