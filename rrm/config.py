@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rrm.evaluate import EvalConfig
-from rrm.models import TRMConfig
+from rrm.models import ModelConfig
 from rrm.optim import OptimConfig
 from rrm.perturb import Objective, PerturbConfig
 from rrm.puzzles.dataset import SudokuTask
@@ -30,7 +30,7 @@ class TrialConfig(Settings):
     """One trial: a pure function from here to weights and evaluations, on one kind of device and number of threads."""
 
     task: SudokuTask
-    model: TRMConfig
+    model: ModelConfig
     objective: Objective
     perturb: PerturbConfig | None = None
     rollout: Literal["parallel_fixed"] = "parallel_fixed"

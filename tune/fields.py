@@ -37,17 +37,36 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def fields_at(root: type[BaseModel], path: list[str]) -> list[str]:
     """Names of the fields of the config class that `path` leads to; empty if it leads to none."""
-    models = [root]
+    _, models = _follow(root, path)
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _follow(root: type[BaseModel], path: list[str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The field names on a path, and the config classes at its end.
+
+    Pydantic's paths also name the member of a union it looked at (`model.hrm.L_layers`): that is no field.
+    """
+    names: list[str] = []
+    models: list[type[BaseModel]] = [root]
     for key in path:
+        of_arch = [m for m in models if key in _architectures(m)]
+        if of_arch and not any(key in m.model_fields for m in models):
+            models = of_arch
+            continue
+        names.append(key)
         models = [
             m for model in models if key in model.model_fields for m in _models_in(model.model_fields[key].annotation)
         ]
-    return [name for model in models for name in model.model_fields]
+    return names, models
 
 
-def field_of(problem: Any) -> str:
+def _architectures(model: type[BaseModel]) -> tuple[Any, ...]:
+    return typing.get_args(model.model_fields["arch"].annotation) if "arch" in model.model_fields else ()
+
+
+def field_of(problem: Any, root: type[BaseModel]) -> str:
     """The dotted field an error is about. Our own validators start their text with the field's name."""
-    path = [str(part) for part in problem["loc"] if isinstance(part, str)]
+    path, _ = _follow(root, [str(part) for part in problem["loc"] if isinstance(part, str)])
     if problem["type"] == "value_error" and _names_field(problem):
         path.append(_own_text(problem).partition(":")[0])
     return ".".join(path)
@@ -97,7 +116,7 @@ _BOUNDS = {
 def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
     """One line for one of pydantic's errors: field, value, what would be right."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
-    field = prefix + field_of(problem)
+    field = prefix + field_of(problem, root)
     index = next((part for part in problem["loc"] if isinstance(part, int)), None)
     if index is not None:
         field += f"[{index}]"
@@ -120,6 +139,10 @@ def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
         return f"{field}: {shown(value)} {text.format(bound, bound)}"
     if kind == "literal_error":
         return f"{field}: {shown(value)} is not one of {context['expected']}{did_you_mean(value, _options(context))}"
+    if kind == "union_tag_invalid":
+        known = context["expected_tags"].replace("'", "").split(", ")
+        hint = did_you_mean(context["tag"], known)
+        return f"{field}.arch: {context['tag']!r} is no architecture{hint}; give one of {', '.join(known)}"
     if kind == "too_short":
         return f"{field}: {shown(value)} is empty; give at least one"
     if kind == "string_pattern_mismatch":

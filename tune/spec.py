@@ -270,7 +270,7 @@ def _trial_config(layers: list[tuple[str, dict]], arm: str, problems: list[str])
         return TrialConfig.model_validate(_with_absolute_paths(merged) | {"seed": 0})
     except ValidationError as error:
         for problem in error.errors():
-            field = field_of(problem)
+            field = field_of(problem, TrialConfig)
             place = next((place for place, layer in layers if lookup(layer, field) is not ABSENT), None)
             if place is None:  # a field that is missing, or a preset's own
                 parent = field.rpartition(".")[0]

@@ -88,6 +88,14 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(base={"model": {"mlp_t": False, "num_heads": 3}}),
         ["base.model.hidden_size: 8 does not divide into num_heads 3 heads of even size; use a multiple of 6"],
     ),
+    "unknown architecture": (
+        tiny_sweep(base={"model": {"arch": "hmr"}}),
+        ["base.model.arch: 'hmr' is no architecture (did you mean hrm?); give one of trm, hrm"],
+    ),
+    "a field of another architecture": (
+        tiny_sweep(base={"model": {"arch": "hrm"}}),
+        ["base.model.mlp_t: unknown field with value True; fields: hidden_size, H_cycles"],
+    ),
     "a latent the model has not": (
         tiny_sweep(base={"model": {"single_z": True}}),
         ["arms.multi2.perturb.where: z_H is no latent of this model; it has z_L"],

@@ -1,4 +1,4 @@
-"""Every number of the published TRM code that this core claims: forward, losses, gradients, single operations.
+"""Every number of the published HRM and TRM code that this core claims: forward, losses, gradients, single operations.
 
 RRM_REFERENCE names another folder of the same format; the default is the project's own copy.
 """
@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rrm.models import TRMConfig, build_model
+from rrm.models import HRMConfig, TRMConfig, build_model
 from rrm.models.act import Batch, q_continue_target
+from rrm.models.base import BaseModel
 from rrm.models.layers import (
     Attention,
     SwiGLU,
@@ -25,18 +26,13 @@ from rrm.models.layers import (
     truncated_normal_from_uniform,
 )
 from rrm.models.losses import TOKEN_LOSSES, row_losses
-from rrm.models.trm import TRM
 from rrm.optim import EMA, AdamATan2, schedule, sign_sgd
 from rrm.puzzles.sudoku import Augmentation
 from rrm.streams import torch_generator
 
 FOLDER = Path(os.environ.get("RRM_REFERENCE", Path(__file__).parents[1] / "data" / "reference"))
 INDEX = json.loads((FOLDER / "index.json").read_text())
-CASES = {
-    entry["case"]: entry
-    for entry in INDEX["files"]
-    if entry.get("model", "").startswith("TRM") and (FOLDER / entry["file"]).exists()
-}
+CASES = {entry["case"]: entry for entry in INDEX["files"] if "model" in entry}
 OPS = next(entry for entry in INDEX["files"] if entry["case"] == "ops")
 
 
@@ -62,12 +58,14 @@ class Reference:
 
 
 @pytest.fixture(params=sorted(CASES))
-def case(request: pytest.FixtureRequest) -> tuple[Reference, TRM, Batch, dict[str, Any]]:
+def case(request: pytest.FixtureRequest) -> tuple[Reference, BaseModel, Batch, dict[str, Any]]:
     entry = CASES[request.param]
     reference = Reference(entry)
     theirs = reference.config
-    ours = {name: theirs[name] for name in TRMConfig.model_fields if name in theirs}
-    config = TRMConfig.model_validate(ours | {"single_z": "single" in entry["model"]})
+    kind = HRMConfig if entry["model"] == "HRM" else TRMConfig
+    ours = {name: theirs[name] for name in kind.model_fields if name in theirs}
+    extra = {"arch": "hrm"} if kind is HRMConfig else {"arch": "trm", "single_z": "single" in entry["model"]}
+    config = kind.model_validate(ours | extra)
     model = build_model(
         config,
         seq_len=theirs["seq_len"],
@@ -85,7 +83,8 @@ def case(request: pytest.FixtureRequest) -> tuple[Reference, TRM, Batch, dict[st
 
 
 def test_cases_are_there():
-    assert {"trm_mlp", "trm_att_prefix4", "trm_att_prefixceil", "trm_att_qcontinue", "trm_singlez"} <= set(CASES)
+    trm = {f"trm_{name}" for name in ("mlp", "att_prefix4", "att_prefixceil", "att_qcontinue", "singlez")}
+    assert {"hrm_rope", "hrm_learned"} | trm <= set(CASES)
 
 
 def test_forward_unroll_and_losses(case):

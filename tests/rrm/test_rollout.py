@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import TINY_HRM, tiny_config
 
 from rrm.models import build_model
 from rrm.models.act import Batch
@@ -18,12 +18,13 @@ MODELS = {
     "learned positions": {"mlp_t": False, "pos_encodings": "learned"},
     "single z": {"single_z": True},
     "q continue": {"no_ACT_continue": False},
+    "hrm": TINY_HRM,
 }
 
 
 @pytest.fixture(params=MODELS)
 def model(request):
-    config = tiny_config(model=MODELS[request.param], perturb=None).model
+    config = tiny_config(model=MODELS[request.param]).model
     model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=1, generator=torch_generator(0, "init"))
     torch.nn.init.normal_(model.q_head.weight, generator=torch_generator(0, "q_head"))
     return model.double()  # so that sums in another order agree closely

@@ -1,0 +1,123 @@
+"""What HRM, TRM and SRM share: input embedding, initial latents, heads, and the shape of an ACT step."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rrm.models.act import Batch, Latents, StepOutput
+from rrm.models.layers import Embedding, Linear, truncated_normal
+from rrm.models.losses import TokenLoss
+from rrm.models.puzzle_embedding import PuzzleEmbedding
+from rrm.settings import Settings
+
+Q_HEAD_BIAS = -5.0
+
+
+class BaseConfig(Settings):
+    """Fields that every architecture has, under their published names.
+
+    `puzzle_emb_len` 0 takes as many prefix positions as `puzzle_emb_ndim` needs.
+    """
+
+    hidden_size: int = Field(ge=2)
+    H_cycles: int = Field(ge=1)
+    L_cycles: int = Field(ge=1)
+    puzzle_emb_ndim: int = Field(default=0, ge=0)
+    puzzle_emb_len: int = Field(default=0, ge=0)
+    halt_max_steps: int = Field(default=16, ge=1)
+    token_loss: TokenLoss = "stablemax"
+
+    @property
+    def latent_names(self) -> tuple[str, ...]:
+        """The locations that noise can be added to."""
+        return ("z_H", "z_L")
+
+    @property
+    def learns_q_continue(self) -> bool:
+        """Whether the loss has a Q-learning target for continuing."""
+        return False
+
+    @property
+    def prefix_positions(self) -> int:
+        """Positions that the puzzle vector takes before the tokens."""
+        return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    @model_validator(mode="after")
+    def _puzzle_vector_fits(self) -> "BaseConfig":
+        if self.puzzle_emb_len and not 0 < self.puzzle_emb_ndim <= self.puzzle_emb_len * self.hidden_size:
+            raise ValueError(
+                f"puzzle_emb_ndim: {self.puzzle_emb_ndim} does not fill 1 to {self.puzzle_emb_len * self.hidden_size} "
+                "places (puzzle_emb_len * hidden_size); change one of the three"
+            )
+        return self
+
+
+class BaseModel(nn.Module, ABC):
+    """A recursive reasoning model: embeds a puzzle, lets `reason` update the latents, reads the answer off the first.
+
+    An architecture builds its recursion in `__init__`, after `super().__init__`, and implements `reason`.
+    """
+
+    H_init: Tensor
+    L_init: Tensor
+
+    def __init__(
+        self,
+        config: BaseConfig,
+        *,
+        seq_len: int,
+        vocab_size: int,
+        num_puzzles: int,
+        learned_positions: bool,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.latent_names = config.latent_names
+        self.halt_max_steps = config.halt_max_steps
+        self.learns_q_continue = config.learns_q_continue
+        self.hidden_size, self.prefix_positions = config.hidden_size, config.prefix_positions
+        self.positions = self.prefix_positions + seq_len
+        self.embed_tokens = Embedding(vocab_size, self.hidden_size, generator)
+        self.embed_pos = Embedding(self.positions, self.hidden_size, generator) if learned_positions else None
+        self.puzzle_emb = PuzzleEmbedding(num_puzzles, config.puzzle_emb_ndim) if config.puzzle_emb_ndim else None
+        self.lm_head = Linear(self.hidden_size, vocab_size, generator)
+        self.q_head = nn.Linear(self.hidden_size, 2)
+        nn.init.zeros_(self.q_head.weight)
+        nn.init.constant_(self.q_head.bias, Q_HEAD_BIAS)
+        for name in self.latent_names:
+            self.register_buffer(f"{name[-1]}_init", truncated_normal((self.hidden_size,), 1.0, generator))
+
+    @abstractmethod
+    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
+        """All H cycles of one ACT step, those without gradient first."""
+
+    def initial_latents(self, batch_size: int) -> Latents:
+        """H_init and L_init repeated over rows and positions: views [B, N, D]."""
+        return {
+            name: getattr(self, f"{name[-1]}_init").expand(batch_size, self.positions, -1) for name in self.latent_names
+        }
+
+    def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
+        """Embed, reason, read: latents [B, N, D] each, batch of B rows. The latents returned are detached."""
+        latents = self.reason(latents, self._embed(batch))
+        answer = self.read(latents[self.latent_names[0]])
+        q_logits = self.q_head(answer[:, 0]).float()
+        output = StepOutput(self.lm_head(answer[:, self.prefix_positions :]), q_logits[:, 0], q_logits[:, 1])
+        return {name: z.detach() for name, z in latents.items()}, output
+
+    def read(self, z_BND: Tensor) -> Tensor:
+        """What the heads see of the first latent."""
+        return z_BND
+
+    def _embed(self, batch: Batch) -> Tensor:
+        D, P = self.hidden_size, self.prefix_positions
+        embedding = self.embed_tokens(batch.inputs)
+        if self.puzzle_emb is not None:
+            puzzle = self.puzzle_emb(batch.puzzle_identifiers)
+            puzzle = nn.functional.pad(puzzle, (0, P * D - puzzle.shape[-1])).view(-1, P, D)
+            embedding = torch.cat((puzzle, embedding), dim=1)
+        if self.embed_pos is not None:
+            embedding = 0.707106781 * (embedding + self.embed_pos.embedding_weight)
+        return embedding * D**0.5
