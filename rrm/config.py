@@ -15,15 +15,16 @@ from rrm.settings import Settings
 
 
 class TrainConfig(Settings):
-    """`steps` batches of `batch_size` puzzles, each unrolled for halt_max_steps ACT steps.
+    """`steps` batches of `batch_size` puzzles.
 
     `optimizer_step`: `rollout` averages the loss over the whole unroll into one optimizer step; `act` takes one after
-    every ACT step, as TRM was trained.
+    every ACT step. `halt_exploration_prob` is serial_act's: the share of slots that may not halt before a random step.
     """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     optimizer_step: Literal["rollout", "act"] = "rollout"
+    halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
 
 
 class TrialConfig(Settings):
@@ -33,7 +34,7 @@ class TrialConfig(Settings):
     model: ModelConfig
     objective: Objective
     perturb: PerturbConfig | None = None
-    rollout: Literal["parallel_fixed"] = "parallel_fixed"
+    rollout: Literal["parallel_fixed", "serial_act"] = "parallel_fixed"
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
@@ -82,9 +83,14 @@ class TrialConfig(Settings):
         return self.perturb.rollouts if self.perturb else 1
 
     @property
+    def act_steps_per_batch(self) -> int:
+        """ACT steps that each trajectory takes on a batch: the whole unroll, or serial_act's one."""
+        return 1 if self.rollout == "serial_act" else self.model.halt_max_steps
+
+    @property
     def optimizer_steps_per_batch(self) -> int:
         """Optimizer steps taken on each batch."""
-        return self.model.halt_max_steps if self.train.optimizer_step == "act" else 1
+        return self.act_steps_per_batch if self.train.optimizer_step == "act" else 1
 
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on, as plain JSON values.

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from rrm.models.act import Batch, RecursiveModel
 from rrm.models.losses import TokenLoss
 from rrm.perturb import Location, distinct_locations, perturb_latents
-from rrm.rollout import parallel_fixed
+from rrm.rollout import Trajectories, parallel_fixed
 from rrm.settings import Settings
 
 
@@ -70,7 +70,7 @@ def evaluate_split(
                 step=0,
                 rows=rows,
             )
-            *_, last = parallel_fixed(model, part.repeat(K), z0, token_loss, learn=False)
+            *_, last = parallel_fixed(model, Trajectories(part, z0, K, token_loss))
             losses.append(last.lm.double())
             token_accuracy.append(last.token_accuracy.double())
             correct.append(last.correct)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -12,11 +13,12 @@ from rrm.settings import Settings
 
 
 class OptimConfig(Settings):
-    """Adam-atan2 with linear warm-up over `warmup_steps` optimizer steps, then a cosine down to `min_lr_ratio` * lr.
+    """An optimizer of OPTIMIZERS; linear warm-up over `warmup_steps` updates, then a cosine to `min_lr_ratio` * lr.
 
     `min_lr_ratio` 1 keeps the rate constant after the warm-up. `ema_rate` 0 evaluates the weights themselves.
     """
 
+    optimizer: Literal["adam_atan2", "adamw"] = "adam_atan2"
     lr: float = Field(gt=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -31,6 +33,11 @@ class OptimConfig(Settings):
     def depends_on_total(self) -> bool:
         """Whether the learning rate of a step depends on how many steps are planned."""
         return self.min_lr_ratio < 1
+
+
+def adamw(params, *, lr: float, beta1: float, beta2: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with decoupled weight decay and eps 1e-8 (Loshchilov and Hutter, arXiv 1711.05101)."""
+    return torch.optim.AdamW(params, lr=lr, betas=(beta1, beta2), eps=1e-8, weight_decay=weight_decay)
 
 
 def schedule(base_lr: float, step: int, *, warmup_steps: int, total_steps: int, min_lr_ratio: float) -> float:
@@ -77,6 +84,9 @@ class AdamATan2(torch.optim.Optimizer):
         for p, numerator, denominator in zip(params, m, denominators, strict=True):
             p.sub_(torch.atan2(numerator, denominator), alpha=lr / (1 - beta1**t))
             self.state[p]["step"] = t
+
+
+OPTIMIZERS = {"adam_atan2": AdamATan2, "adamw": adamw}
 
 
 @torch.no_grad()

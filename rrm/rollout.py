@@ -1,26 +1,116 @@
 """Rollouts: how a batch of puzzles becomes trajectories, ACT step by ACT step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from rrm.models.act import Batch, Latents, RecursiveModel, q_continue_target
+import torch
+from torch import Tensor
+
+from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput, q_continue_target
 from rrm.models.losses import RowLosses, TokenLoss, row_losses
 
 
-def parallel_fixed(
-    model: RecursiveModel, batch: Batch, latents: Latents, token_loss: TokenLoss, *, learn: bool
-) -> Iterator[RowLosses]:
+class Slots(NamedTuple):
+    """The streaming carry of B slots: each works on its own puzzle until it halts.
+
+    latents [B, N, D] each, the puzzles, steps int64 [B] taken on them, halted bool [B].
+    """
+
+    latents: Latents
+    batch: Batch
+    steps: Tensor
+    halted: Tensor
+
+
+@dataclass
+class Trajectories:
+    """What a rollout starts from: B puzzles in K rollouts, trajectory fastest.
+
+    batch holds B rows, latents B * K. `min_steps` int64 [B, K] keeps a slot from halting before (exploration). `slots`,
+    one for each rollout, is what serial_act carries from one call to the next; it is replaced there.
+    """
+
+    batch: Batch
+    latents: Latents
+    rollouts: int
+    token_loss: TokenLoss
+    min_steps: Tensor | None = None
+    slots: list[Slots] = field(default_factory=list)
+
+
+def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
     """All trajectories at once, exactly halt_max_steps ACT steps, no halting and no reset.
 
-    batch and latents hold one row a trajectory. Yields the losses [B * K] of each ACT step as it is taken, so that a
-    caller can run backward before the next one: gradient never crosses a step. With `learn`, models that ask for it
-    also get their Q-learning target (one more step without gradient).
+    Yields the losses [B * K] of each ACT step as it is taken, so that a caller can run backward before the next one:
+    gradient never crosses a step.
     """
+    batch, latents = start.batch.repeat(start.rollouts), start.latents
     for step in range(1, model.halt_max_steps + 1):
         latents, output = model.act_step(latents, batch)
         target = None
-        if learn and model.learns_q_continue:
+        if model.learns_q_continue and torch.is_grad_enabled():
             target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
-        yield row_losses(output, batch.labels, token_loss, target)
+        yield row_losses(output, batch.labels, start.token_loss, target)
 
 
-ROLLOUTS = {"parallel_fixed": parallel_fixed}
+def serial_act(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
+    """The published way of training: one ACT step a call on slots that reload when they halt; K banks, one by one.
+
+    Yields the losses [B] of each bank. Every slot counts in the loss, halted or not. Banks hold different puzzles once
+    they halt at different steps.
+    """
+    B, K = len(start.batch.inputs), start.rollouts
+    if not start.slots:
+        start.slots = [empty_slots(start.batch, _bank(start.latents, k, B, K)) for k in range(K)]
+    for k in range(K):
+        min_steps = None if start.min_steps is None else start.min_steps[:, k]
+        start.slots[k], _, losses = act_call(
+            model, start.slots[k], start.batch, _bank(start.latents, k, B, K), start.token_loss, min_steps
+        )
+        yield losses
+
+
+def _bank(latents: Latents, k: int, B: int, K: int) -> Latents:
+    return {name: z.unflatten(0, (B, K))[:, k] for name, z in latents.items()}
+
+
+def empty_slots(batch: Batch, z0: Latents) -> Slots:
+    """Slots that all reload on the next call."""
+    zeros = torch.zeros(len(batch.inputs), dtype=torch.int64, device=batch.inputs.device)
+    return Slots({name: torch.zeros_like(z) for name, z in z0.items()}, batch, zeros, zeros == 0)
+
+
+def act_call(
+    model: RecursiveModel,
+    slots: Slots,
+    fresh: Batch,
+    z0: Latents,
+    token_loss: TokenLoss,
+    min_steps: Tensor | None = None,
+) -> tuple[Slots, StepOutput, RowLosses]:
+    """One training call of the published ACT wrapper.
+
+    Halted slots take their row of `fresh` and of z0; all take one step. A slot then halts at halt_max_steps, or once
+    q_halt exceeds q_continue (0, for a model that does not learn to continue) after min_steps [B] steps or more.
+    """
+
+    def reloaded(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(slots.halted.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+    batch = Batch(*map(reloaded, fresh, slots.batch))
+    latents = {name: reloaded(z0[name], z) for name, z in slots.latents.items()}
+    latents, output = model.act_step(latents, batch)
+    steps = torch.where(slots.halted, 0, slots.steps) + 1
+    is_last = steps >= model.halt_max_steps
+    threshold = output.q_continue_logits if model.learns_q_continue else 0.0
+    wants_to_halt = output.q_halt_logits.detach() > threshold
+    if min_steps is not None:
+        wants_to_halt &= steps >= min_steps
+    target = q_continue_target(model, latents, batch, is_last) if model.learns_q_continue else None
+    losses = row_losses(output, batch.labels, token_loss, target)
+    return Slots(latents, batch, steps, is_last | wants_to_halt), output, losses
+
+
+Rollout = Callable[[RecursiveModel, Trajectories], Iterator[RowLosses]]
+ROLLOUTS: dict[str, Rollout] = {"parallel_fixed": parallel_fixed, "serial_act": serial_act}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import deterministic
 
@@ -13,11 +14,12 @@ from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
 from rrm.evaluate import evaluate_split
 from rrm.models import build_model
-from rrm.optim import EMA, AdamATan2, schedule, sign_sgd
+from rrm.models.act import Batch
+from rrm.optim import EMA, OPTIMIZERS, schedule, sign_sgd
 from rrm.perturb import perturb_latents
 from rrm.puzzles.dataset import load_task
-from rrm.rollout import ROLLOUTS
-from rrm.streams import torch_generator
+from rrm.rollout import ROLLOUTS, Slots, Trajectories
+from rrm.streams import torch_generator, uniforms
 
 
 class DivergedError(ArithmeticError):
@@ -53,7 +55,7 @@ class Trainer:
             generator=torch_generator(config.seed, "init"),
         ).to(device)
         optim = config.optim
-        self.optimizer = AdamATan2(
+        self.optimizer = OPTIMIZERS[optim.optimizer](
             self.model.parameters(),
             lr=optim.lr,
             beta1=optim.beta1,
@@ -66,6 +68,7 @@ class Trainer:
         }
         self.step = 0
         self.optimizer_steps = 0
+        self.slots: list[Slots] = []
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.losses_since_evaluation: list[float] = []
@@ -86,7 +89,7 @@ class Trainer:
                 return
 
     def train_step(self) -> None:
-        """One batch: K trajectories a puzzle, halt_max_steps ACT steps, one backward for each."""
+        """One batch in K trajectories a puzzle: its rollout, with one backward for each ACT step."""
         config, K = self.config, self.config.rollouts
         batch_size = config.train.batch_size
         batch = self.data.train_batch(config.seed, self.step, batch_size).to(self.device)
@@ -103,24 +106,34 @@ class Trainer:
                 step=self.step,
                 rows=range(batch_size),
             )
-        each_act_step = config.train.optimizer_step == "act"
-        mean = 1 / (batch_size * K * (1 if each_act_step else self.model.halt_max_steps))
+        start = Trajectories(batch, latents, K, config.model.token_loss, self._min_steps(batch_size, K), self.slots)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        rows = batch_size * K * config.act_steps_per_batch  # over which the loss of this batch is a mean
+        optimizer_steps = config.optimizer_steps_per_batch
         self.model.train()
-        rollout = ROLLOUTS[config.rollout]
-        for losses in rollout(self.model, batch.repeat(K), latents, config.model.token_loss, learn=True):
+        for losses in ROLLOUTS[config.rollout](self.model, start):
             total = losses.total.sum()
-            (total * mean).backward()
-            loss += total.detach() / (batch_size * K * self.model.halt_max_steps)
-            if each_act_step:
+            (total * (optimizer_steps / rows)).backward()
+            loss += total.detach() / rows
+            if optimizer_steps > 1:
                 self._optimizer_step()
-        if not each_act_step:
+        if optimizer_steps == 1:
             self._optimizer_step()
+        self.slots = start.slots
         self.step += 1
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {self.step}")
         self.losses_since_evaluation.append(value)
+
+    def _min_steps(self, batch_size: int, K: int) -> torch.Tensor | None:
+        """Exploration of serial_act: some slots may not halt before a random step, from 2 to halt_max_steps."""
+        probability = self.config.train.halt_exploration_prob
+        if self.config.rollout != "serial_act" or not probability:
+            return None
+        u = np.stack([uniforms(self.config.seed, f"halt.{k}", self.step, range(batch_size), 4) for k in range(K)], 1)
+        steps = np.where(u[..., 0] < probability, 2 + np.floor(u[..., 1] * (self.model.halt_max_steps - 1)), 0)
+        return torch.from_numpy(steps.astype(np.int64)).to(self.device)
 
     def _optimizer_step(self) -> None:
         optim = self.config.optim
@@ -170,13 +183,13 @@ class Trainer:
         evaluated = bool(self.history) and self.history[-1]["step"] == self.step
         if evaluated or self.step % self.config.eval.every:
             return
-        started = time.perf_counter()
+        started, config = time.perf_counter(), self.config
         rows = self.evaluate()
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []
         so_far = {
             "step": self.step,
             "optimizer_steps": self.optimizer_steps,
-            "act_steps": self.step * self.config.train.batch_size * self.config.rollouts * self.model.halt_max_steps,
+            "act_steps": self.step * config.train.batch_size * config.rollouts * config.act_steps_per_batch,
             "train_loss": math.fsum(losses) / len(losses) if losses else None,
         }
         self.history += [so_far | row for row in rows]
@@ -199,6 +212,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow,
+            "slots": [slots._replace(batch=slots.batch._asdict())._asdict() for slots in self.slots],
             "history": self.history,
             "best": self.best,
             "losses_since_evaluation": self.losses_since_evaluation,
@@ -213,7 +227,17 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, shadow in self.ema.shadow.items():
             shadow.copy_(state["ema"][name])
+        self.slots = [_slots_on(self.device, slots) for slots in state["slots"]]
         self.step, self.optimizer_steps = state["step"], state["optimizer_steps"]
         self.history, self.best = list(state["history"]), state["best"]
         self.losses_since_evaluation = list(state["losses_since_evaluation"])
         self.seconds = dict(state["seconds"])
+
+
+def _slots_on(device: torch.device, state: dict[str, Any]) -> Slots:
+    return Slots(
+        latents={name: z.to(device) for name, z in state["latents"].items()},
+        batch=Batch(**state["batch"]).to(device),
+        steps=state["steps"].to(device),
+        halted=state["halted"].to(device),
+    )

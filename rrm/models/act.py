@@ -57,12 +57,12 @@ class RecursiveModel(Protocol):
 
 
 @torch.no_grad()
-def q_continue_target(model: RecursiveModel, latents: Latents, batch: Batch, is_last: bool) -> Tensor:
+def q_continue_target(model: RecursiveModel, latents: Latents, batch: Batch, is_last: bool | Tensor) -> Tensor:
     """The Q-learning target for "continue" [B], from one extra step after `latents` (HRM, arXiv 2506.21734, section 2).
 
-    sigmoid of the next halting value on the last allowed step, else of the better of the next two values.
+    sigmoid of the next halting value on the last allowed step (is_last, for all rows or bool [B]), else of the better
+    of the next two values.
     """
     _, following = model.act_step(latents, batch)
-    if is_last:
-        return following.q_halt_logits.sigmoid()
-    return torch.maximum(following.q_halt_logits, following.q_continue_logits).sigmoid()
+    better = torch.maximum(following.q_halt_logits, following.q_continue_logits)
+    return torch.where(torch.as_tensor(is_last, device=better.device), following.q_halt_logits, better).sigmoid()

@@ -26,8 +26,9 @@ from rrm.models.layers import (
     truncated_normal_from_uniform,
 )
 from rrm.models.losses import TOKEN_LOSSES, row_losses
-from rrm.optim import EMA, AdamATan2, schedule, sign_sgd
+from rrm.optim import EMA, OPTIMIZERS, AdamATan2, schedule, sign_sgd
 from rrm.puzzles.sudoku import Augmentation
+from rrm.rollout import Slots, act_call, empty_slots
 from rrm.streams import torch_generator
 
 FOLDER = Path(os.environ.get("RRM_REFERENCE", Path(__file__).parents[1] / "data" / "reference"))
@@ -145,6 +146,111 @@ def test_gradients_and_puzzle_table_update(case, token_loss):
     assert {key for key in reference.keys if key.startswith(f"grad/{token_loss}/inner.")} == checked
 
 
+def batch_at(reference: Reference, prefix: str, call: int) -> Batch:
+    return Batch(*(reference[f"{prefix}/batch_{name}"][call].long() for name in Batch._fields))
+
+
+def first_slots(model: BaseModel, batch: Batch) -> Slots:
+    return empty_slots(batch, model.initial_latents(len(batch.inputs)))
+
+
+def test_streaming_trace(case):
+    """Halting, reloading and carrying on, call by call, in training mode without updates."""
+    reference, model, batch, entry = case
+    model.train()
+    slots = first_slots(model, batch)
+    calls = INDEX["hyperparameters"]["stream_calls"]
+    trace: dict[str, list[torch.Tensor]] = {}
+
+    def note(**values: torch.Tensor) -> None:
+        for name, value in values.items():
+            trace.setdefault(name, []).append(value)
+
+    with torch.no_grad():
+        for call in range(calls):
+            note(reset=slots.halted)
+            fresh = batch_at(reference, "stream", call)
+            before = slots
+            slots, output, losses = act_call(model, before, fresh, model.initial_latents(4), "stablemax")
+            softmax = act_call(model, before, fresh, model.initial_latents(4), "softmax")[2]
+            note(**{f"current_{name}": value for name, value in slots.batch._asdict().items()})
+            note(halted=slots.halted, steps=slots.steps, **output._asdict())
+            note(**{"stablemax/lm_loss": losses.lm.sum(), "softmax/lm_loss": softmax.lm.sum()})
+            note(**{"stablemax/loss": losses.total.sum(), "softmax/loss": softmax.total.sum()})
+            note(q_halt_loss=losses.q_halt.sum())
+            if entry["q_continue_target"]:
+                note(q_continue_loss=losses.q_continue.sum())
+            ended = slots.halted & (slots.batch.labels != -100).any(-1)
+            right_to_halt = (output.q_halt_logits >= 0) == losses.correct
+            note(metric_count=ended.sum(), metric_exact_accuracy=losses.correct[ended].sum())
+            note(metric_accuracy=losses.token_accuracy[ended].double().sum(), metric_steps=slots.steps[ended].sum())
+            note(metric_q_halt_accuracy=right_to_halt[ended].sum())
+    for name, values in trace.items():
+        reference.check(f"stream/{name}", torch.stack(values))
+    stored = {key.removeprefix("stream/") for key in reference.keys if key.startswith("stream/")}
+    assert {key for key in stored if not key.startswith("batch_")} - {"target_q_continue"} == set(trace)
+
+
+@pytest.mark.parametrize("recipe", ["traj_adamw", "traj_full"])
+def test_training_trajectory(case, recipe):
+    """Ten updates on streaming slots: AdamW alone, and the complete published recipe."""
+    reference, model, batch, entry = case
+    full, plain = INDEX["hyperparameters"]["full"], INDEX["hyperparameters"]["adamw"]
+    settings = full if recipe == "traj_full" else plain
+    beta1, beta2 = settings["betas"]
+    optimizer = OPTIMIZERS["adam_atan2" if recipe == "traj_full" else "adamw"](
+        model.parameters(), lr=1e-3, beta1=beta1, beta2=beta2, weight_decay=settings["weight_decay"]
+    )
+    ema = EMA(model, full["ema_rate"])
+    model.train()
+    slots = first_slots(model, batch)
+    trace: dict[str, list[torch.Tensor]] = {}
+    for call in range(INDEX["hyperparameters"]["trajectory_calls"]):
+        fresh = batch_at(reference, "traj", call)
+        slots, output, losses = act_call(model, slots, fresh, model.initial_latents(4), "stablemax")
+        (losses.total.sum() / 4).backward()
+        kept = {"loss": losses.total, "lm_loss": losses.lm, "q_halt_loss": losses.q_halt}
+        if entry["q_continue_target"]:
+            kept["q_continue_loss"] = losses.q_continue
+        values = {name: value.detach().sum() for name, value in kept.items()}
+        values |= {"halted": slots.halted, "steps": slots.steps}
+        values |= {name: getattr(output, name).detach() for name in ("q_halt_logits", "q_continue_logits")}
+
+        def rate(base: float, update: int = call + 1) -> float:
+            return schedule(
+                base,
+                update,
+                warmup_steps=full["warmup_steps"],
+                total_steps=full["total_steps"],
+                min_lr_ratio=full["min_ratio"],
+            )
+
+        if recipe == "traj_full":
+            optimizer.param_groups[0]["lr"] = rate(full["base_lr"])
+            values["lr"] = torch.tensor(rate(full["base_lr"]), dtype=torch.float64)
+        optimizer.step()
+        optimizer.zero_grad()
+        if model.puzzle_emb is not None:
+            ids, gradients = model.puzzle_emb.take_gradients()
+            if recipe == "traj_full":
+                puzzle_rate = rate(full["puzzle_base_lr"])
+                decay = full["puzzle_weight_decay"]
+                sign_sgd(model.puzzle_emb.weights, ids, gradients, lr=puzzle_rate, weight_decay=decay)
+        ema.update()
+        for name, value in values.items():
+            trace.setdefault(name, []).append(value)
+    for name, steps in trace.items():
+        reference.check(f"{recipe}/{name}", torch.stack(steps))
+    stored = {key.removeprefix(f"{recipe}/") for key in reference.keys if key.startswith(f"{recipe}/")}
+    assert {key for key in stored if "/" not in key} == set(trace)
+    state = model.state_dict()
+    for key in sorted(stored - set(trace)):
+        kind, _, name = key.partition("/inner.")
+        tensor = (ema.shadow if kind.startswith("ema") else state)[name].double()
+        value = {"final": tensor, "sum": tensor.sum(), "l2": tensor.norm()}[kind.rpartition("_")[2]]
+        reference.check(f"{recipe}/{key}", value)
+
+
 @pytest.fixture(scope="module")
 def ops() -> Reference:
     return Reference(OPS)
@@ -226,6 +332,22 @@ def test_adam_atan2_and_ema(ops, variant):
             ops.check(f"opt/ema/shadow_after/{name}", torch.stack(shadows[name]))
             ops.check(f"opt/adam_atan2/m_final/{name}", optimizer.state[model[name]]["m"])
             ops.check(f"opt/adam_atan2/v_final/{name}", optimizer.state[model[name]]["v"])
+
+
+def test_adamw(ops):
+    settings = ops.config["opt"]
+    beta1, beta2 = settings["betas"]
+    params = {name: torch.nn.Parameter(ops[f"opt/p0/{name}"].clone()) for name in ("w", "b")}
+    optimizer = OPTIMIZERS["adamw"](
+        params.values(), lr=settings["lr"], beta1=beta1, beta2=beta2, weight_decay=settings["weight_decay"]
+    )
+    for step in range(settings["steps"]):
+        for name, parameter in params.items():
+            parameter.grad = ops[f"opt/grads/{name}"][step].clone()
+        optimizer.step()
+        for name, parameter in params.items():
+            error = (parameter - ops[f"opt/adamw/p_after/{name}"][step]).abs().max().item()
+            assert error <= ops.keys[f"opt/adamw/p_after/{name}"]["atol"]
 
 
 def test_sign_sgd(ops):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from tiny import MULTI, tiny_config
+from tiny import MULTI, TINY_HRM, tiny_config
 
 from rrm import checkpoint
 from rrm.checkpoint import CheckpointError, serialise, write_atomically
@@ -21,6 +21,11 @@ KINDS = {
     "multi": MULTI,
     "one optimizer step a rollout": MULTI | {"train": {"optimizer_step": "rollout"}},
     "attention, cosine": {"model": {"mlp_t": False, "pos_encodings": "rope"}, "optim": {"min_lr_ratio": 0.1}} | SINGLE,
+}
+KINDS |= {
+    "hrm": {"model": TINY_HRM} | MULTI,
+    "serial_act, exploring": {"rollout": "serial_act", "model": {"halt_max_steps": 5}} | MULTI,
+    "hrm, serial_act, adamw": {"rollout": "serial_act", "model": TINY_HRM, "optim": {"optimizer": "adamw"}} | SINGLE,
 }
 FIRST, LAST = 5, 12  # between two evaluations, and the end
 
