@@ -55,8 +55,11 @@ class Trainer:
             generator=torch_generator(config.seed, "init"),
         ).to(device)
         optim = config.optim
+        decayed = {True: [], False: []}
+        for name, parameter in self.model.named_parameters():
+            decayed[self.model.decays(name)].append(parameter)
         self.optimizer = OPTIMIZERS[optim.optimizer](
-            self.model.parameters(),
+            [{"params": decayed[True]}, {"params": decayed[False], "weight_decay": 0.0}],
             lr=optim.lr,
             beta1=optim.beta1,
             beta2=optim.beta2,
@@ -148,7 +151,11 @@ class Trainer:
                 min_lr_ratio=optim.min_lr_ratio,
             )
 
-        self.optimizer.param_groups[0]["lr"] = rate(optim.lr)
+        penalty = self.model.penalty()
+        if penalty is not None:
+            penalty.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(optim.lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.model.puzzle_emb is not None:

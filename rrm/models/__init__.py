@@ -7,16 +7,20 @@ from pydantic import Discriminator, Tag
 
 from rrm.models.base import BaseModel
 from rrm.models.hrm import HRM, HRMConfig
+from rrm.models.srm import SRM, SRMConfig
 from rrm.models.trm import TRM, TRMConfig
 
-MODELS: dict[str, type[BaseModel]] = {"trm": TRM, "hrm": HRM}
+MODELS: dict[str, type[BaseModel]] = {"trm": TRM, "hrm": HRM, "srm": SRM}
 
 
 def _arch(value: Any) -> Any:
     return value.get("arch", "trm") if isinstance(value, dict) else getattr(value, "arch", None)
 
 
-ModelConfig = Annotated[Annotated[TRMConfig, Tag("trm")] | Annotated[HRMConfig, Tag("hrm")], Discriminator(_arch)]
+ModelConfig = Annotated[
+    Annotated[TRMConfig, Tag("trm")] | Annotated[HRMConfig, Tag("hrm")] | Annotated[SRMConfig, Tag("srm")],
+    Discriminator(_arch),
+]
 
 
 def build_model(

@@ -107,6 +107,14 @@ class BaseModel(nn.Module, ABC):
         output = StepOutput(self.lm_head(answer[:, self.prefix_positions :]), q_logits[:, 0], q_logits[:, 1])
         return {name: z.detach() for name, z in latents.items()}, output
 
+    def decays(self, name: str) -> bool:
+        """Whether weight decay applies to the parameter of this name."""
+        return True
+
+    def penalty(self) -> Tensor | None:
+        """A term of the loss that depends on the weights alone, if the architecture has one."""
+        return None
+
     def read(self, z_BND: Tensor) -> Tensor:
         """What the heads see of the first latent."""
         return z_BND

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import TINY_HRM, tiny_config
+from tiny import TINY_HRM, TINY_SRM, tiny_config
 
 from rrm.models import build_model
 from rrm.models.act import Batch
@@ -19,6 +19,7 @@ MODELS = {
     "single z": {"single_z": True},
     "q continue": {"no_ACT_continue": False},
     "hrm": TINY_HRM,
+    "srm": TINY_SRM,
 }
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from tiny import MULTI, TINY_HRM, tiny_config
+from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from rrm import checkpoint
 from rrm.checkpoint import CheckpointError, serialise, write_atomically
@@ -24,6 +24,7 @@ KINDS = {
 }
 KINDS |= {
     "hrm": {"model": TINY_HRM} | MULTI,
+    "srm": {"model": TINY_SRM | {"learn_kappa": True}} | SINGLE,
     "serial_act, exploring": {"rollout": "serial_act", "model": {"halt_max_steps": 5}} | MULTI,
     "hrm, serial_act, adamw": {"rollout": "serial_act", "model": TINY_HRM, "optim": {"optimizer": "adamw"}} | SINGLE,
 }
