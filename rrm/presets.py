@@ -3,29 +3,6 @@
 from copy import deepcopy
 from typing import Any
 
-_LAPTOP_TRAINING: dict[str, Any] = {
-    "objective": "clean",
-    "train": {"steps": 300, "batch_size": 32, "optimizer_step": "act"},
-    "optim": {"lr": 3e-3, "weight_decay": 0.1, "warmup_steps": 20, "ema_rate": 0.98},
-    "eval": {"every": 50, "n": 256, "batch_size": 64},
-}
-_SUDOKU_4X4 = {"task": {"box": 2, "generate": {"puzzles": 1000, "blanks": 9}}}
-_SMALL_TRM = {"hidden_size": 32, "num_heads": 4, "H_cycles": 2, "L_cycles": 2, "L_layers": 1, "halt_max_steps": 4}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "sudoku-4x4-trm-mlp": _LAPTOP_TRAINING
-    | _SUDOKU_4X4
-    | {"model": _SMALL_TRM | {"mlp_t": True, "pos_encodings": "none"}},
-    "sudoku-4x4-trm-att": _LAPTOP_TRAINING
-    | _SUDOKU_4X4
-    | {
-        "model": _SMALL_TRM | {"hidden_size": 64, "L_layers": 2, "pos_encodings": "learned"},
-        "optim": _LAPTOP_TRAINING["optim"] | {"lr": 1e-3},
-    },
-    "sudoku-9x9-trm-mlp": _LAPTOP_TRAINING
-    | {"task": {"box": 3}, "model": _SMALL_TRM | {"mlp_t": True, "pos_encodings": "none"}},
-}
-
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it, mapping by mapping; anything else is replaced whole. Changes neither."""
@@ -36,3 +13,92 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = deepcopy(value)
     return merged
+
+
+# Small models that learn 4x4 Sudoku in a minute or two on one core; tests/benchmarks/presets.py measures them.
+_LAPTOP: dict[str, Any] = {
+    "objective": "clean",
+    "train": {"steps": 300, "batch_size": 32, "optimizer_step": "act"},
+    "optim": {"lr": 3e-3, "weight_decay": 0.1, "warmup_steps": 20, "ema_rate": 0.98},
+    "eval": {"every": 50, "n": 256, "batch_size": 64},
+}
+_SUDOKU_4X4: dict[str, Any] = _LAPTOP | {"task": {"box": 2, "generate": {"puzzles": 1000, "blanks": 9}}}
+_RECURSION = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4}
+_TRM_MLP = _RECURSION | {"arch": "trm", "hidden_size": 32, "L_layers": 1, "mlp_t": True, "pos_encodings": "none"}
+_TRM_ATT = _RECURSION | {"arch": "trm", "hidden_size": 64, "num_heads": 4, "L_layers": 2, "pos_encodings": "learned"}
+_HRM = _RECURSION | {"arch": "hrm", "hidden_size": 64, "num_heads": 4, "H_layers": 1, "L_layers": 1}
+_SRM = _RECURSION | {"arch": "srm", "hidden_size": 64, "L_layers": 2}
+
+# The published recipes: hidden 512, batch 768 (HRM: 384), 1000 original puzzles, epochs * 1000 / batch steps, rounded
+# to a multiple of the evaluation interval. Sources: the READMEs and configs of TinyRecursiveModels and HRM.
+_PUBLISHED: dict[str, Any] = {
+    "objective": "clean",
+    "rollout": "serial_act",
+    "train": {"batch_size": 768, "optimizer_step": "act", "halt_exploration_prob": 0.1},
+    "optim": {
+        "lr": 1e-4,
+        "weight_decay": 1.0,
+        "puzzle_emb_lr": 1e-4,
+        "puzzle_emb_weight_decay": 1.0,
+        "warmup_steps": 2000,
+        "ema_rate": 0.999,
+    },
+    "eval": {"every": 2500, "n": 1024},
+    "task": {"box": 3},
+}
+_PUBLISHED_TRM: dict[str, Any] = _PUBLISHED | {
+    "train": _PUBLISHED["train"] | {"steps": 65000},
+    "model": {
+        "arch": "trm",
+        "hidden_size": 512,
+        "num_heads": 8,
+        "H_cycles": 3,
+        "L_cycles": 6,
+        "L_layers": 2,
+        "puzzle_emb_ndim": 512,
+        "puzzle_emb_len": 16,
+        "halt_max_steps": 16,
+    },
+}
+_PUBLISHED_HRM: dict[str, Any] = _PUBLISHED | {
+    "train": _PUBLISHED["train"] | {"steps": 52500, "batch_size": 384},
+    "optim": _PUBLISHED["optim"] | {"lr": 7e-5, "puzzle_emb_lr": 7e-5, "ema_rate": 0.0},
+    "model": {
+        "arch": "hrm",
+        "hidden_size": 512,
+        "num_heads": 8,
+        "H_cycles": 2,
+        "L_cycles": 2,
+        "H_layers": 4,
+        "L_layers": 4,
+        "puzzle_emb_ndim": 512,
+        "halt_max_steps": 16,
+    },
+}
+_PUBLISHED_SRM: dict[str, Any] = _PUBLISHED_TRM | {
+    "model": {
+        "arch": "srm",
+        "hidden_size": 512,
+        "H_cycles": 3,
+        "L_cycles": 6,
+        "L_layers": 2,
+        "puzzle_emb_ndim": 512,
+        "puzzle_emb_len": 16,
+        "halt_max_steps": 16,
+    },
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "sudoku-4x4-trm-mlp": _SUDOKU_4X4 | {"model": _TRM_MLP},
+    "sudoku-4x4-trm-singlez": _SUDOKU_4X4 | {"model": _TRM_MLP | {"single_z": True}},
+    "sudoku-4x4-trm-att": merge(_SUDOKU_4X4 | {"model": _TRM_ATT}, {"optim": {"lr": 1e-3}}),
+    "sudoku-4x4-hrm": merge(
+        _SUDOKU_4X4 | {"model": _HRM | {"pos_encodings": "learned"}}, {"optim": {"lr": 1e-3}, "train": {"steps": 500}}
+    ),
+    "sudoku-4x4-srm": _SUDOKU_4X4 | {"model": _SRM},
+    "sudoku-9x9-trm-mlp": _LAPTOP | {"task": {"box": 3}, "model": _TRM_MLP},
+    "sudoku-extreme-trm-mlp": merge(_PUBLISHED_TRM, {"model": {"mlp_t": True, "pos_encodings": "none"}}),
+    "sudoku-extreme-trm-att": _PUBLISHED_TRM,
+    "sudoku-extreme-hrm": _PUBLISHED_HRM,
+    "sudoku-extreme-srm": _PUBLISHED_SRM,
+}

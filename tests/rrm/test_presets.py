@@ -1,0 +1,42 @@
+"""Every preset is a valid trial; the small ones train; the published ones have the published sizes."""
+
+import pytest
+import torch
+
+from rrm.config import TrialConfig
+from rrm.models import build_model
+from rrm.presets import PRESETS, merge
+from rrm.streams import torch_generator
+from rrm.train import Trainer
+
+
+def config_of(name: str, **changes) -> TrialConfig:
+    preset = merge(PRESETS[name], {"seed": 0})
+    if "generate" not in preset["task"]:
+        preset["task"] |= {"train": "train.csv", "test": "test.csv"}
+    return TrialConfig.model_validate(merge(preset, changes))
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if "4x4" in name])
+def test_small_presets_lower_the_loss(name):
+    task = {"generate": {"puzzles": 8, "blanks": 4}}
+    small = {"batch_size": 8, "steps": 20}
+    trainer = Trainer(config_of(name, task=task, train=small, eval={"n": 4, "every": 20}), torch.device("cpu"))
+    trainer.train_until(20)
+    losses = trainer.history[-1]["train_loss"], trainer.history[0]["lm_loss"]
+    assert losses[0] < losses[1]
+    assert trainer.history[-1]["token_accuracy"] > 2 * trainer.history[0]["token_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("sudoku-extreme-trm-mlp", 5.0), ("sudoku-extreme-trm-att", 6.8), ("sudoku-extreme-hrm", 27.3)],
+)
+def test_published_presets_have_the_published_sizes(name, millions):
+    model = config_of(name).model
+    built = build_model(model, seq_len=81, vocab_size=11, num_puzzles=1, generator=torch_generator(0, "init"))
+    assert sum(p.numel() for p in built.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_every_preset_is_a_valid_trial():
+    assert len({config_of(name).model_dump_json() for name in PRESETS}) == len(PRESETS)
