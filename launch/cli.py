@@ -1,21 +1,21 @@
 """The `rrm` command."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from results.schema import DamagedFileError
-from tune.plan import PlannedTrial, plan, write_manifest
-from tune.spec import Cell, Resources, SpecError, Sweep, load_sweep
+from tune.expand import Cell
+from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, plan
+from tune.spec import Resources, SpecError, Sweep, load_sweep
 from tune.trial import TrialBusyError, TrialJob, TrialRun
 
-DONE, BAD_INPUT, FAILED, STOPPED = 0, 2, 3, 4
 _EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
 
 
@@ -32,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
     except OSError as error:
         print(f"{error.filename or arguments.spec}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return STOPPED
     return BAD_INPUT
 
 
@@ -76,7 +79,10 @@ def _run(arguments: argparse.Namespace) -> int:
         code = run_sweep(sweep, arguments.retry_failed)
     except RunRefused as error:
         raise UsageError(str(error)) from error
-    _show_results(sweep)
+    try:
+        _show_results(sweep)
+    except OSError as error:  # the trials are what they are, whether or not their tables can be written
+        print(f"the tables could not be written: {error}; mend it and run `rrm results`", file=sys.stderr)
     if code == STOPPED:
         print("Stopped before the end; the same command goes on from here.")
     return code
@@ -89,8 +95,7 @@ def _train(arguments: argparse.Namespace) -> int:
     planned = next(trial for trial in plan(sweep) if trial.cell.trial_id == cell.trial_id)
     if planned.end.status == "done":
         print(f"{cell.name}: already done, {planned.folder}")
-        return DONE
-    write_manifest(sweep)
+        return ALL_DONE
     return _train_here(sweep, planned)
 
 
@@ -104,7 +109,8 @@ def _cell(sweep: Sweep, arguments: argparse.Namespace) -> Cell:
     points = [cell.point_name for cell in cells]
     chosen = [cell for cell in cells if arguments.point in (None, cell.point_name)]
     if not chosen or len({cell.trial_id for cell in chosen}) > 1:
-        raise UsageError(f"--point {arguments.point}: give one of {points}")
+        given = "missing" if arguments.point is None else f"{arguments.point!r} is no point of the grid"
+        raise UsageError(f"--point: {given}; give one of {points}")
     return chosen[0]
 
 
@@ -134,13 +140,16 @@ def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
             print(f"{cell.name}: step {progress.step}/{cell.config.train.steps}{accuracy}", flush=True)
             if progress.failed:
                 print(f"{cell.name}: failed: {progress.failed}", file=sys.stderr)
-                return FAILED
+                return SOME_FAILED
             if progress.finished:
                 print(f"{cell.name}: done, {planned.folder}")
-                return DONE
+                return ALL_DONE
             if asked_to_stop:
                 print(f"{cell.name}: stopped and saved at step {progress.step}; the same command goes on from here")
                 return STOPPED
+    except OSError as error:
+        print(f"{cell.name}: failed: {error}; mend it, and the same command goes on from here", file=sys.stderr)
+        return SOME_FAILED
     finally:
         run.close()
 
@@ -159,27 +168,29 @@ def _plan(arguments: argparse.Namespace) -> int:
         point = ", ".join(points[cell.trial_id])
         left = "would train" if trial.is_left(retry_failed=False) else ""
         step = f"{trial.step}/{cell.config.train.steps}"
-        table.add_row(cell.arm, point, str(cell.seed), cell.trial_id, trial.end.status, step, left)
+        table.add_row(cell.arm, escape(point), str(cell.seed), cell.trial_id, trial.end.status, step, left)
     left = sum(trial.is_left(retry_failed=False) for trial in trials)
-    _console().print(table, f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}")
-    return DONE
+    console = _console()
+    console.print(table)
+    text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return ALL_DONE
 
 
 def _results(arguments: argparse.Namespace) -> int:
     sweep = load_sweep(arguments.spec, arguments.overrides)
-    write_manifest(sweep)
     _show_results(sweep)
-    return DONE
+    return ALL_DONE
 
 
 def _show_results(sweep: Sweep) -> None:
     from results.gather import gather
     from results.text import show
 
-    tables = gather(sweep.folder)
+    tables = gather(sweep.folder, manifest(sweep))
     console = _console()
     console.print(show(tables), soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
 if __name__ == "__main__":
-    os._exit(main())
+    sys.exit(main())

@@ -8,6 +8,10 @@ import pandas as pd
 from results.schema import COMPARISON_SCHEMA
 from results.stats import paired_by_example, paired_by_seed
 
+SNAPSHOT_COLUMNS = (
+    *("arm", "point", "seed", "status", "reason", "initial", "best", "best_step"),
+    *("final", "final_step", "final_tokens", "minutes"),
+)
 SEEDS_NEEDED = 6  # with five pairs the exact sign-flip p-value cannot go below 0.0625 (SPEC.md, E)
 
 
@@ -42,14 +46,15 @@ def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
                 "minutes": minutes,
             }
         )
-    return pd.DataFrame(rows).astype({"best_step": "Int64", "final_step": "Int64"})
+    return pd.DataFrame(rows, columns=SNAPSHOT_COLUMNS).astype({"best_step": "Int64", "final_step": "Int64"})
 
 
 def compare(trials: pd.DataFrame, evals: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """A row an arm, grid point and metric, against the baseline at the same grid point (results.schema, COMPARISON).
 
     Only seeds that both arms finished count. With six pairs or more the interval is over seeds; with fewer it is over
-    the test examples, given these runs, and the verdict says "too few seeds".
+    the test examples, given these runs, and the verdict says "too few seeds". Arms that were scored on other test
+    puzzles than the baseline's have one row that says so.
     """
     done = trials.loc[trials.status == "done"].explode(column="points").assign(point=lambda table: table.points)
     rows: list[dict[str, Any]] = []
@@ -60,7 +65,8 @@ def compare(trials: pd.DataFrame, evals: pd.DataFrame, baseline: str) -> pd.Data
         if len(pairs):
             common = {"sweep": mine.sweep.iloc[0], "arm": arm, "baseline": baseline, "point": point}
             rows += [common | row for row in _compare_pairs(pairs, evals)]
-    return pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names)
+    comparison = pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names)
+    return comparison.astype(dict.fromkeys(("n_seeds", "n_examples"), "Int64"))
 
 
 def _best_step(clean: pd.DataFrame) -> int | None:
@@ -71,7 +77,11 @@ def _best_step(clean: pd.DataFrame) -> int | None:
 def _compare_pairs(pairs: pd.DataFrame, evals: pd.DataFrame) -> list[dict[str, Any]]:
     by_trial = dict(iter(evals.groupby("trial_id")))
     scored = [(_scores(by_trial[pair.trial_id_baseline]), _scores(by_trial[pair.trial_id])) for pair in rows_of(pairs)]
-    same_examples = (pairs.data_digest == pairs.data_digest_baseline).all() and pairs.data_digest.nunique() == 1
+    comparable = (pairs.test_digest == pairs.test_digest_baseline).all() and pairs.test_digest.nunique() == 1
+    if not comparable:
+        return [
+            {"metric": "final", "sigma": 0.0, "n_seeds": len(pairs), "verdict": "not comparable: other test puzzles"}
+        ]
     compute = [
         by_trial[pair.trial_id].act_steps.max() / by_trial[pair.trial_id_baseline].act_steps.max()
         for pair in rows_of(pairs)
@@ -84,10 +94,8 @@ def _compare_pairs(pairs: pd.DataFrame, evals: pd.DataFrame) -> list[dict[str, A
         by_seed = len(pairs) >= SEEDS_NEEDED
         if by_seed:
             effect = paired_by_seed(arm.mean(axis=1) - base.mean(axis=1))
-        elif same_examples:
-            effect = paired_by_example((arm - base).mean(axis=0))
         else:
-            continue
+            effect = paired_by_example((arm - base).mean(axis=0))
         rows.append(
             {
                 "metric": metric,

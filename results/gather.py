@@ -1,6 +1,7 @@
 """Trial folders -> tables. Safe at any time: a trial's files are whole or not there."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,14 @@ class SweepTables:
     problems: list[str]
 
 
-def gather(sweep_folder: Path) -> SweepTables:
+def gather(sweep_folder: Path, manifest: dict[str, Any] | None = None) -> SweepTables:
     """Read every trial of a sweep, compare, and write tables/{trials,evals,comparison}.parquet.
 
-    Only what the sweep asks for now is taken: its trials, and their evaluations up to the steps asked for. A trial with
+    `manifest` says which trials belong to it; the default is what its last run wrote (sweep.json). Only what the sweep
+    asks for is taken: its trials, and their evaluations up to the steps asked for. A trial with
     a damaged file is left out and named in `problems`. Raises FileNotFoundError if the folder holds no sweep.
     """
-    manifest = read_json(sweep_folder / MANIFEST)
+    manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
         raise FileNotFoundError(f"{sweep_folder}: no {MANIFEST}; run the sweep first")
     cells: dict[str, list[dict[str, Any]]] = {}
@@ -76,11 +78,11 @@ def gather(sweep_folder: Path) -> SweepTables:
         "evals": evals_table,
         "comparison": pa.Table.from_pandas(comparison, schema=COMPARISON_SCHEMA, preserve_index=False),
     }
-    (sweep_folder / TABLES).mkdir(exist_ok=True)
+    (sweep_folder / TABLES).mkdir(parents=True, exist_ok=True)
     files = []
     for name, table in tables.items():
         path = sweep_folder / TABLES / f"{name}.parquet"
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         pq.write_table(table, temporary)
         temporary.replace(path)
         files.append(path)
@@ -102,6 +104,7 @@ def _trial_row(sweep: str, folder: Path, places: list[dict[str, Any]], steps: in
         "step": max(evals.column("step").to_pylist(), default=None),
         "steps": steps,
         "data_digest": record.get("data_digest"),
+        "test_digest": record.get("test_digest"),
         "train_seconds": seconds.get("train"),
         "evaluate_seconds": seconds.get("evaluate"),
         "config": json.dumps(places[0]["config"]),

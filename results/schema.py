@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 MANIFEST = "sweep.json"
+SPEC = "spec.yaml"
 TRIALS = "trials"
 TABLES = "tables"
 ATTEMPTS = "attempts"
@@ -67,6 +68,7 @@ TRIALS_SCHEMA = _table(
     ("step", _INT, "batches", "Step of its last evaluation; null before the first."),
     ("steps", _INT, "batches", "Steps asked for."),
     ("data_digest", _TEXT, "", "sha256 of its puzzles; null before the start."),
+    ("test_digest", _TEXT, "", "sha256 of the test puzzles it is scored on; null before the start."),
     ("train_seconds", _FLOAT, "s", "Time spent training, over all attempts; null until done."),
     ("evaluate_seconds", _FLOAT, "s", "Time spent evaluating, over all attempts; null until done."),
     ("config", _TEXT, "JSON", "The whole TrialConfig."),
@@ -106,11 +108,11 @@ class TrialEnd:
 
 def trial_end(folder: Path, steps: int) -> TrialEnd:
     """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting."""
-    if failed := read_json(folder / FAILED):
-        return TrialEnd("failed", reason=failed["reason"], deterministic=failed["kind"] == "diverged")
-    done = read_json(folder / DONE)
-    if done and done["step"] >= steps:
+    done = read_json(folder / DONE, step=int, seconds=dict)
+    if done and done["step"] >= steps and (folder / EVALS).exists():
         return TrialEnd("done", done=done)
+    if failed := read_json(folder / FAILED, reason=str, kind=str):
+        return TrialEnd("failed", reason=failed["reason"], deterministic=failed["kind"] == "diverged")
     started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))
     return TrialEnd("unfinished" if started else "waiting")
 
@@ -119,8 +121,11 @@ class DamagedFileError(ValueError):
     """A file of a sweep's folder that cannot be read; the text names it and the mend."""
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, None if there is no such file. Raises DamagedFileError if it holds something else."""
+def read_json(path: Path, **fields: type) -> dict[str, Any] | None:
+    """A JSON object from a file, None if there is no such file.
+
+    Raises DamagedFileError if it holds something else, or lacks one of `fields` in the type given.
+    """
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -129,6 +134,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise DamagedFileError(f"{path}: cannot be read ({error}); move it away") from error
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path}: holds no JSON object; move it away")
+    for name, kind in fields.items():
+        if not isinstance(content.get(name), kind):
+            raise DamagedFileError(f"{path}: its field {name} is {content.get(name)!r}; move it away")
     return content
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.stats import permutation_test, ttest_1samp
 
 CONFIDENCE = 0.95
+EXACT_SEEDS = 14
+RESAMPLES = 99_999
 
 
 class PairedEffect(NamedTuple):
@@ -18,9 +20,15 @@ class PairedEffect(NamedTuple):
 
 
 def paired_by_seed(differences: np.ndarray) -> PairedEffect:
-    """Effect over training runs: differences [seeds], one a pair of runs, two or more. Exact sign-flip p-value."""
+    """Effect over training runs: differences [seeds], one a pair of runs, two or more.
+
+    The p-value is the sign-flip test's: over all flips up to EXACT_SEEDS, over RESAMPLES random ones beyond.
+    """
     low, high = _t_interval(differences)
-    p = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=2 ** len(differences)).pvalue
+    resamples = 2 ** len(differences) if len(differences) <= EXACT_SEEDS else RESAMPLES
+    p = permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(0)
+    ).pvalue
     return PairedEffect(float(differences.mean()), low, high, float(p))
 
 

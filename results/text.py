@@ -1,10 +1,10 @@
 """The tables as a person reads them in a terminal."""
 
-import math
-
 import pandas as pd
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from results.compare import rows_of, snapshot
 from results.gather import SweepTables
@@ -18,17 +18,24 @@ _METRICS = {
 
 
 def show(tables: SweepTables) -> Group:
-    """The sweep's trials, its comparison and the files both came from."""
+    """The sweep's trials, its comparison, what could not be read, and the files that were written."""
     counts = tables.trials.status.value_counts()
     states = ", ".join(f"{counts[s]} {s}" for s in ("done", "failed", "unfinished", "waiting") if s in counts)
-    parts: list[RenderableType] = [f"[bold]{tables.sweep}[/]: {len(tables.trials)} trials, {states}", ""]
-    parts += [_trials_table(snapshot(tables.trials, tables.evals)), ""]
+    trials = snapshot(tables.trials, tables.evals)
+    parts: list[RenderableType] = [Text(f"{tables.sweep}: {len(trials)} trials, {states}\n"), _trials_table(trials)]
+    parts += [Text(line, style="red") for line in _failures(trials)]
+    parts += [Text(f"left out: {problem}", style="yellow") for problem in tables.problems]
+    parts.append(Text())
     if len(tables.comparison):
-        parts += [_comparison_table(tables.comparison, tables.baseline), *_footnotes(tables.comparison), ""]
+        parts += [_comparison_table(tables.comparison, tables.baseline), *_footnotes(tables.comparison), Text()]
     else:
-        parts += [f"No comparison yet: no seed is done in both {tables.baseline} and another arm.", ""]
-    parts += [f"[yellow]left out: {problem}[/]" for problem in tables.problems]
-    return Group(*parts, "Written:", *(f"  {path}" for path in tables.files))
+        parts.append(Text(f"No comparison yet: no seed is done in both {tables.baseline} and another arm.\n"))
+    return Group(*parts, "Written:", *(Text(f"  {path}") for path in tables.files))
+
+
+def _failures(trials: pd.DataFrame) -> list[str]:
+    failed = trials.loc[trials.status == "failed"]
+    return [f"{' '.join(filter(None, (t.arm, t.point)))} seed={t.seed} failed: {t.reason}" for t in rows_of(failed)]
 
 
 def _trials_table(trials: pd.DataFrame) -> Table:
@@ -41,11 +48,16 @@ def _trials_table(trials: pd.DataFrame) -> Table:
         table.add_column(heading, justify="right")
     for row in rows_of(trials):
         best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
-        status = row.status if row.status != "unfinished" else f"unfinished @ {row.final_step}"
-        cells = [row.arm, *([row.point] if has_points else []), status, str(row.seed), _share(row.initial), best]
+        status = f"unfinished @ {row.final_step}" if row.status == "unfinished" else row.status
+        cells = [
+            row.arm,
+            *([escape(row.point)] if has_points else []),
+            status,
+            str(row.seed),
+            _share(row.initial),
+            best,
+        ]
         table.add_row(*cells, _share(row.final), _share(row.final_tokens), _number(row.minutes, ".1f"))
-        if isinstance(row.reason, str):
-            table.add_row(f"  [red]{row.reason}[/]")
     return table
 
 
@@ -61,15 +73,15 @@ def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
     for row in rows_of(comparison):
         table.add_row(
             row.arm,
-            *([row.point] if has_points else []),
+            *([escape(row.point)] if has_points else []),
             _METRICS[row.metric].format(row.sigma),
             _share(row.baseline_mean),
             _share(row.arm_mean),
-            f"{row.difference:+.4f}",
-            "" if math.isnan(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
+            _number(row.difference, "+.4f"),
+            "" if pd.isna(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
             _number(row.p, ".3f"),
-            row.paired_by,
-            f"{row.compute_ratio:.1f}x",
+            "" if pd.isna(row.paired_by) else row.paired_by,
+            "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
             row.verdict,
         )
     return table

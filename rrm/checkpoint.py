@@ -16,7 +16,7 @@ class CheckpointError(ValueError):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is the old one or the new one, whole, whenever the machine stops."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +14,8 @@ from rrm.perturb import Objective, PerturbConfig
 from rrm.puzzles.dataset import SudokuTask
 from rrm.settings import Settings
 
+MAX_SEED = 2**31 - 1
+
 
 class TrainConfig(Settings):
     """`steps` batches of `batch_size` puzzles.
@@ -21,7 +24,7 @@ class TrainConfig(Settings):
     every ACT step. `halt_exploration_prob` is serial_act's: the share of slots that may not halt before a random step.
     """
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**12)
     batch_size: int = Field(ge=1)
     optimizer_step: Literal["rollout", "act"] = "rollout"
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
@@ -38,7 +41,7 @@ class TrialConfig(Settings):
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=MAX_SEED)
 
     @model_validator(mode="before")
     @classmethod
@@ -50,32 +53,36 @@ class TrialConfig(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "TrialConfig":
+        problems = "\n".join(self._misfits())
+        if problems:
+            raise ValueError(problems)
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        """What each part allows and the whole does not: one line a problem, which starts with the field's name."""
         rollouts = self.perturb.rollouts if self.perturb else 1
+        latents = ", ".join(self.model.latent_names)
         if self.objective != "clean" and self.perturb is None:
-            raise ValueError(f"perturb: {self.objective} needs one; give perturb: {{sigma: ...}}")
-        if self.objective == "single_perturbed_ce" and rollouts != 1:
-            raise ValueError(
+            yield f"perturb: {self.objective} needs one; give perturb: {{sigma: ...}}"
+        elif self.objective == "single_perturbed_ce" and rollouts != 1:
+            yield (
                 f"perturb.rollouts: {rollouts} with single_perturbed_ce, which trains one perturbed trajectory; "
                 "use 1 or the objective multi_perturbed_ce"
             )
-        if self.objective == "multi_perturbed_ce" and rollouts < 2:
-            raise ValueError(
-                f"perturb.rollouts: {rollouts} with multi_perturbed_ce, whose rollout 0 is clean; give 2 or more"
-            )
-        unknown = set(self.perturb.where if self.perturb else ()) - set(self.model.latent_names)
+        elif self.objective == "multi_perturbed_ce" and rollouts < 2:
+            yield f"perturb.rollouts: {rollouts} with multi_perturbed_ce, whose rollout 0 is clean; give 2 or more"
+        unknown = sorted(set(self.perturb.where if self.perturb else ()) - set(self.model.latent_names))
         if unknown:
-            raise ValueError(
-                f"perturb.where: {', '.join(sorted(unknown))} is no latent of this model; it has "
-                f"{', '.join(self.model.latent_names)}"
-            )
+            yield f"perturb.where: {', '.join(unknown)} is no latent of this model; it has {latents}"
+        if not set(self.eval.where) & set(self.model.latent_names):
+            yield f"eval.where: {', '.join(self.eval.where)} is no latent of this model; it has {latents}"
         if self.train.steps % self.eval.every:
             lower = self.train.steps // self.eval.every * self.eval.every
             better = " or ".join(str(steps) for steps in (lower, lower + self.eval.every) if steps)
-            raise ValueError(
+            yield (
                 f"train.steps: {self.train.steps} is not a multiple of eval.every {self.eval.every}; use {better}, so "
                 "that the last step is evaluated"
             )
-        return self
 
     @property
     def rollouts(self) -> int:

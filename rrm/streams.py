@@ -38,7 +38,10 @@ def numpy_generator(seed: int, stream: str, *indices: int) -> np.random.Generato
 
 
 def torch_generator(seed: int, stream: str, *indices: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator at the start of the stream (seed, stream, indices). CPU and CUDA numbers differ."""
+    """A torch generator at the start of the stream (seed, stream, indices).
+
+    CPU and CUDA numbers differ. Torch's CPU generator keeps 32 bits of the key.
+    """
     return torch.Generator(device).manual_seed(stream_key(seed, stream, *indices))
 
 

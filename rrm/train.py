@@ -1,5 +1,6 @@
 """Trainer: the one object that owns all state of a run and can give and take it whole."""
 
+import hashlib
 import math
 import os
 import time
@@ -76,6 +77,11 @@ class Trainer:
         self.best: dict[str, Any] | None = None
         self.losses_since_evaluation: list[float] = []
         self.seconds = {"train": 0.0, "evaluate": 0.0}
+
+    def test_digest(self) -> str:
+        """sha256 of the test puzzles that are evaluated: trials that agree in it were scored on the same ones."""
+        tokens = self.eval_batches["test"]
+        return hashlib.sha256(tokens.inputs.cpu().numpy().tobytes() + tokens.labels.cpu().numpy().tobytes()).hexdigest()
 
     def train_until(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
         """Train up to `step`, evaluating at every multiple of eval.every on the way, step 0 included.

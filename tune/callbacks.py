@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune.spec import Cell
+from tune.expand import Cell
 
 PLAIN_LINE_SECONDS = 30.0
 
@@ -48,7 +48,7 @@ class Progress(Callback):
         }
         self.console = Console()
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=2, transient=True)
-        self._last_line = time.monotonic()
+        self._last_line = -math.inf
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -70,14 +70,14 @@ class Progress(Callback):
         state = self.trials[trial.config["job"]["trial_id"]]
         state.step, state.accuracy, state.status = result["train_step"], result["exact_accuracy"], "running"
         for message in result["messages"]:
-            self.console.print(f"{state.cell.name}: {message}", style="yellow", highlight=False)
+            self.console.print(f"{state.cell.name}: {message}", style="yellow", highlight=False, markup=False)
         if result["done"]:
             state.status = "failed" if result["failed"] else "done"
             ended = f"failed: {result['failed']}" if result["failed"] else f"done, accuracy {_share(state.accuracy)}"
-            self.console.print(f"{self._clock()}  {state.cell.name}: {ended}", highlight=False)
+            self.console.print(f"{self._clock()}  {state.cell.name}: {ended}", highlight=False, markup=False)
         elif not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self.console.print(self.headline(), highlight=False)
+            self.console.print(self.headline(), highlight=False, markup=False)
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A worker took up a trial."""
@@ -88,7 +88,7 @@ class Progress(Callback):
         state = self.trials[trial.config["job"]["trial_id"]]
         state.status = "waiting"
         message = f"{self._clock()}  {state.cell.name}: {_last_error(trial)}; starting it again from its folder"
-        self.console.print(message, style="yellow", highlight=False)
+        self.console.print(message, style="yellow", highlight=False, markup=False)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial was given up."""
@@ -96,13 +96,17 @@ class Progress(Callback):
         state.status = "failed"
         self.errors[state.cell.trial_id] = _last_error(trial)
         message = f"{self._clock()}  {state.cell.name}: failed: {_last_error(trial)}"
-        self.console.print(message, style="red", highlight=False)
+        self.console.print(message, style="red", highlight=False, markup=False)
 
     def headline(self) -> str:
-        """One line: trials by status, time, ETA."""
+        """One line: time, trials by status, steps, mean accuracy, ETA."""
         counts = {status: self._count(status) for status in ("done", "running", "failed")}
         trials = ", ".join(f"{n} {status}" for status, n in counts.items())
-        return f"{self._clock()}  {self.name}: {len(self.trials)} trials, {trials}; ETA {self._eta()}"
+        steps = f"step {sum(s.step for s in self.trials.values())}/{sum(s.steps for s in self.trials.values())}"
+        seen = [s.accuracy for s in self.trials.values() if not math.isnan(s.accuracy)]
+        accuracy = f", accuracy {_share(sum(seen) / len(seen))}" if seen else ""
+        count = f"{len(self.trials)} trials"
+        return f"{self._clock()}  {self.name}: {count}, {trials}; {steps}{accuracy}; ETA {self._eta()}"
 
     def render(self) -> Group:
         """The headline and a row for each arm."""

@@ -21,15 +21,14 @@ from ray.tune import (
     with_resources,
 )
 
-from results.schema import ATTEMPTS, FAILED, TRIALS, read_json
+from results.schema import ATTEMPTS, FAILED, SPEC, TRIALS, read_json
 from rrm.checkpoint import write_atomically
 from tune.callbacks import Progress
-from tune.plan import PlannedTrial, plan, write_manifest
+from tune.plan import PlannedTrial, exit_code, plan, spec_text, write_manifest
 from tune.spec import Resources, Sweep
 from tune.trainable import RecursiveTrial
 from tune.trial import TrialJob, write_failed
 
-ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 CLAIM = "run.json"
 _RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
@@ -60,15 +59,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
             sweep.check_data()
             with _ray():
                 _fit(sweep, planned, left)
-    return exit_code(sweep)
-
-
-def exit_code(sweep: Sweep) -> int:
-    """How the sweep stands, as the exit code of the command that ran it."""
-    statuses = {trial.end.status for trial in plan(sweep)}
-    if statuses & {"waiting", "unfinished"}:
-        return STOPPED
-    return SOME_FAILED if "failed" in statuses else ALL_DONE
+    return exit_code(plan(sweep))
 
 
 @contextmanager
@@ -100,7 +91,10 @@ def _ray() -> Iterator[None]:
         return
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (ValueError, ConnectionError, RuntimeError) as error:
+        raise RunRefused(f"Ray cannot be started or reached: {str(error).partition(chr(10))[0]}") from error
     try:
         yield
     finally:
@@ -140,6 +134,8 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned})
     attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    (sweep.folder / ATTEMPTS / attempt).mkdir(parents=True)
+    write_atomically(sweep.folder / ATTEMPTS / attempt / SPEC, spec_text(sweep))
     tuner = Tuner(
         with_resources(RecursiveTrial, {"cpu": place.cpu, "gpu": place.gpu}),
         param_space={"job": grid_search(jobs), "gpu": place.gpu > 0},

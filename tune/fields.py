@@ -135,7 +135,7 @@ def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
         return f"{field}: missing; give a value"
     if kind in _BOUNDS:
         name, text = _BOUNDS[kind]
-        bound = format(context[name], "g")
+        bound = str(context[name]) if isinstance(context[name], int) else format(context[name], "g")
         return f"{field}: {shown(value)} {text.format(bound, bound)}"
     if kind == "literal_error":
         return f"{field}: {shown(value)} is not one of {context['expected']}{did_you_mean(value, _options(context))}"
@@ -143,6 +143,8 @@ def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
         known = context["expected_tags"].replace("'", "").split(", ")
         hint = did_you_mean(context["tag"], known)
         return f"{field}.arch: {context['tag']!r} is no architecture{hint}; give one of {', '.join(known)}"
+    if kind == "string_too_short":
+        return f"{field}: {shown(value)} is empty; give a text"
     if kind == "too_short":
         return f"{field}: {shown(value)} is empty; give at least one"
     if kind == "string_pattern_mismatch":

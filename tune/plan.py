@@ -1,12 +1,20 @@
 """Plan a sweep: which trials are done, which are left. The trial folders say it; nothing else is remembered."""
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from results.schema import EVALS, MANIFEST, TRIALS, TrialEnd, read_evals, trial_end
+from ruamel.yaml import YAML
+
+from results.schema import EVALS, MANIFEST, SPEC, TRIALS, DamagedFileError, TrialEnd, read_evals, trial_end
 from rrm.checkpoint import write_atomically
-from tune.spec import Cell, Sweep
+from tune.expand import Cell
+from tune.spec import Sweep
+
+ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,18 @@ def plan(sweep: Sweep) -> list[PlannedTrial]:
     planned = []
     for trial_id, cell in sweep.trials.items():
         folder = sweep.folder / TRIALS / trial_id
-        end = trial_end(folder, cell.config.train.steps)
-        step = max(read_evals(folder / EVALS).column("step").to_pylist(), default=0)
+        end, step = trial_end(folder, cell.config.train.steps), 0
+        try:
+            step = max(read_evals(folder / EVALS).column("step").to_pylist(), default=0)
+        except DamagedFileError:
+            if end.status == "done":  # the state's own history writes the table again
+                end = TrialEnd("unfinished")
         planned.append(PlannedTrial(cell, folder, end, step))
     return planned
 
 
-def write_manifest(sweep: Sweep) -> None:
-    """Say in the sweep's folder which arms, grid points and seeds stand for which trial, beside a copy of the spec."""
+def manifest(sweep: Sweep) -> dict[str, Any]:
+    """What the tables need to know of a sweep: which arms, grid points and seeds stand for which trial."""
     cells = [
         {
             "arm": cell.arm,
@@ -51,7 +63,34 @@ def write_manifest(sweep: Sweep) -> None:
         }
         for cell in sweep.cells
     ]
-    manifest = {"sweep": sweep.spec.name, "baseline": sweep.spec.baseline, "cells": cells}
+    digest = hashlib.sha256(json.dumps(sweep.raw, sort_keys=True, default=str).encode()).hexdigest()
+    return {
+        "sweep": sweep.spec.name,
+        "baseline": sweep.spec.baseline,
+        "spec_digest": digest,
+        "cells": cells,
+    }
+
+
+def write_manifest(sweep: Sweep) -> None:
+    """Write the manifest into the sweep's folder, beside the spec as it was run."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(sweep.folder / MANIFEST, json.dumps(manifest).encode())
-    write_atomically(sweep.folder / "spec.yaml", sweep.text.encode())
+    write_atomically(sweep.folder / MANIFEST, json.dumps(manifest(sweep)).encode())
+    write_atomically(sweep.folder / SPEC, spec_text(sweep))
+
+
+def spec_text(sweep: Sweep) -> bytes:
+    """The sweep file with what `--set` laid over it, as YAML."""
+    text = io.BytesIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.representer.sort_base_mapping_type_on_output = False
+    yaml.dump(sweep.raw, text)
+    return text.getvalue()
+
+
+def exit_code(planned: list[PlannedTrial]) -> int:
+    """How a sweep stands, as the exit code of a command: ALL_DONE, SOME_FAILED or STOPPED."""
+    statuses = {trial.end.status for trial in planned}
+    if statuses & {"waiting", "unfinished"}:
+        return STOPPED
+    return SOME_FAILED if "failed" in statuses else ALL_DONE

@@ -66,15 +66,8 @@ class Progress:
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     """What an attempt ran on: commit, versions, device, threads."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
-        "commit": commit or None,
+        "commit": _commit(),
         "rrm": version("rrm"),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -87,6 +80,16 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "threads": threads,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _commit() -> str | None:
+    """The commit of this code, None where it is no checkout or there is no git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 class TrialBusyError(RuntimeError):
@@ -114,6 +117,8 @@ class TrialRun:
         try:
             set_up_torch(job.threads)
             (self.folder / FAILED).unlink(missing_ok=True)
+            for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
+                leftover.unlink()
             self.trainer = Trainer(TrialConfig.model_validate(job.config), device)
             if self.trainer.trial_id != job.trial_id:
                 raise DataError(f"{job.config['task']}: the puzzle files here are not those the sweep was planned with")
@@ -134,6 +139,7 @@ class TrialRun:
             "seed": self.job.seed,
             "config": self.job.config,
             "data_digest": self.trainer.data.digest,
+            "test_digest": self.trainer.test_digest(),
             "attempts": [*known.get("attempts", []), provenance(device, self.job.threads)],
         }
         self._write_json(TRIAL, record)
@@ -145,10 +151,12 @@ class TrialRun:
                 continue
             try:
                 self.trainer.load_state_dict(checkpoint.load(path))
-            except (CheckpointError, KeyError, RuntimeError) as error:
+            except (CheckpointError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+                self.trainer = Trainer(self.trainer.config, self.trainer.device)  # nothing of the bad state stays
                 aside = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
                 path.rename(aside)
-                self.messages.append(f"{path} cannot be used ({error}); set aside as {aside.name}")
+                reason = str(error).partition("\n")[0]
+                self.messages.append(f"{path} cannot be used ({reason}); set aside as {aside.name}")
                 continue
             self._write_evals()
             return

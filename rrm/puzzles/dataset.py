@@ -73,6 +73,8 @@ class SudokuTask(Settings):
             )
         if self.generate is None and not (self.train and self.test):
             raise ValueError("train: give train and test (CSV files), or generate: {puzzles: ..., blanks: ...}")
+        if self.generate is not None and self.box > 4:
+            raise ValueError(f"box: {self.box} takes too long to generate; use 2, 3 or 4, or read files")
         if self.generate is not None and self.generate.blanks > self.seq_len:
             raise ValueError(f"generate.blanks: {self.generate.blanks} is more than the {self.seq_len} cells")
         return self

@@ -22,8 +22,9 @@ def file_digest(path: str) -> str:
     try:
         stat = Path(path).stat()
         return _digest_of_version(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; give the path of a puzzle file that exists") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: {reason}; give the path of a puzzle file that exists") from error
 
 
 @lru_cache
@@ -41,7 +42,7 @@ def read_sudoku_csv(path: str, box: int) -> tuple[np.ndarray, np.ndarray]:
     """
     side = box * box
     try:
-        with open(path, newline="", encoding="ascii") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = {"question", "answer"} - set(reader.fieldnames or ())
             if missing:
@@ -68,7 +69,8 @@ def _grids(path: str, texts: list[str], allowed: str, side: int) -> np.ndarray:
     for row, text in enumerate(texts, start=1):
         if len(text) != side * side:
             raise DataError(f"{path}: row {row}: {len(text)} characters, not {side * side}, in {text!r}")
-    characters = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8)
+    # A character that is no single byte becomes one that no puzzle allows.
+    characters = np.frombuffer("".join(texts).encode("latin-1", errors="replace"), dtype=np.uint8)
     digit_of = np.full(256, -1, dtype=np.int8)
     for character in allowed:
         digit_of[ord(character)] = 0 if character in BLANKS else DIGITS.index(character) + 1
@@ -76,7 +78,8 @@ def _grids(path: str, texts: list[str], allowed: str, side: int) -> np.ndarray:
     bad = np.flatnonzero(digits < 0)
     if len(bad):
         row = int(bad[0]) // (side * side)
-        raise DataError(f"{path}: row {row + 1}: character {chr(characters[bad[0]])!r} in {texts[row]!r}")
+        character = texts[row][int(bad[0]) % (side * side)]
+        raise DataError(f"{path}: row {row + 1}: character {character!r} in {texts[row]!r}")
     return digits.reshape(-1, side, side)
 
 

@@ -45,7 +45,7 @@ def trials_of(seeds, arms=("baseline", "multi"), **changes):
             "trial_id": f"{arm}{seed}",
             "status": "done",
             "reason": None,
-            "data_digest": "d",
+            "test_digest": "d",
             "train_seconds": 30.0,
             "evaluate_seconds": 30.0,
         }
@@ -118,10 +118,18 @@ def test_few_seeds_are_paired_by_example_and_it_says_so():
     assert final.low == pytest.approx(differences.mean() - 2.0226909 * differences.std(ddof=1) / np.sqrt(N), rel=1e-6)
 
 
-def test_other_evaluation_examples_are_never_paired_by_example():
-    trials, evals = two_arms(range(2), multi0={"data_digest": "other"})
-    assert compare(trials, evals, baseline="baseline").empty
-    assert set(compare(*two_arms(range(6), multi0={"data_digest": "other"}), baseline="baseline").paired_by) == {"seed"}
+@pytest.mark.parametrize("seeds", [2, 6])
+@pytest.mark.parametrize("digest", ["other", None])
+def test_other_test_puzzles_are_never_compared(seeds, digest):
+    trials, evals = two_arms(range(seeds), multi0={"test_digest": digest})
+    (row,) = compare(trials, evals, baseline="baseline").itertuples()
+    assert row.verdict == "not comparable: other test puzzles"
+    assert pd.isna(row.difference)
+
+
+def test_an_empty_sweep_has_an_empty_snapshot():
+    trials, evals = two_arms(range(1))
+    assert snapshot(trials.iloc[:0], evals).empty
 
 
 def test_only_seeds_that_both_arms_finished_count():

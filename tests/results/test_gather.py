@@ -8,7 +8,7 @@ from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
 from results.gather import gather
-from tune.plan import write_manifest
+from tune.plan import plan, write_manifest
 from tune.spec import load_sweep
 from tune.trial import TrialJob, TrialRun
 
@@ -39,10 +39,21 @@ def test_waiting_trials_stand_beside_done_ones(sweep):
     assert tables.trials.train_seconds.gt(0).tolist() == [True, False, True, False]
 
 
-@pytest.mark.parametrize("name", ["evals.parquet", "done.json", "trial.json"])
-def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evals.parquet", "PAR1 not really"),
+        ("done.json", "{not json"),
+        ("done.json", '{"step": "x"}'),
+        ("failed.json", '{"a": 1}'),
+        ("trial.json", "[]"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, content, tmp_path, capsys):
     damaged = sweep.folder / "trials" / sweep.cells[0].trial_id / name
-    damaged.write_bytes(b"PAR1 not really")
+    if name == "failed.json":
+        (damaged.parent / "done.json").unlink()
+    damaged.write_text(content)
     tables = gather(sweep.folder)
     assert len(tables.trials) == 3
     assert len(tables.problems) == 1
@@ -50,9 +61,30 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, tmp_path, ca
     assert "move it away" in tables.problems[0]
     assert main(["results", str(tmp_path / "sweep.yaml")]) == 0
     assert f"left out: {damaged}" in capsys.readouterr().out
-    if name != "trial.json":
+    if name in ("done.json", "failed.json"):
         assert main(["plan", str(tmp_path / "sweep.yaml")]) == 2
         assert str(damaged) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_lost_table_of_evaluations_is_written_again_from_the_state(sweep, gone, tmp_path, capsys):
+    lost = sweep.folder / "trials" / sweep.cells[0].trial_id / "evals.parquet"
+    before = lost.read_bytes()
+    if gone:
+        lost.unlink()
+    else:
+        lost.write_bytes(b"PAR1")
+    assert main(["results", str(tmp_path / "sweep.yaml")]) == 0
+    assert {trial.end.status for trial in plan(sweep) if trial.cell.seed == 0} == {"done", "unfinished"}
+    assert main(["train", str(tmp_path / "sweep.yaml"), "--arm", "baseline", "--seed", "0"]) == 0
+    assert lost.read_bytes() == before
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys):
+    path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "[red]runs[" / "x]")))
+    for command in ("plan", "results"):
+        assert main([command, path]) == 0
+        assert "[red]runs[/x]" in capsys.readouterr().out
 
 
 def test_fewer_steps_than_were_trained_cut_the_tables(sweep, tmp_path):

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from results.stats import paired_by_example, paired_by_seed
 
@@ -21,6 +23,14 @@ def test_sign_flip_p_is_the_enumeration():
 def test_five_pairs_can_never_reach_five_percent():
     assert paired_by_seed(np.full(5, 0.1) + np.arange(5) * 1e-3).p == pytest.approx(0.0625)
     assert paired_by_seed(np.full(6, 0.1) + np.arange(6) * 1e-3).p == pytest.approx(0.03125)
+
+
+def test_many_seeds_are_resampled_and_agree_with_a_t_test():
+    differences = np.random.default_rng(0).normal(0.01, 0.03, size=60)
+    t_test: Any = ttest_1samp(differences, 0)
+    effect = paired_by_seed(differences)
+    assert effect.p == pytest.approx(t_test.pvalue, abs=0.01)
+    assert effect == paired_by_seed(differences)
 
 
 def test_t_interval_is_the_closed_form():

@@ -87,7 +87,15 @@ def test_manifest_says_which_cell_is_which_trial(tmp_path):
     assert [(c["arm"], c["point"], c["seed"], c["trial_id"]) for c in manifest["cells"]] == [
         (c.arm, c.point_name, c.seed, c.trial_id) for c in loaded.cells
     ]
-    assert (loaded.folder / "spec.yaml").read_text() == (tmp_path / "sweep.yaml").read_text()
+
+
+def test_the_copy_of_the_spec_is_what_ran(tmp_path):
+    path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
+    loaded = load_sweep(path, ["seeds=[7]", "base.optim.lr=0.5"])
+    write_manifest(loaded)
+    again = load_sweep(str(loaded.folder / "spec.yaml"))
+    assert [cell.trial_id for cell in again.cells] == [cell.trial_id for cell in loaded.cells]
+    assert {cell.seed for cell in again.cells} == {7}
 
 
 @pytest.mark.parametrize("name", ["quickstart", "sudoku_extreme"])

@@ -1,0 +1,219 @@
+"""From the layers of a sweep file (preset, base, grid point, arm) to its cells, and what is wrong on the way."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rrm.config import MAX_SEED, TrialConfig
+from rrm.perturb import PerturbConfig
+from rrm.presets import PRESETS, merge
+from rrm.puzzles.formats import DataError, file_digest
+from tune.fields import ABSENT, did_you_mean, explain, field_of, fields_at, lookup, nested, shown
+
+Point = dict[str, Any]  # a grid point: dotted field -> value
+Layers = list[tuple[str, dict[str, Any]]]  # (where a user finds it, what it sets), the one that decides first
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the sweep: an arm at a grid point with a seed. Cells with the same config share a trial."""
+
+    arm: str
+    point: Point
+    seed: int
+    config: TrialConfig
+    trial_id: str
+
+    @property
+    def point_name(self) -> str:
+        """The grid point as text, `field=value` by `field=value`; empty without a grid."""
+        return " ".join(f"{key}={value}" for key, value in self.point.items())
+
+    @property
+    def name(self) -> str:
+        """The trial as people call it."""
+        return " ".join(filter(None, (self.arm, self.point_name, f"seed={self.seed}")))
+
+
+def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
+    """Every cell of a sweep as its file holds it, in the order arm, grid point, seed; and every problem found."""
+    problems = list(_own_problems(raw))
+    base, arms, grid, seeds = raw.get("base"), raw.get("arms"), raw.get("grid", {}), raw.get("seeds")
+    if not isinstance(base, dict) or not isinstance(arms, dict) or not isinstance(grid, dict):
+        return [], problems
+    arms = {name: changes for name, changes in arms.items() if isinstance(changes, dict)}
+    grid = {key: values for key, values in grid.items() if isinstance(values, list) and not _unsweepable(key)}
+    good_seeds = [s for s in seeds if type(s) is int and 0 <= s <= MAX_SEED] if isinstance(seeds, list) else []
+    cells: list[Cell] = []
+    for (arm, changes), *values in itertools.product(arms.items(), *grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        layers = [(f"arms.{arm}", changes), ("grid", _grid_layer(point)), ("base", base)]
+        config, found = _trial_config(layers)
+        problems += found
+        if config is not None:
+            for seed in good_seeds or [0]:
+                seeded = config.model_copy(update={"seed": seed})
+                cells.append(Cell(str(arm), point, seed, seeded, seeded.trial_id()))
+    return cells, problems + list(_confusable(cells))
+
+
+def _own_problems(raw: dict[str, Any]) -> Iterator[str]:
+    """What is wrong between a sweep's own fields, whatever its trials are."""
+    base, arms, grid, seeds, baseline = (raw.get(key) for key in ("base", "arms", "grid", "seeds", "baseline"))
+    arms, grid = arms if isinstance(arms, dict) else {}, grid if isinstance(grid, dict) else {}
+    if isinstance(baseline, str) and arms and baseline not in arms:
+        known = ", ".join(map(str, arms))
+        yield f"baseline: {baseline!r} is not an arm{did_you_mean(baseline, arms)}; arms: {known}"
+    if isinstance(seeds, list) and (twice := dict.fromkeys(str(seed) for seed in seeds if seeds.count(seed) > 1)):
+        yield f"seeds: {', '.join(twice)} stands more than once; give each seed once"
+    for name, changes in arms.items():
+        if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_.-" for c in name):
+            yield f"arms: {name!r} is no name for an arm; use letters, digits, _, - and ."
+        if isinstance(changes, dict) and "eval" in changes:
+            yield (
+                f"arms.{name}.eval: {shown(changes['eval'])} is set for one arm; arms are compared on the same "
+                "evaluation: set it in base or grid"
+            )
+        for key in grid if isinstance(changes, dict) else ():
+            if lookup(changes, str(key)) is not ABSENT:
+                yield (
+                    f"grid.{key}: {grid[key]} is crossed with every arm, but arms.{name} sets {key} too; remove one of "
+                    "the two"
+                )
+    for key, values in grid.items():
+        if problem := _unsweepable(key):
+            yield problem
+        if values == []:
+            yield f"grid.{key}: [] is empty; give values to cross with the arms, or remove it"
+        elif isinstance(values, list) and any(values.count(value) > 1 for value in values):
+            yield f"grid.{key}: {values} holds a value more than once; give each once"
+        for other in grid:
+            if str(other).startswith(f"{key}."):
+                yield f"grid.{other}: part of {key}, which the grid sets too; remove one of the two"
+    for place, mapping in (("base", base), *((f"arms.{name}", changes) for name, changes in arms.items())):
+        if isinstance(mapping, dict) and "seed" in mapping:
+            yield f"{place}.seed: {mapping['seed']} is set here; seeds stand in the list `seeds`"
+
+
+def _unsweepable(key: Any) -> str | None:
+    if key == "seed":
+        return "grid.seed: seeds stand in the list `seeds`; remove it from the grid"
+    *parents, last = str(key).split(".")
+    siblings = fields_at(TrialConfig, parents) + ([] if parents else ["preset"])
+    if last in siblings:
+        return None
+    if not siblings:
+        siblings = [*TrialConfig.model_fields, "preset"]
+        last = parents[0]
+        parents = []
+    where = f"fields of {'.'.join(parents)}" if parents else "fields"
+    return f"grid.{key}: no such field{did_you_mean(last, siblings)}; {where}: {', '.join(siblings)}"
+
+
+def _grid_layer(point: Point) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for key, value in point.items():
+        layer = merge(layer, nested(key, value))
+    return layer
+
+
+def _trial_config(layers: Layers) -> tuple[TrialConfig | None, list[str]]:
+    """The trial that the layers make, its seed 0; or None and what is wrong with it."""
+    problems: list[str] = []
+    merged, preset_problem = _merged(layers)
+    if preset_problem:
+        problems.append(preset_problem)
+    (arm, changes), *_ = layers
+    if merged.get("objective") == "clean" and "perturb" in changes:
+        problems.append(
+            f"{arm}.perturb: {shown(changes['perturb'])} with the objective clean, which adds no noise; remove it or "
+            "choose single_perturbed_ce or multi_perturbed_ce"
+        )
+    if merged.get("objective") == "clean" and isinstance(merged.get("perturb"), dict):
+        # A clean trial drops it, but a wrong word in it would be a wrong word in every other arm.
+        problems += _problems_of(layers, PerturbConfig, merged["perturb"], "perturb", skip_missing=True)
+    problems += _file_problems(merged.get("task"))
+    config = merged | {"seed": 0}
+    problems += _problems_of(layers, TrialConfig, config, "", skip_missing=preset_problem is not None)
+    return (None, problems) if problems else (TrialConfig.model_validate(config), [])
+
+
+def _merged(layers: Layers) -> tuple[dict[str, Any], str | None]:
+    merged: dict[str, Any] = {}
+    problem = None
+    place, preset = next(((place, layer["preset"]) for place, layer in layers if "preset" in layer), ("", None))
+    if isinstance(preset, str) and preset in PRESETS:
+        merged = PRESETS[preset]
+    elif place:
+        hint = did_you_mean(preset, PRESETS)
+        problem = f"{place}.preset: {shown(preset)} is no preset{hint}; presets: {', '.join(PRESETS)}"
+    for _, layer in reversed(layers):
+        merged = merge(merged, {key: value for key, value in layer.items() if key not in ("preset", "seed")})
+    task = merged.get("task")
+    if isinstance(task, dict):  # files are given relative to the folder the command runs in; workers run elsewhere
+        files = {key: task[key] for key in ("train", "validation", "test") if isinstance(task.get(key), str)}
+        merged = merge(merged, {"task": {key: str(Path(path).absolute()) for key, path in files.items()}})
+    return merged, problem
+
+
+def _file_problems(task: Any) -> Iterator[str]:
+    for key in ("train", "validation", "test"):
+        if isinstance(task, dict) and isinstance(task.get(key), str):
+            try:
+                file_digest(task[key])
+            except DataError as error:
+                yield f"base.task.{key}: {error}"
+
+
+def _problems_of(layers: Layers, root: Any, value: Any, under: str, *, skip_missing: bool) -> list[str]:
+    """Pydantic's problems with a value, each at the place where a user finds it."""
+    try:
+        root.model_validate(value)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            if skip_missing and problem["type"] == "missing":
+                continue
+            for single in _one_by_one(problem):
+                field = ".".join(filter(None, (under, field_of(single, root))))
+                place = next((place for place, layer in layers if lookup(layer, field) is not ABSENT), None)
+                if place is None:  # a field that is missing, or a preset's own
+                    parent = field.rpartition(".")[0]
+                    place = next((p for p, layer in layers if parent and lookup(layer, parent) is not ABSENT), "base")
+                problems.append(explain(single, root, ".".join(filter(None, (place, under))) + "."))
+        return problems
+    return []
+
+
+def _one_by_one(problem: Any) -> Iterator[Any]:
+    """Our own validators name all that is wrong in one error, a line each."""
+    if problem["type"] != "value_error":
+        yield problem
+        return
+    for line in problem["msg"].removeprefix("Value error, ").splitlines():
+        yield problem | {"msg": line}
+
+
+def _confusable(cells: list[Cell]) -> Iterator[str]:
+    """Cells that a comparison would tell apart and that are one trial."""
+    by_trial: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_trial.setdefault(cell.trial_id, []).append(cell)
+    for same in by_trial.values():
+        steps = dict.fromkeys(str(cell.config.train.steps) for cell in same)
+        arms = list(dict.fromkeys(cell.arm for cell in same))
+        if len(steps) > 1:
+            place = f"arms.{arms[1]}.train.steps" if len(arms) > 1 else "grid.train.steps"
+            yield (
+                f"{place}: {', '.join(steps)} are one trial, trained less or longer; give the longest in base and read "
+                "the evaluations before its end, or let the schedule depend on the total (optim.min_lr_ratio below 1)"
+            )
+        elif len(arms) > 1:
+            yield (
+                f"arms.{arms[1]}: the same trial as arms.{arms[0]} in every field; change a field or remove one of the "
+                "two"
+            )
