@@ -14,7 +14,7 @@ from results.schema import EVALS_SCHEMA, trial_end
 from rrm import checkpoint
 from tune import trial as trial_module
 from tune.trainable import RecursiveTrial
-from tune.trial import TrialBusyError, TrialJob, TrialRun
+from tune.trial import TrialBusyError, TrialJob, TrialRun, write_failed
 
 CPU = torch.device("cpu")
 
@@ -115,6 +115,83 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(tmp_path, unbro
     assert "set aside as latest_state.pt.set-aside-" in messages[0]
     assert len(list(tmp_path.glob("latest_state.pt.set-aside-*"))) == 1
     assert_same_results(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize("lost", ["ema", "history", "optimizer", "a weight"])
+def test_nothing_of_a_refused_state_stays(tmp_path, unbroken, lost):
+    """A state that fails halfway through loading: training starts from the first step, with the first weights."""
+    run = TrialRun(job(tmp_path), CPU)
+    while run.trainer.step < 8:
+        run.advance(seconds=0.0)
+    run.close()
+    state = checkpoint.load(tmp_path / "latest_state.pt")
+    if lost == "a weight":
+        del state["model"]["lm_head.weight"]
+    else:
+        state[lost] = 3
+    (tmp_path / "latest_state.pt").write_bytes(checkpoint.serialise(state))
+    (tmp_path / "previous_state.pt").unlink()
+    run = TrialRun(job(tmp_path), CPU)
+    assert run.trainer.step == 0
+    _, messages = finish(run)
+    assert "set aside as latest_state.pt.set-aside-" in messages[0]
+    assert_same_results(tmp_path, unbroken)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing after it runs."""
+
+
+def killed_at(write: int, after: bool, folder: Path, monkeypatch) -> bool:
+    """Train until the write of this number, and die before or after it; False if there are fewer writes."""
+    writes = 0
+
+    def counted(path: Path, content: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == write and not after:
+            raise Killed
+        checkpoint.write_atomically(path, content)
+        if writes == write:
+            raise Killed
+
+    run = None
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "write_atomically", counted)
+        try:
+            run = TrialRun(job(folder), CPU)
+            finish(run)
+        except Killed:
+            if run is not None:
+                run._lock.release()
+            return True
+    return False
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_any_write_ends_in_the_same_bits(tmp_path, unbroken, monkeypatch, after):
+    write = 1
+    while killed_at(write, after, tmp_path / str(write), monkeypatch):
+        folder = tmp_path / str(write)
+        finish(TrialRun(job(folder), CPU))
+        assert_same_results(folder, unbroken)
+        best = checkpoint.load(folder / "best_state.pt")
+        assert best["step"] == checkpoint.load(folder / "final_state.pt")["best"]["step"]
+        write += 1
+    assert write > 12
+
+
+def test_done_at_fewer_steps_stays_done_when_more_steps_failed(tmp_path):
+    finish(TrialRun(job(tmp_path), CPU))
+    write_failed(tmp_path, "diverged", "the training loss is NaN at step 13", 13)
+    assert trial_end(tmp_path, 12).status == "done"
+    assert trial_end(tmp_path, 20).status == "failed"
+
+
+def test_a_machine_without_git_trains_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finish(TrialRun(job(tmp_path), CPU))
+    assert json.loads((tmp_path / "trial.json").read_text())["attempts"][0]["commit"] is None
 
 
 def test_a_kill_between_the_two_renames_of_a_save_loses_one_save_only(tmp_path, unbroken):

@@ -1,0 +1,180 @@
+"""Trainer against a plain loop written here: the right noise, the right means, the right updates, the right choice."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import MULTI, tiny_config
+
+from results.compare import unpack_correct
+from rrm.evaluate import EvalConfig, evaluate_split
+from rrm.models.act import Batch, Latents, StepOutput
+from rrm.models.losses import row_losses
+from rrm.optim import AdamATan2, schedule, sign_sgd
+from rrm.streams import normals
+from rrm.train import Trainer, set_up_torch
+
+CPU = torch.device("cpu")
+H_ONLY = {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.7, "rollouts": 3, "where": ["z_H"]}}
+SINGLE = {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.7}}
+OPTIM = {"optim": {"lr": 3e-3, "warmup_steps": 3, "min_lr_ratio": 0.1, "weight_decay": 0.5, "ema_rate": 0.5}}
+KINDS = {
+    "clean": {},
+    "single, both": SINGLE,
+    "multi, z_H": H_ONLY,
+    "multi, a step a rollout": H_ONLY | {"train": {"optimizer_step": "rollout"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    set_up_torch(1)
+
+
+def plain_training(config, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """`steps` batches, trajectory by trajectory, straight from SPEC.md: the last weights and the loss of each batch."""
+    trainer = Trainer(config, CPU)  # for its first weights and its puzzles only
+    model, B, K, M = trainer.model.train(), config.train.batch_size, config.rollouts, config.model.halt_max_steps
+    each_step = config.train.optimizer_step == "act"
+    o = config.optim
+    optimizer = AdamATan2(model.parameters(), lr=1, beta1=o.beta1, beta2=o.beta2, weight_decay=o.weight_decay)
+    updates, total = 0, config.train.steps * (M if each_step else 1)
+
+    def update() -> None:
+        nonlocal updates
+        updates += 1
+        rates = [
+            schedule(base, updates, warmup_steps=o.warmup_steps, total_steps=total, min_lr_ratio=o.min_lr_ratio)
+            for base in (o.lr, o.puzzle_emb_lr)
+        ]
+        optimizer.param_groups[0]["lr"] = rates[0]
+        optimizer.step()
+        optimizer.zero_grad()
+        assert model.puzzle_emb is not None
+        ids, gradients = model.puzzle_emb.take_gradients()
+        decay = o.puzzle_emb_weight_decay
+        sign_sgd(model.puzzle_emb.weights, ids, gradients, lr=rates[1], weight_decay=decay)
+
+    losses = []
+    for step in range(steps):
+        batch = trainer.data.train_batch(config.seed, step, B)
+        trajectories = []
+        for k in range(K):
+            z = {name: getattr(model, f"{name[-1]}_init").expand(B, model.positions, -1) for name in ("z_H", "z_L")}
+            is_clean = config.objective == "clean" or (config.objective == "multi_perturbed_ce" and k == 0)
+            for name in () if is_clean else config.perturb.where:
+                shape = tuple(z[name].shape[1:])
+                xi = normals(config.seed, f"perturb.{name}", step, range(B), k, shape, CPU)
+                z[name] = z[name] + config.perturb.sigma * xi
+            trajectories.append(z)
+        sum_of_losses = 0.0
+        for _ in range(M):
+            for k in range(K):
+                trajectories[k], output = model.act_step(trajectories[k], batch)
+                rows = row_losses(output, batch.labels, "stablemax").total
+                (rows.sum() / (B * K * (1 if each_step else M))).backward()
+                sum_of_losses += rows.sum().item()
+            if each_step:
+                update()
+        if not each_step:
+            update()
+        losses.append(sum_of_losses / (B * K * M))
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}, losses
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_the_plain_loop(kind):
+    config = tiny_config(**OPTIM | KINDS[kind])
+    trainer = Trainer(config, CPU)
+    trainer.train_until(4)
+    expected, losses = plain_training(config, 4)
+    start = Trainer(config, CPU).model.state_dict()
+    for name, tensor in trainer.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+    moved = max((expected[name] - start[name]).abs().max().item() for name in expected)
+    assert moved > 1e-3  # the tolerance is far below what training does
+    assert trainer.history[-1]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_arms_differ_by_more_than_the_tolerance():
+    """What the test above relies on: other noise, another clean branch or another place gives other weights."""
+    ends = [plain_training(tiny_config(**OPTIM | kind), 4)[0]["lm_head.weight"] for kind in ({}, SINGLE, MULTI, H_ONLY)]
+    for i, a in enumerate(ends):
+        for b in ends[i + 1 :]:
+            assert (a - b).abs().max() > 2e-4
+
+
+def test_the_best_step_is_chosen_on_validation_the_earliest_of_equals(monkeypatch):
+    trainer = Trainer(tiny_config(), CPU)
+    validation, test = iter([0.1, 0.6, 0.6, 0.3]), iter([0.9, 0.2, 0.3, 0.8])
+
+    def rows() -> list[dict[str, Any]]:
+        scores = {"validation": next(validation), "test": next(test)}
+        return [
+            {"split": split, "sigma": sigma, "exact_accuracy": score if sigma == 0 else 1.0}
+            for split, score in scores.items()
+            for sigma in (0.0, 0.5)
+        ]
+
+    monkeypatch.setattr(trainer, "evaluate", rows)
+    trainer.train_until(12)
+    assert trainer.best == {"step": 4, "exact_accuracy": 0.6}
+
+
+def test_evaluation_is_the_plain_one_whatever_the_chunk():
+    """Each example and rollout alone, with its own noise: chunks change neither the noise nor the order."""
+    trainer = Trainer(tiny_config(), CPU)
+    model, batch = trainer.model.eval(), trainer.eval_batches["test"]
+    torch.nn.init.normal_(model.lm_head.weight, generator=torch.Generator().manual_seed(0))
+    config = EvalConfig(every=1, n=8, sigmas=(2.0,), rollouts=3, batch_size=6)
+    (clean, noisy) = evaluate_split(model, batch, config, token_loss="stablemax", seed=0, split="test")
+    token_accuracy, losses = np.zeros((8, 3)), np.zeros((8, 3))
+    for i in range(8):
+        alone = type(batch)(*(x[i : i + 1] for x in batch))
+        for k in range(3):
+            z = model.initial_latents(1)
+            for name in z:
+                xi = normals(0, f"eval.test.{name}", 0, range(i, i + 1), k, tuple(z[name].shape[1:]), CPU)
+                z[name] = z[name] + 2.0 * xi
+            with torch.no_grad():
+                for _ in range(model.halt_max_steps):
+                    z, output = model.act_step(z, alone)
+            rows = row_losses(output, alone.labels, "stablemax")
+            token_accuracy[i, k], losses[i, k] = rows.token_accuracy.item(), rows.lm.item()
+    assert noisy["token_accuracy"] == pytest.approx(token_accuracy.mean())
+    assert noisy["lm_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert clean["lm_loss"] != pytest.approx(noisy["lm_loss"], rel=1e-3)
+    (_, whole) = evaluate_split(
+        model, batch, config.model_copy(update={"batch_size": 256}), token_loss="stablemax", seed=0, split="test"
+    )
+    assert whole["lm_loss"] == pytest.approx(noisy["lm_loss"], rel=1e-6)
+
+
+class Oracle:
+    """Solves the examples and rollouts whose noise sums to more than 0: its answers say which noise it got."""
+
+    latent_names, halt_max_steps, learns_q_continue = ("z_H", "z_L"), 1, False
+
+    def initial_latents(self, batch_size: int) -> Latents:
+        return {name: torch.zeros(batch_size, 2, 3) for name in self.latent_names}
+
+    def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
+        sign = latents["z_H"].sum(dim=(1, 2)).sign()
+        logits = torch.nn.functional.one_hot(batch.labels, 6).float() * sign[:, None, None]
+        return latents, StepOutput(logits, torch.zeros(len(sign)), torch.zeros(len(sign)))
+
+
+def test_correct_bits_stand_by_example_and_rollout():
+    batch = Trainer(tiny_config(), CPU).eval_batches["test"]
+    config = EvalConfig(every=1, n=8, sigmas=(2.0,), rollouts=3, batch_size=6)
+    (_, noisy) = evaluate_split(Oracle(), batch, config, token_loss="stablemax", seed=0, split="test")
+
+    def solves(i: int, k: int) -> bool:
+        return normals(0, "eval.test.z_H", 0, range(i, i + 1), k, (2, 3), CPU).sum().item() > 0
+
+    expected = np.array([[solves(i, k) for k in range(3)] for i in range(8)])
+    assert 0 < expected.mean() < 1
+    assert np.array_equal(unpack_correct(noisy["correct"], 8, 3), expected)
+    assert noisy["exact_accuracy"] == pytest.approx(expected.mean())
+    assert noisy["all_exact_accuracy"] == pytest.approx(expected.all(axis=1).mean())
