@@ -79,7 +79,7 @@ def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
             _share(row.arm_mean),
             _number(row.difference, "+.4f"),
             "" if pd.isna(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
-            _number(row.p, ".3f"),
+            "<0.001" if row.p < 0.001 else _number(row.p, ".3f"),
             "" if pd.isna(row.paired_by) else row.paired_by,
             "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
             row.verdict,

@@ -46,47 +46,20 @@ _PUBLISHED: dict[str, Any] = {
     "eval": {"every": 2500, "n": 1024},
     "task": {"box": 3},
 }
-_PUBLISHED_TRM: dict[str, Any] = _PUBLISHED | {
-    "train": _PUBLISHED["train"] | {"steps": 65000},
-    "model": {
-        "arch": "trm",
-        "hidden_size": 512,
-        "num_heads": 8,
-        "H_cycles": 3,
-        "L_cycles": 6,
-        "L_layers": 2,
-        "puzzle_emb_ndim": 512,
-        "puzzle_emb_len": 16,
-        "halt_max_steps": 16,
+_WIDTH = {"hidden_size": 512, "puzzle_emb_ndim": 512, "halt_max_steps": 16}
+_TRM_CYCLES = _WIDTH | {"H_cycles": 3, "L_cycles": 6, "L_layers": 2, "puzzle_emb_len": 16}
+_PUBLISHED_TRM: dict[str, Any] = merge(
+    _PUBLISHED, {"train": {"steps": 65000}, "model": _TRM_CYCLES | {"arch": "trm", "num_heads": 8}}
+)
+_PUBLISHED_HRM: dict[str, Any] = merge(
+    _PUBLISHED,
+    {
+        "train": {"steps": 52500, "batch_size": 384},
+        "optim": {"lr": 7e-5, "puzzle_emb_lr": 7e-5, "ema_rate": 0.0},
+        "model": _WIDTH | {"arch": "hrm", "num_heads": 8, "H_cycles": 2, "L_cycles": 2, "H_layers": 4, "L_layers": 4},
     },
-}
-_PUBLISHED_HRM: dict[str, Any] = _PUBLISHED | {
-    "train": _PUBLISHED["train"] | {"steps": 52500, "batch_size": 384},
-    "optim": _PUBLISHED["optim"] | {"lr": 7e-5, "puzzle_emb_lr": 7e-5, "ema_rate": 0.0},
-    "model": {
-        "arch": "hrm",
-        "hidden_size": 512,
-        "num_heads": 8,
-        "H_cycles": 2,
-        "L_cycles": 2,
-        "H_layers": 4,
-        "L_layers": 4,
-        "puzzle_emb_ndim": 512,
-        "halt_max_steps": 16,
-    },
-}
-_PUBLISHED_SRM: dict[str, Any] = _PUBLISHED_TRM | {
-    "model": {
-        "arch": "srm",
-        "hidden_size": 512,
-        "H_cycles": 3,
-        "L_cycles": 6,
-        "L_layers": 2,
-        "puzzle_emb_ndim": 512,
-        "puzzle_emb_len": 16,
-        "halt_max_steps": 16,
-    },
-}
+)
+_SRM_SIBLING: dict[str, Any] = merge(_PUBLISHED, {"train": {"steps": 65000}, "model": _TRM_CYCLES | {"arch": "srm"}})
 
 PRESETS: dict[str, dict[str, Any]] = {
     "sudoku-4x4-trm-mlp": _SUDOKU_4X4 | {"model": _TRM_MLP},
@@ -100,5 +73,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sudoku-extreme-trm-mlp": merge(_PUBLISHED_TRM, {"model": {"mlp_t": True, "pos_encodings": "none"}}),
     "sudoku-extreme-trm-att": _PUBLISHED_TRM,
     "sudoku-extreme-hrm": _PUBLISHED_HRM,
-    "sudoku-extreme-srm": _PUBLISHED_SRM,
+    "sudoku-extreme-srm": _SRM_SIBLING,
 }

@@ -70,14 +70,14 @@ class Progress(Callback):
         state = self.trials[trial.config["job"]["trial_id"]]
         state.step, state.accuracy, state.status = result["train_step"], result["exact_accuracy"], "running"
         for message in result["messages"]:
-            self.console.print(f"{state.cell.name}: {message}", style="yellow", highlight=False, markup=False)
+            self._say(f"{state.cell.name}: {message}", "yellow")
         if result["done"]:
             state.status = "failed" if result["failed"] else "done"
             ended = f"failed: {result['failed']}" if result["failed"] else f"done, accuracy {_share(state.accuracy)}"
-            self.console.print(f"{self._clock()}  {state.cell.name}: {ended}", highlight=False, markup=False)
+            self._say(f"{self._clock()}  {state.cell.name}: {ended}")
         elif not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self.console.print(self.headline(), highlight=False, markup=False)
+            self._say(self.headline())
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A worker took up a trial."""
@@ -88,7 +88,7 @@ class Progress(Callback):
         state = self.trials[trial.config["job"]["trial_id"]]
         state.status = "waiting"
         message = f"{self._clock()}  {state.cell.name}: {_last_error(trial)}; starting it again from its folder"
-        self.console.print(message, style="yellow", highlight=False, markup=False)
+        self._say(message, "yellow")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial was given up."""
@@ -96,7 +96,10 @@ class Progress(Callback):
         state.status = "failed"
         self.errors[state.cell.trial_id] = _last_error(trial)
         message = f"{self._clock()}  {state.cell.name}: failed: {_last_error(trial)}"
-        self.console.print(message, style="red", highlight=False, markup=False)
+        self._say(message, "red")
+
+    def _say(self, line: str, style: str = "") -> None:
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def headline(self) -> str:
         """One line: time, trials by status, steps, mean accuracy, ETA."""

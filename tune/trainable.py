@@ -17,14 +17,15 @@ class RecursiveTrial(Trainable):
     run: TrialRun | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Open the trial's folder, as it was left or new."""
+        """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
         self.job = TrialJob(**config["job"])
         on_gpu = config["gpu"] and torch.cuda.is_available()
-        self.run = TrialRun(self.job, torch.device("cuda" if on_gpu else "cpu"))
+        self.device = torch.device("cuda" if on_gpu else "cpu")
 
     def step(self) -> dict[str, Any]:
         """Train a slice. A diverged trial ends here: Tune would only train it to the same end again."""
-        assert self.run is not None
+        if self.run is None:
+            self.run = TrialRun(self.job, self.device)
         progress = self.run.advance(SLICE_SECONDS)
         ended = progress.finished or progress.failed is not None
         if ended:
@@ -38,7 +39,7 @@ class RecursiveTrial(Trainable):
         }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another trial in this process: nothing is carried over."""
+        """Take up another trial in this process; nothing is carried over."""
         self.cleanup()
         self.setup(new_config)
         return True

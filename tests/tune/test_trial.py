@@ -260,6 +260,17 @@ def test_states_are_saved_by_time_too(tmp_path):
     assert 0 < checkpoint.load(tmp_path / "latest_state.pt")["step"] < 12
 
 
+def test_a_worker_that_is_set_up_and_given_away_touches_nothing(tmp_path):
+    """Tune starts more workers than it uses: one that opened a failed trial's folder would forget the failure."""
+    finish(TrialRun(job(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}), CPU))
+    assert trial_end(tmp_path, 12).status == "failed"
+    spare = RecursiveTrial({"job": job(tmp_path).as_dict(), "gpu": False})
+    assert spare.reset_config({"job": job(tmp_path / "other").as_dict(), "gpu": False})
+    spare.cleanup()
+    assert trial_end(tmp_path, 12).status == "failed"
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path):
     trainable = RecursiveTrial({"job": job(tmp_path / "a").as_dict(), "gpu": False})
     assert repr(trainable) == f"multi2 seed=0 {job(tmp_path).trial_id}"
