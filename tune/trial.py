@@ -172,6 +172,7 @@ class TrialRun:
             self._write_failed("diverged", str(error))
             return self._progress(failed=str(error))
         except Exception as error:
+            self._between_steps = False  # what could not be written is not tried again on the way out
             self._write_failed("error", f"{type(error).__name__}: {error}")
             raise
 

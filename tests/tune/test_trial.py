@@ -240,6 +240,7 @@ def test_an_error_leaves_its_reason_and_is_raised_again(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         finish(run)
     assert recorded == [("error", "OSError: [Errno 28] No space left on device")]
+    run.close()
 
 
 def test_a_folder_has_one_writer(tmp_path, monkeypatch):
