@@ -145,7 +145,8 @@ def read_evals(path: Path) -> pa.Table:
     if not path.exists():
         return EVALS_SCHEMA.empty_table()
     try:
-        return pq.read_table(path).cast(EVALS_SCHEMA)
+        # One open: given the path, pyarrow opens it twice, and a running trial may replace the file in between.
+        return pq.read_table(pa.BufferReader(path.read_bytes())).cast(EVALS_SCHEMA)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DamagedFileError(f"{path}: not a table of evaluations ({reason}); move it away") from error

@@ -11,6 +11,7 @@ import torch
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
+from results.schema import read_evals
 from rrm import checkpoint
 
 STEPS = {"train": {"steps": 400}, "eval": {"every": 20}}
@@ -25,7 +26,7 @@ def saves(trials: Path) -> int:
     """Training steps that are safe on disk, over all trials."""
     steps = 0
     for path in trials.glob("*/evals.parquet"):
-        steps += int(pd.read_parquet(path, columns=["step"]).step.max())
+        steps += max(read_evals(path).column("step").to_pylist())
     return steps
 
 

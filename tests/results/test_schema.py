@@ -1,0 +1,38 @@
+"""Reading a trial's files while the trial writes them."""
+
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+
+from results.schema import EVALS_SCHEMA, read_evals
+
+# Tables of one row and of two thousand, by turns, each written whole and renamed, as a trial does.
+REPLACE_AGAIN_AND_AGAIN = """
+import sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet as pq
+from results.schema import EVALS_SCHEMA
+path = Path(sys.argv[1])
+while True:
+    for n in (1, 2000):
+        rows = [{"trial_id": "x" * (i % 7), "step": i, "correct": bytes([i % 251]) * (i % 90)} for i in range(n)]
+        pq.write_table(pa.Table.from_pylist(rows, schema=EVALS_SCHEMA), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+"""
+
+
+def test_a_table_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(tmp_path):
+    path = tmp_path / "evals.parquet"
+    pq.write_table(EVALS_SCHEMA.empty_table(), path)
+    writer = subprocess.Popen([sys.executable, "-c", REPLACE_AGAIN_AND_AGAIN, str(path)])
+    seen, reads, until = set(), 0, time.monotonic() + 60
+    try:
+        while (reads < 300 or not seen >= {1, 2000}) and time.monotonic() < until:
+            seen.add(read_evals(path).num_rows)
+            reads += 1
+    finally:
+        writer.kill()
+        writer.wait()
+    assert seen - {0} == {1, 2000}
