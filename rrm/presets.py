@@ -15,7 +15,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-# Small models that learn 4x4 Sudoku in a minute or two on one core; tests/benchmarks/presets.py measures them.
+# Small models that learn 4x4 Sudoku in about a minute on one core; tests/benchmarks/presets.py measures them.
 _LAPTOP: dict[str, Any] = {
     "objective": "clean",
     "train": {"steps": 300, "batch_size": 32, "optimizer_step": "act"},
