@@ -30,7 +30,7 @@ _HRM = _RECURSION | {"arch": "hrm", "hidden_size": 64, "num_heads": 4, "H_layers
 _SRM = _RECURSION | {"arch": "srm", "hidden_size": 64, "L_layers": 2}
 
 # The published recipes: hidden 512, batch 768 (HRM: 384), 1000 original puzzles, epochs * 1000 / batch steps, rounded
-# to a multiple of the evaluation interval. Sources: the READMEs and configs of TinyRecursiveModels and HRM.
+# to a multiple of the evaluation interval. TRM: public run scripts of TinyRecursiveModels; HRM: not yet checked.
 _PUBLISHED: dict[str, Any] = {
     "objective": "clean",
     "rollout": "serial_act",
