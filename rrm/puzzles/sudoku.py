@@ -3,16 +3,13 @@
 A grid is an int8 array [side, side] with side = n * n, digits 1..side and 0 for a blank.
 """
 
-import hashlib
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from rrm.puzzles.puzzle import Puzzle, Split, split_of
 from rrm.streams import numpy_generator, uniforms
-
-Split = Literal["train", "validation", "test"]
-SPLIT_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 
 def are_solutions(grids: np.ndarray, box: int) -> np.ndarray:
@@ -28,7 +25,8 @@ def are_solutions(grids: np.ndarray, box: int) -> np.ndarray:
 def solutions(grid: np.ndarray, box: int, rng: np.random.Generator | None = None) -> Iterator[np.ndarray]:
     """Every solution of grid [side, side], each once; none if a digit already repeats.
 
-    Depth-first, always at the cell with the fewest candidates. With `rng` candidates are tried in random order.
+    Depth-first, at the cell with the fewest candidates, or where a digit has one place only. With `rng` (which skips
+    the latter) candidates are tried in random order.
     """
     side = box * box
     cells = [int(x) for x in grid.flat]
@@ -46,19 +44,37 @@ def solutions(grid: np.ndarray, box: int, rng: np.random.Generator | None = None
     everything = (1 << (side + 1)) - 2
     blanks = [i for i, digit in enumerate(cells) if not digit]
 
+    def only_place(free_of: list[int]) -> tuple[int, int] | None:
+        """A blank and the digit that no other blank of its row, column or box can hold."""
+        once, twice = [0] * (3 * side), [0] * (3 * side)
+        lines = [(r, side + c, 2 * side + b) for r, c, b in (where[i] for i in blanks)]
+        for free, units in zip(free_of, lines, strict=True):
+            for unit in units:
+                twice[unit] |= once[unit] & free
+                once[unit] |= free
+        for place, (free, (r, c, b)) in enumerate(zip(free_of, lines, strict=True)):
+            alone = free & (once[r] & ~twice[r] | once[c] & ~twice[c] | once[b] & ~twice[b])
+            if alone:
+                return place, alone & -alone
+        return None
+
     def search() -> Iterator[np.ndarray]:
         if not blanks:
             yield np.array(cells, dtype=np.int8).reshape(side, side)
             return
+        free_of = []
         best, best_free, fewest = 0, 0, side + 1
         for place, i in enumerate(blanks):
             r, c, b = where[i]
             free = everything & ~(rows[r] | cols[c] | boxes[b])
+            free_of.append(free)
             count = free.bit_count()
             if count < fewest:
                 best, best_free, fewest = place, free, count
                 if count < 2:
                     break
+        if fewest > 1 and rng is None:
+            best, best_free = only_place(free_of) or (best, best_free)
         i = blanks[best]
         blanks[best] = blanks[-1]
         blanks.pop()
@@ -90,24 +106,9 @@ def solve(grid: np.ndarray, box: int) -> np.ndarray | None:
     return first if next(found, None) is None else None
 
 
-def grid_digest(solution: np.ndarray) -> int:
-    """A 64-bit digest of a solution grid, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(solution.astype(np.int8).tobytes(), digest_size=8).digest(), "little")
-
-
-def split_of(solution: np.ndarray) -> Split:
-    """The one split that a generated solution grid belongs to: a function of the grid, so splits never share one."""
-    place = grid_digest(solution) / 2**64
-    if place < SPLIT_SHARES["train"]:
-        return "train"
-    return "validation" if place < SPLIT_SHARES["train"] + SPLIT_SHARES["validation"] else "test"
-
-
-class Puzzle(NamedTuple):
-    """A question and its only answer, int8 [side, side] each."""
-
-    question: np.ndarray
-    answer: np.ndarray
+def solution_keys(answers: np.ndarray) -> list[bytes]:
+    """For answers [n, side, side]: the solution grid, which no two splits may share."""
+    return [answer.tobytes() for answer in answers.astype(np.int8)]
 
 
 def generate(box: int, blanks: int, split: Split, seed: int, index: int) -> Puzzle:
@@ -120,7 +121,7 @@ def generate(box: int, blanks: int, split: Split, seed: int, index: int) -> Puzz
     rng = numpy_generator(seed, f"sudoku.{split}", box, index)
     while True:
         answer = next(solutions(np.zeros((side, side), dtype=np.int8), box, rng))
-        if split_of(answer) == split:
+        if split_of(answer.tobytes()) == split:
             break
     question = answer.copy()
     for cell in rng.permutation(side * side):

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rrm.puzzles.dataset import GenerateConfig, SudokuTask, load_task
-from rrm.puzzles.formats import DataError, read_sudoku_csv
-from rrm.puzzles.sudoku import are_solutions, generate, split_of
+from rrm.puzzles.dataset import load_task
+from rrm.puzzles.formats import DataError
+from rrm.puzzles.puzzle import split_of
+from rrm.puzzles.sudoku import are_solutions, generate
+from rrm.puzzles.tasks import GenerateSudoku, SudokuTask
 
-GENERATED = SudokuTask(box=2, generate=GenerateConfig(puzzles=20, blanks=6))
+GENERATED = SudokuTask(box=2, generate=GenerateSudoku(puzzles=20, blanks=6))
 
 
 def write_csv(path: Path, puzzles: list[tuple[str, str]]) -> str:
@@ -60,7 +62,7 @@ def test_augmentation_never_reaches_a_held_out_grid():
         a.tobytes(): a for step in range(100) for a in grids(data.train_batch(0, step, 8).labels).astype(np.int8)
     }
     assert len(trained) > 150  # of the 196 grids for training: augmentation does wander
-    assert all(are_solutions(a[None], 2).all() and split_of(a) == "train" for a in trained.values())
+    assert all(are_solutions(a[None], 2).all() and split_of(a.tobytes()) == "train" for a in trained.values())
 
 
 def test_augmentation_of_files_never_reaches_a_held_out_grid(tmp_path):
@@ -94,6 +96,7 @@ def test_a_task_is_its_puzzles_not_its_paths(tmp_path):
     assert tasks[0].identity() != tasks[1].identity()
 
 
+ANY_TASK = SudokuTask(box=2, train="train.csv", test="test.csv")
 QUESTION, ANSWER = texts("train", 1)[0]
 OTHER_DIGIT = "2" if ANSWER[-1] == "1" else "1"
 
@@ -114,20 +117,20 @@ OTHER_DIGIT = "2" if ANSWER[-1] == "1" else "1"
 def test_bad_rows_are_named(tmp_path, rows, says):
     path = write_csv(tmp_path / "bad.csv", rows)
     with pytest.raises(DataError) as error:
-        read_sudoku_csv(path, 2)
+        ANY_TASK.read(path)
     assert path in str(error.value)
     assert says in str(error.value)
 
 
 def test_other_bad_files(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.csv: No such file"):
-        read_sudoku_csv(str(tmp_path / "nowhere.csv"), 2)
+        ANY_TASK.read(str(tmp_path / "nowhere.csv"))
     (tmp_path / "plain.csv").write_text("puzzle,solution\n1,2\n")
     with pytest.raises(DataError, match="no column answer, question in the header"):
-        read_sudoku_csv(str(tmp_path / "plain.csv"), 2)
+        ANY_TASK.read(str(tmp_path / "plain.csv"))
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(DataError, match="not a CSV text file"):
-        read_sudoku_csv(str(tmp_path / "binary.csv"), 2)
+        ANY_TASK.read(str(tmp_path / "binary.csv"))
 
 
 def test_splits_that_share_a_grid_are_refused(tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rrm.puzzles.sudoku import are_solutions, draw_augmentation, generate, solutions, solve, split_of
+from rrm.puzzles.puzzle import split_of
+from rrm.puzzles.sudoku import are_solutions, draw_augmentation, generate, solutions, solve
 
 HARD = "6....3.1...3.8.9.....4....2.3......41...9..8...8..76..3..6..7...5...2.....1.3..5."
 HARD_ANSWER = "642973815573281946819456372735168294126394587498527631384615729957842163261739458"
@@ -70,7 +71,7 @@ def test_splits_never_share_a_solution_grid():
 
 
 def test_every_4x4_grid_has_a_split_and_most_train():
-    splits = [split_of(s) for s in solutions(np.zeros((4, 4), dtype=np.int8), 2)]
+    splits = [split_of(s.tobytes()) for s in solutions(np.zeros((4, 4), dtype=np.int8), 2)]
     assert {split: splits.count(split) for split in set(splits)} == {"train": 196, "validation": 43, "test": 49}
 
 

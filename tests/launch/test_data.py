@@ -1,0 +1,112 @@
+"""`rrm data` as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.cli import main
+
+
+@pytest.fixture
+def mazes(tmp_path, capsys) -> Path:
+    folder = tmp_path / "mazes"
+    made = main(["data", "generate", str(folder), "--maze", "6", "--min-path", "6", "--train", "12", "--test", "8"])
+    assert made == 0
+    assert capsys.readouterr().out == f"{folder}/train.csv: 12 puzzles\n{folder}/test.csv: 8 puzzles\n"
+    return folder
+
+
+def test_generate_build_and_check(mazes, capsys):
+    output = mazes.parent / "npy"
+    assert main(["data", "build", str(mazes), str(output), "--aug"]) == 0
+    assert f"{output}/train: 12 puzzles, 96 with their augmentations" in capsys.readouterr().out
+    assert main(["data", "check", str(output)]) == 0
+    out = capsys.readouterr().out
+    assert "96 paths, 96 shortest" in out
+    assert "1 pairs of splits compared, 0 of them share puzzles" in out
+    assert "nothing is wrong" in out
+    again = mazes.parent / "again"
+    assert main(["data", "build", str(output), str(again), "--csv"]) == 0
+    assert (again / "test.csv").read_text().count("\n") == 9
+
+
+def test_check_names_what_is_wrong(mazes, capsys):
+    (mazes / "test.csv").write_bytes((mazes / "train.csv").read_bytes())
+    assert main(["data", "check", str(mazes)]) == 2
+    out = capsys.readouterr().out
+    assert f"wrong: {mazes}/train.csv and {mazes}/test.csv share 12 mazes" in out
+    (mazes / "test.csv").write_text("source,question,answer,rating\n-,S  G     ,Soo      ,4\n")
+    assert main(["data", "check", str(mazes / "test.csv")]) == 2
+    assert "test.csv: row 1: the answer is no path from S to G" in capsys.readouterr().out
+
+
+def test_a_detour_and_a_second_solution_are_found(tmp_path, capsys):
+    (tmp_path / "detour.csv").write_text(
+        "source,question,answer,rating\n-,S G      ,SoG      ,3\n-,S G      ,S Gooo   ,5\n"
+    )
+    (tmp_path / "two.csv").write_text("source,question,answer,rating\n-,................,1234341221434321,0\n")
+    assert main(["data", "check", str(tmp_path / "detour.csv"), str(tmp_path / "two.csv")]) == 2
+    out = capsys.readouterr().out
+    assert "detour.csv: row 2: the answer is no shortest path" in out
+    assert "two.csv: row 1: the question has several solutions" in out
+    assert "2 problems" in out
+
+
+def test_show_prints_puzzle_and_answer_side_by_side(tmp_path, capsys):
+    (tmp_path / "sudoku.csv").write_text("source,question,answer,rating\n-,1.34341221434321,1234341221434321,0\n")
+    assert main(["data", "show", str(tmp_path / "sudoku.csv")]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "1 . | 3 4     1 2 | 3 4 ",
+        "3 4 | 1 2     3 4 | 1 2 ",
+        "----+-----    ----+-----",
+    ]
+    (tmp_path / "maze.csv").write_text("source,question,answer,rating\n-,S G #    ,SoG #    ,3\n")
+    assert main(["data", "show", str(tmp_path / "maze.csv"), "--row", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["S   G     S o G ", "  ██        ██  "]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["show", "nowhere.csv"], "nowhere.csv: No such file or directory; give the path of a file that exists"),
+        (["show", "{mazes}/train.csv", "--row", "13"], "--row 13: {mazes}/train.csv has rows 1 to 12"),
+        (["build", "{mazes}", "{mazes}/out", "--num-aug", "3"], "--num-aug: not for maze puzzles"),
+        (["build", "{mazes}", "{mazes}/out", "--csv", "--aug"], "--aug: not for CSV files"),
+        (["build", "{mazes}/none", "{mazes}/out"], "{mazes}/none: no train and no test there"),
+        (["generate", "{mazes}/out", "--maze", "70"], "side: 70 is above 63; give 63 or less"),
+        (
+            ["generate", "{mazes}/out", "--sudoku", "2", "--blanks", "20"],
+            "generate.blanks: 20 is more than the 16 cells",
+        ),
+        (["generate", "{mazes}/out", "--maze", "6", "--min-path", "30"], "generate.min_path: 30 is more than a third"),
+    ],
+)
+def test_bad_input_is_one_message(mazes, capsys, arguments, says):
+    assert main(["data", *(argument.format(mazes=mazes) for argument in arguments)]) == 2
+    captured = capsys.readouterr()
+    assert says.format(mazes=mazes) in captured.err
+    assert captured.out == ""
+    assert not (mazes / "out").exists()
+
+
+def test_without_the_hub_the_error_says_which_files_to_fetch(tmp_path):
+    """In a process of its own, where the package of the hub cannot be imported."""
+    code = (
+        "import sys; sys.modules['huggingface_hub'] = None\n"
+        "from launch.cli import main\n"
+        f"sys.exit(main(['data', 'build', 'sapientinc/sudoku-extreme', {str(tmp_path / 'out')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("sapientinc/sudoku-extreme: no such folder, and huggingface_hub is not installed; ")
+    assert "fetch train.csv and test.csv from https://huggingface.co/datasets/sapientinc/sudoku-extreme" in done.stderr
+
+
+def test_every_csv_of_the_shared_data_is_right(shared_data, capsys):
+    paths = sorted(str(path) for path in shared_data.glob("*.csv") if "sudoku_extreme" not in path.name)
+    assert main(["data", "check", *paths]) == 0
+    out = capsys.readouterr().out
+    assert out.count("with one solution") == len([path for path in paths if "sudoku" in path])
+    assert "nothing is wrong" in out

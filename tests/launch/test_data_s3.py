@@ -1,0 +1,97 @@
+"""Puzzles in a bucket: fetched once a node, the same trial as from a folder; a node without them says so."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_config, tiny_sweep, write_spec
+
+from launch.cli import main
+from results.storage import location
+from rrm.puzzles import remote
+from rrm.puzzles.formats import DataError
+from rrm.puzzles.remote import local_copy
+from tune.spec import load_sweep
+from tune.trial import TrialJob, TrialRun
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("RRM_CACHE", str(tmp_path / "cache"))
+    remote.local_copy.cache_clear()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def puzzles(tmp_path) -> Path:
+    """A data set of 4x4 Sudoku: CSV files, and the same as processed arrays."""
+    csv = tmp_path / "csv"
+    sizes = ["--train", "40", "--test", "40", "--blanks", "6"]
+    assert main(["data", "generate", str(csv), "--sudoku", "2", *sizes]) == 0
+    assert main(["data", "build", str(csv), str(tmp_path / "processed")]) == 0
+    return tmp_path
+
+
+def upload(folder: Path, url: str) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (location(url) / path.relative_to(folder).as_posix()).put(path.read_bytes())
+
+
+def ids(tmp_path, **task) -> list[str]:
+    files = {"box": 2, "generate": None} | task
+    return list(load_sweep(write_spec(tmp_path, tiny_sweep(base={"task": files}))).trials)
+
+
+def test_a_trial_is_the_same_wherever_its_puzzles_are(tmp_path, puzzles, bucket, cache, capsys):
+    upload(puzzles / "csv", f"{bucket}/csv")
+    upload(puzzles / "processed", f"{bucket}/processed")
+    here = ids(tmp_path, train=str(puzzles / "csv" / "train.csv"), test=str(puzzles / "csv" / "test.csv"))
+    assert ids(tmp_path, train=f"{bucket}/csv/train.csv", test=f"{bucket}/csv/test.csv") == here
+    assert ids(tmp_path, data=f"{bucket}/csv") == here
+    assert ids(tmp_path, data=f"{bucket}/processed") == ids(tmp_path, data=str(puzzles / "processed"))
+    assert len(list(cache.iterdir())) == 4  # two files, two folders
+    fetched = {path: path.stat().st_mtime_ns for path in cache.rglob("*.csv")}
+    local_copy.cache_clear()
+    assert ids(tmp_path, data=f"{bucket}/csv") == here
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.csv")} == fetched
+
+    task = {"box": 2, "generate": None, "data": f"{bucket}/csv"}
+    spec = write_spec(tmp_path, tiny_sweep(base={"task": task}, storage=f"{bucket}/runs"))
+    assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 0
+    capsys.readouterr()
+    assert main(["plan", spec, "--set", f"base.task.data={bucket}/nowhere"]) == 2
+    assert f"base.task.data: {bucket}/nowhere: cannot be fetched (no such object)" in capsys.readouterr().err
+
+
+def test_another_content_at_the_same_url_is_another_copy(bucket, cache):
+    target = location(bucket) / "train.csv"
+    target.put(b"one")
+    first = local_copy(str(target))
+    local_copy.cache_clear()
+    target.put(b"two")
+    assert (first.read_bytes(), local_copy(str(target)).read_bytes()) == (b"one", b"two")
+
+
+def test_many_processes_fetch_at_once(bucket, cache):
+    target = location(bucket) / "train.csv"
+    target.put(b"x" * 10**6)
+    script = f"from rrm.puzzles.remote import local_copy; print(len(local_copy({str(target)!r}).read_bytes()))"
+    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate()[0].strip() for process in processes] == [str(10**6)] * 4
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_node_without_the_files_says_so_before_it_trains(puzzles, tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.node", lambda: "node-7")
+    train, test = puzzles / "csv" / "train.csv", puzzles / "csv" / "test.csv"
+    config = tiny_config(task={"generate": None, "train": str(train), "test": str(test)})
+    job = TrialJob("a", 0, config.trial_id(), config.model_dump(mode="json"), str(tmp_path / "trial"), 1, 60)
+    test.unlink()
+    with pytest.raises(DataError, match=f"node node-7: {test}: No such file or directory"):
+        TrialRun(job, torch.device("cpu"))
+    test.write_text(train.read_text())
+    with pytest.raises(DataError, match="node node-7: "):
+        TrialRun(job, torch.device("cpu"))
