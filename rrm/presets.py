@@ -15,22 +15,27 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-# Small models that learn 4x4 Sudoku in about a minute on one core; tests/benchmarks/presets.py measures them.
+# Small models that learn 4x4 Sudoku in half a minute on one core; tests/benchmarks/presets.py measures them.
 _LAPTOP: dict[str, Any] = {
     "objective": "clean",
-    "train": {"steps": 300, "batch_size": 32, "optimizer_step": "act"},
+    "train": {"steps": 100, "batch_size": 16, "optimizer_step": "act"},
     "optim": {"lr": 3e-3, "weight_decay": 0.1, "warmup_steps": 20, "ema_rate": 0.98},
-    "eval": {"every": 50, "n": 256, "batch_size": 64},
+    "eval": {"every": 50, "n": 128, "batch_size": 64},
 }
 _SUDOKU_4X4: dict[str, Any] = _LAPTOP | {"task": {"box": 2, "generate": {"puzzles": 1000, "blanks": 9}}}
-_RECURSION = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4}
-_TRM_MLP = _RECURSION | {"arch": "trm", "hidden_size": 32, "L_layers": 1, "mlp_t": True, "pos_encodings": "none"}
-_TRM_ATT = _RECURSION | {"arch": "trm", "hidden_size": 64, "num_heads": 4, "L_layers": 2, "pos_encodings": "learned"}
-_HRM = _RECURSION | {"arch": "hrm", "hidden_size": 64, "num_heads": 4, "H_layers": 1, "L_layers": 1}
+_ATTENTION_LEARNS_LATER: dict[str, Any] = {"train": {"steps": 500}, "eval": {"every": 100}}
+_LONGER: dict[str, Any] = {"train": {"steps": 600, "batch_size": 32}, "eval": {"every": 100, "n": 256}}
+_MAZE_5X5 = {"name": "maze", "side": 5, "augment": False, "generate": {"puzzles": 8000, "min_path": 4}}
+_RECURSION = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4, "hidden_size": 32}
+_TRM_MLP = _RECURSION | {"arch": "trm", "L_layers": 1, "mlp_t": True, "pos_encodings": "none"}
+_TRM_ATT = _RECURSION | {"arch": "trm", "L_layers": 1, "num_heads": 4, "pos_encodings": "learned"}
+_HRM = _RECURSION | {"arch": "hrm", "hidden_size": 64, "H_layers": 1, "L_layers": 1, "num_heads": 4}
 _SRM = _RECURSION | {"arch": "srm", "hidden_size": 64, "L_layers": 2}
 
-# The published recipes: hidden 512, batch 768 (HRM: 384), 1000 original puzzles, epochs * 1000 / batch steps, rounded
-# to a multiple of the evaluation interval. TRM: public run scripts of TinyRecursiveModels; HRM: not yet checked.
+# The published recipes: hidden 512, batch 768, 1000 original puzzles, epochs * 1000 / batch steps, rounded to a
+# multiple of the evaluation interval. Sources: README and config/cfg_pretrain.yaml of the two repositories. TRM
+# (SamsungSAILMontreal/TinyRecursiveModels): 50000 epochs, L_cycles 6 on Sudoku and 4 on mazes, EMA. HRM
+# (sapientinc/HRM): 20000 epochs; Sudoku on one GPU with batch 384 and lr 7e-5, mazes with 768 and 1e-4.
 _PUBLISHED: dict[str, Any] = {
     "objective": "clean",
     "rollout": "serial_act",
@@ -43,9 +48,11 @@ _PUBLISHED: dict[str, Any] = {
         "warmup_steps": 2000,
         "ema_rate": 0.999,
     },
-    "eval": {"every": 2500, "n": 1024},
-    "task": {"box": 3},
+    "eval": {"every": 2500, "n": 500},
 }
+_EXTREME: dict[str, Any] = {"task": {"box": 3}, "eval": {"n": 1024}}
+# Turned mazes have other labels than the rule of Maze-Hard gives, and the published script makes none by default.
+_MAZE_HARD: dict[str, Any] = {"task": {"name": "maze", "side": 30, "augment": False}}
 _WIDTH = {"hidden_size": 512, "puzzle_emb_ndim": 512, "halt_max_steps": 16}
 _TRM_CYCLES = _WIDTH | {"H_cycles": 3, "L_cycles": 6, "L_layers": 2, "puzzle_emb_len": 16}
 _PUBLISHED_TRM: dict[str, Any] = merge(
@@ -54,8 +61,8 @@ _PUBLISHED_TRM: dict[str, Any] = merge(
 _PUBLISHED_HRM: dict[str, Any] = merge(
     _PUBLISHED,
     {
-        "train": {"steps": 52500, "batch_size": 384},
-        "optim": {"lr": 7e-5, "puzzle_emb_lr": 7e-5, "ema_rate": 0.0},
+        "train": {"steps": 25000},
+        "optim": {"ema_rate": 0.0},
         "model": _WIDTH | {"arch": "hrm", "num_heads": 8, "H_cycles": 2, "L_cycles": 2, "H_layers": 4, "L_layers": 4},
     },
 )
@@ -64,14 +71,23 @@ _SRM_SIBLING: dict[str, Any] = merge(_PUBLISHED, {"train": {"steps": 65000}, "mo
 PRESETS: dict[str, dict[str, Any]] = {
     "sudoku-4x4-trm-mlp": _SUDOKU_4X4 | {"model": _TRM_MLP},
     "sudoku-4x4-trm-singlez": _SUDOKU_4X4 | {"model": _TRM_MLP | {"single_z": True}},
-    "sudoku-4x4-trm-att": merge(_SUDOKU_4X4 | {"model": _TRM_ATT}, {"optim": {"lr": 1e-3}}),
+    "sudoku-4x4-trm-att": merge(_SUDOKU_4X4 | {"model": _TRM_ATT}, _ATTENTION_LEARNS_LATER),
     "sudoku-4x4-hrm": merge(
-        _SUDOKU_4X4 | {"model": _HRM | {"pos_encodings": "learned"}}, {"optim": {"lr": 1e-3}, "train": {"steps": 500}}
+        _SUDOKU_4X4 | {"model": _HRM | {"pos_encodings": "learned"}}, _ATTENTION_LEARNS_LATER | {"optim": {"lr": 1e-3}}
     ),
     "sudoku-4x4-srm": _SUDOKU_4X4 | {"model": _SRM},
-    "sudoku-9x9-trm-mlp": _LAPTOP | {"task": {"box": 3}, "model": _TRM_MLP},
-    "sudoku-extreme-trm-mlp": merge(_PUBLISHED_TRM, {"model": {"mlp_t": True, "pos_encodings": "none"}}),
-    "sudoku-extreme-trm-att": _PUBLISHED_TRM,
-    "sudoku-extreme-hrm": _PUBLISHED_HRM,
-    "sudoku-extreme-srm": _SRM_SIBLING,
+    "sudoku-9x9-trm-mlp": merge(_LAPTOP | {"task": {"box": 3}, "model": _TRM_MLP}, _LONGER),
+    "maze-5x5-trm-mlp": merge(_LAPTOP | {"task": _MAZE_5X5, "model": _TRM_MLP}, _LONGER),
+    "sudoku-extreme-trm-mlp": merge(
+        merge(_PUBLISHED_TRM, _EXTREME), {"model": {"mlp_t": True, "pos_encodings": "none"}}
+    ),
+    "sudoku-extreme-trm-att": merge(_PUBLISHED_TRM, _EXTREME),
+    "sudoku-extreme-hrm": merge(
+        merge(_PUBLISHED_HRM, _EXTREME),
+        {"train": {"steps": 52500, "batch_size": 384}, "optim": {"lr": 7e-5, "puzzle_emb_lr": 7e-5}},
+    ),
+    "sudoku-extreme-srm": merge(_SRM_SIBLING, _EXTREME),
+    "maze-hard-trm": merge(merge(_PUBLISHED_TRM, _MAZE_HARD), {"model": {"L_cycles": 4}}),
+    "maze-hard-hrm": merge(_PUBLISHED_HRM, _MAZE_HARD),
+    "maze-hard-srm": merge(merge(_SRM_SIBLING, _MAZE_HARD), {"model": {"L_cycles": 4}}),
 }

@@ -40,15 +40,25 @@ class StepOutput(NamedTuple):
 class RecursiveModel(Protocol):
     """A recurrent model whose latents start at a point that training can perturb.
 
+    `sub_updates` counts the updates of a latent, low or high, in one ACT step.
     `learns_q_continue` says whether its loss has a Q-learning target for continuing (HRM; TRM only if asked).
     """
 
     latent_names: tuple[str, ...]
     halt_max_steps: int
+    sub_updates: int
     learns_q_continue: bool
 
     def initial_latents(self, batch_size: int) -> Latents:
         """The published starting point, repeated over rows: [B, N, D] each."""
+        ...
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The puzzle as the recursion sees it, the same at every ACT step: [B, N, D]."""
+        ...
+
+    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
+        """The recursion of one ACT step alone, without detaching: what tangent vectors are pushed through."""
         ...
 
     def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:

@@ -30,6 +30,11 @@ class BaseConfig(Settings):
     token_loss: TokenLoss = "stablemax"
 
     @property
+    def sub_updates(self) -> int:
+        """Updates of a latent in one ACT step, low and high together."""
+        return self.H_cycles * (self.L_cycles + 1)
+
+    @property
     def latent_names(self) -> tuple[str, ...]:
         """The locations that noise can be added to."""
         return ("z_H", "z_L")
@@ -62,6 +67,8 @@ class BaseModel(nn.Module, ABC):
 
     H_init: Tensor
     L_init: Tensor
+    forward_dtype = torch.float32
+    block: type[nn.Module]  # the module that the recursion repeats
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class BaseModel(nn.Module, ABC):
         super().__init__()
         self.latent_names = config.latent_names
         self.halt_max_steps = config.halt_max_steps
+        self.sub_updates = config.sub_updates
         self.learns_q_continue = config.learns_q_continue
         self.hidden_size, self.prefix_positions = config.hidden_size, config.prefix_positions
         self.positions = self.prefix_positions + seq_len
@@ -100,12 +108,31 @@ class BaseModel(nn.Module, ABC):
         }
 
     def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
-        """Embed, reason, read: latents [B, N, D] each, batch of B rows. The latents returned are detached."""
-        latents = self.reason(latents, self._embed(batch))
+        """Embed, reason, read: latents [B, N, D] each, batch of B rows. The latents returned are detached.
+
+        With forward_dtype bfloat16 the products inside `reason` are in bfloat16; latents, norms, sums between blocks,
+        the input and the heads stay in float32, so that small noise on the latents survives.
+        """
+        embedding = self.embed(batch)
+        in_bfloat16 = self.forward_dtype == torch.bfloat16
+        # Autocast's cache would hand the weights that the first cycles cast without gradient to the last ones.
+        with torch.autocast(embedding.device.type, torch.bfloat16, enabled=in_bfloat16, cache_enabled=False):
+            latents = self.reason(latents, embedding)
         answer = self.read(latents[self.latent_names[0]])
         q_logits = self.q_head(answer[:, 0]).float()
         output = StepOutput(self.lm_head(answer[:, self.prefix_positions :]), q_logits[:, 0], q_logits[:, 1])
         return {name: z.detach() for name, z in latents.items()}, output
+
+    def compile_blocks(self) -> None:
+        """Have torch compile the block that the recursion repeats: once for each batch size, with and without gradient.
+
+        Every size has its own code, so that a resumed run, which meets them in another order, computes the same bits.
+        """
+        torch._inductor.config.compile_threads = 1  # pyright: ignore[reportAttributeAccessIssue]: no helper processes
+        torch._dynamo.config.recompile_limit = 64  # pyright: ignore[reportAttributeAccessIssue]
+        for module in self.modules():
+            if isinstance(module, self.block):
+                module.compile(fullgraph=True, dynamic=False)
 
     def decays(self, name: str) -> bool:
         """Whether weight decay applies to the parameter of this name."""
@@ -119,7 +146,8 @@ class BaseModel(nn.Module, ABC):
         """What the heads see of the first latent."""
         return z_BND
 
-    def _embed(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch) -> Tensor:
+        """The puzzle as the recursion sees it, the same at every ACT step: [B, N, D]."""
         D, P = self.hidden_size, self.prefix_positions
         embedding = self.embed_tokens(batch.inputs)
         if self.puzzle_emb is not None:

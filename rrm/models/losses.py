@@ -41,7 +41,7 @@ class RowLosses(NamedTuple):
 
     lm: token losses over max(1, labelled positions); q_halt, q_continue: binary cross-entropies (q_continue 0 without a
     target); token_accuracy: share of labelled tokens that are right; correct: every labelled token is right, so a row
-    without labels counts as right.
+    without labels counts as right; predicted: the likeliest tokens int64 [B, S].
     """
 
     lm: Tensor
@@ -49,6 +49,7 @@ class RowLosses(NamedTuple):
     q_continue: Tensor
     token_accuracy: Tensor
     correct: Tensor
+    predicted: Tensor
 
     @property
     def total(self) -> Tensor:
@@ -63,7 +64,8 @@ def row_losses(
     labelled = labels_BS != IGNORE_LABEL
     divisor = labelled.sum(-1).clamp(min=1)
     with torch.no_grad():
-        right = (output.logits.argmax(-1) == labels_BS) & labelled
+        predicted = output.logits.argmax(-1)
+        right = (predicted == labels_BS) & labelled
         token_accuracy = right.sum(-1) / divisor
         correct = right.sum(-1) == labelled.sum(-1)
     lm = TOKEN_LOSSES[token_loss](output.logits, labels_BS).sum(-1) / divisor
@@ -72,4 +74,4 @@ def row_losses(
         q_continue = torch.zeros_like(q_halt)
     else:
         q_continue = F.binary_cross_entropy_with_logits(output.q_continue_logits, continue_target_B, reduction="none")
-    return RowLosses(lm, q_halt, q_continue, token_accuracy, correct)
+    return RowLosses(lm, q_halt, q_continue, token_accuracy, correct, predicted)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rrm.models.act import Latents
 from rrm.models.base import BaseConfig, BaseModel
-from rrm.models.layers import rms_norm
+from rrm.models.layers import linear, rms_norm
 
 KAPPA_LOGIT_START = 1.492  # 0.5 + 0.49 * sigmoid(1.492) = 0.9
 KAPPA_PENALTY = 10.0
@@ -81,7 +81,7 @@ class Sandwich(nn.Module):
 
     def forward(self, x: Tensor, factors: Factors) -> Tensor:
         into, out = factors
-        return nn.functional.linear(torch.relu(nn.functional.linear(x, into, self.inner_bias)), out, self.outer_bias)
+        return linear(torch.relu(linear(x, into, self.inner_bias)), out, self.outer_bias)
 
 
 class SandwichBlock(nn.Module):
@@ -107,6 +107,8 @@ class SRM(BaseModel):
     low: l <- (1 - alpha) l + alpha f(a_LL l + a_LH h U^T + e); high: h <- (1 - alpha) h + alpha f(a_HH h + a_HL l U).
     The heads read rms_norm(h), outside the recursion.
     """
+
+    block = SandwichBlock
 
     def __init__(
         self, config: SRMConfig, seq_len: int, vocab_size: int, num_puzzles: int, generator: torch.Generator
@@ -156,10 +158,10 @@ class SRM(BaseModel):
         root_eta = math.sqrt(self.config.eta)
         high, low = latents["z_H"], latents["z_L"]
         own, from_low, from_high = kappa * (1 - c), kappa * c * root_eta, kappa * c / root_eta
-        injection = from_high * (high @ U.T) + embedding
+        injection = from_high * linear(high, U) + embedding
         for _ in range(self.config.L_cycles):
             low = (1 - alpha) * low + alpha * self._f(own * low + injection, factors)
-        high = (1 - alpha) * high + alpha * self._f(own * high + from_low * (low @ U), factors)
+        high = (1 - alpha) * high + alpha * self._f(own * high + from_low * linear(low, U.T), factors)
         return {"z_H": high, "z_L": low}
 
     def _stack(self) -> list[SandwichBlock]:

@@ -37,6 +37,7 @@ class TransformerConfig(BaseConfig):
 class TransformerModel(BaseModel):
     """A model whose latent updates are stacks of blocks."""
 
+    block = Block
     rope_cos: Tensor
     rope_sin: Tensor
 

@@ -5,7 +5,8 @@ import pickle
 import pytest
 import torch
 
-from rrm.checkpoint import CheckpointError, load, serialise, write_atomically
+from results.storage import write_atomically
+from rrm.checkpoint import CheckpointError, load, serialise
 
 STATE = {"weights": torch.arange(1000.0), "history": [{"correct": b"\x05", "step": 3, "loss": 0.5, "none": None}]}
 
@@ -33,6 +34,20 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(CheckpointError):
         load(tmp_path / "state.pt")
+
+
+def test_whatever_byte_is_wrong_no_other_error_comes_out(tmp_path):
+    """A wrong byte in a file's name, say, is a UnicodeDecodeError of zipfile's."""
+    content = serialise({"_orig_mod.model.inner.lm_head.weight": torch.zeros(2)})
+    refused = 0
+    for place in range(0, len(content), 3):
+        (tmp_path / "state.pt").write_bytes(content[:place] + b"\x80" + content[place + 1 :])
+        try:
+            load(tmp_path / "state.pt")
+        except CheckpointError as error:
+            assert str(error).startswith(f"{tmp_path}/state.pt: ")  # noqa: PT017
+            refused += 1
+    assert refused > 50
 
 
 class Evil:

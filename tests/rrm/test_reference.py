@@ -1,19 +1,13 @@
-"""Every number of the published HRM and TRM code that this core claims: forward, losses, gradients, single operations.
+"""Every number of the published HRM and TRM code that this core claims: forward, losses, gradients, operations."""
 
-RRM_REFERENCE names another folder of the same format; the default is the project's own copy.
-"""
-
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from reference import CASES, FOLDER, INDEX, OPS, OWN, Reference
 
-from rrm.models import HRMConfig, TRMConfig, build_model
+from rrm.models import layers
 from rrm.models.act import Batch, q_continue_target
 from rrm.models.base import BaseModel
 from rrm.models.layers import (
@@ -26,58 +20,22 @@ from rrm.models.layers import (
     truncated_normal_from_uniform,
 )
 from rrm.models.losses import TOKEN_LOSSES, row_losses
+from rrm.models.published import our_names
 from rrm.optim import EMA, OPTIMIZERS, AdamATan2, schedule, sign_sgd
+from rrm.puzzles.build import published_augmentation
+from rrm.puzzles.maze import DIHEDRAL
+from rrm.puzzles.order import published_rows
 from rrm.puzzles.sudoku import Augmentation
 from rrm.rollout import Slots, act_call, empty_slots
 from rrm.streams import torch_generator
-
-OWN = Path(__file__).parents[1] / "data" / "reference"
-FOLDER = Path(os.environ.get("RRM_REFERENCE", OWN))
-INDEX = json.loads((FOLDER / "index.json").read_text())
-CASES = {entry["case"]: entry for entry in INDEX["files"] if "model" in entry}
-OPS = next((entry for entry in INDEX["files"] if entry["case"] == "ops"), None)
-
-
-class Reference:
-    """A reference file: its tensors, and a check at the tolerance that the index states for each."""
-
-    def __init__(self, entry: dict[str, Any]):
-        self.keys = entry["keys"]
-        self.config = entry["config"]
-        self.tensors = load_file(FOLDER / entry["file"])
-
-    def __getitem__(self, key: str) -> torch.Tensor:
-        return self.tensors[key]
-
-    def check(self, key: str, value: torch.Tensor | float) -> None:
-        expected, facts = self.tensors[key], self.keys[key]
-        value = torch.as_tensor(value).detach().reshape(expected.shape)
-        if facts.get("exact"):
-            assert torch.equal(value.to(expected.dtype), expected), key
-        else:
-            error = (value.double() - expected.double()).abs().max().item()
-            assert error <= facts["atol"], f"{key}: off by {error:.3g}, allowed {facts['atol']:.3g}"
 
 
 @pytest.fixture(params=sorted(CASES))
 def case(request: pytest.FixtureRequest) -> tuple[Reference, BaseModel, Batch, dict[str, Any]]:
     entry = CASES[request.param]
     reference = Reference(entry)
-    theirs = reference.config
-    kind = HRMConfig if entry["model"] == "HRM" else TRMConfig
-    ours = {name: theirs[name] for name in kind.model_fields if name in theirs}
-    extra = {"arch": "hrm"} if kind is HRMConfig else {"arch": "trm", "single_z": "single" in entry["model"]}
-    config = kind.model_validate(ours | extra)
-    model = build_model(
-        config,
-        seq_len=theirs["seq_len"],
-        vocab_size=theirs["vocab_size"],
-        num_puzzles=theirs["num_puzzle_identifiers"],
-        generator=torch_generator(0, "init"),
-    )
-    prefix = "state/inner."
-    state = {key.removeprefix(prefix): t for key, t in reference.tensors.items() if key.startswith(prefix)}
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    model = reference.model()
+    missing, unexpected = model.load_state_dict(our_names(reference.state())[0], strict=False)
     assert not missing
     assert set(unexpected) <= {"H_init"}  # single-z files may carry an unused one
     batch = Batch(*(reference[f"batch/{name}"].long() for name in Batch._fields))
@@ -123,8 +81,10 @@ def test_forward_unroll_and_losses(case):
     reference.check("unroll/metrics_last/exact_accuracy", last.correct[labelled].sum())
 
 
+@pytest.mark.parametrize("convolve_from", [layers.CONVOLVE_FROM, 0])
 @pytest.mark.parametrize("token_loss", ["stablemax", "softmax"])
-def test_gradients_and_puzzle_table_update(case, token_loss):
+def test_gradients_and_puzzle_table_update(case, token_loss, convolve_from, monkeypatch):
+    monkeypatch.setattr(layers, "CONVOLVE_FROM", convolve_from)
     reference, model, batch, entry = case
     model.train()
     latents, output = model.act_step(model.initial_latents(len(batch.inputs)), batch)
@@ -386,3 +346,36 @@ def test_sudoku_augmentation(ops):
         for grid in ("board", "solution"):
             moved = augmentation.apply(ops[f"data/sudoku/{grid}"].numpy()[None])
             assert np.array_equal(moved[0], ops[f"data/sudoku/aug{i}/{grid}"].numpy())
+
+
+def test_dihedral_images(ops):
+    inverse = ops.config["dihedral_inverse"]
+    for identifier, turn in enumerate(DIHEDRAL):
+        for x, y in (("x", "y"), ("x_rect", "y_rect")):
+            original = ops[f"data/dihedral/{x}"].numpy()
+            assert np.array_equal(turn(original), ops[f"data/dihedral/{y}{identifier}"].numpy())
+            assert np.array_equal(DIHEDRAL[inverse[identifier]](turn(original)), original)
+
+
+def test_sudoku_augmentation_is_drawn_as_published(ops):
+    for i, seed in enumerate(ops.config["sudoku_aug_numpy_legacy_seeds"]):
+        drawn = published_augmentation(3, np.random.RandomState(seed))
+        for name in ("row_perm", "col_perm", "digit_map", "transpose"):
+            assert np.array_equal(getattr(drawn, name).ravel(), ops[f"data/sudoku/aug{i}/{name}"].numpy())
+
+
+def test_published_order(ops):
+    """The published loader's two training passes over a toy set of groups, and where it drops the rest."""
+    settings = ops.config["toy_loader"]
+    groups = ops["data/toy/group_indices"].long().numpy()
+    step = 0
+    for iteration in range(2):
+        inputs = ops[f"data/toy/train_iter{iteration}/inputs"]
+        identifiers = ops[f"data/toy/train_iter{iteration}/puzzle_identifiers"]
+        for batch in range(len(inputs)):
+            rows = published_rows(
+                groups, settings["seed"], step, settings["global_batch_size"], settings["epochs_per_iter"]
+            )
+            assert np.array_equal(ops["data/toy/inputs"][rows], inputs[batch])
+            assert np.array_equal(ops["data/toy/puzzle_identifiers"][rows], identifiers[batch])
+            step += 1

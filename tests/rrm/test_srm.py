@@ -44,7 +44,7 @@ def noise_like(z: torch.Tensor, name: str) -> torch.Tensor:
 
 def embedding(model: SRM) -> torch.Tensor:
     tokens = torch.randint(1, 6, (B, S), generator=torch_generator(0, "tokens"))
-    return model._embed(Batch(tokens, tokens, torch.zeros(B, dtype=torch.int64))).detach()
+    return model.embed(Batch(tokens, tokens, torch.zeros(B, dtype=torch.int64))).detach()
 
 
 def largest_gain(model: SRM, base: dict[str, torch.Tensor], iterations: int = 10) -> float:
