@@ -7,11 +7,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rrm.diagnose import DiagnoseConfig
 from rrm.evaluate import EvalConfig
 from rrm.models import ModelConfig
+from rrm.models.published import InitFrom
 from rrm.optim import OptimConfig
 from rrm.perturb import Objective, PerturbConfig
-from rrm.puzzles.dataset import SudokuTask
+from rrm.puzzles.formats import file_digest
+from rrm.puzzles.tasks import TaskConfig
+from rrm.rollout import Normalise
 from rrm.settings import Settings
 
 MAX_SEED = 2**31 - 1
@@ -21,27 +25,36 @@ class TrainConfig(Settings):
     """`steps` batches of `batch_size` puzzles.
 
     `optimizer_step`: `rollout` averages the loss over the whole unroll into one optimizer step; `act` takes one after
-    every ACT step. `halt_exploration_prob` is serial_act's: the share of slots that may not halt before a random step.
+    every ACT step. `halt_exploration_prob` is serial_act's and act_mask's: the share of trajectories that may not halt
+    before a random step. `normalise` is act_mask's: the mean over the ACT steps taken (`valid_steps`), over those that
+    could have been (`slots`), or over the trajectories' own means (`per_trajectory`, one more forward pass).
+    `forward_dtype`: of the products inside the recursion; weights, latents, noise, heads and losses stay float32.
+    `compile` has torch compile the recursion's block first, which takes a C++ compiler and some seconds.
     """
 
     steps: int = Field(ge=1, le=10**12)
     batch_size: int = Field(ge=1)
     optimizer_step: Literal["rollout", "act"] = "rollout"
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
+    normalise: Normalise = "valid_steps"
+    forward_dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
 
 
 class TrialConfig(Settings):
     """One trial: a pure function from here to weights and evaluations, on one kind of device and number of threads."""
 
-    task: SudokuTask
+    task: TaskConfig
     model: ModelConfig
     objective: Objective
     perturb: PerturbConfig | None = None
-    rollout: Literal["parallel_fixed", "serial_act"] = "parallel_fixed"
+    rollout: Literal["parallel_fixed", "act_mask", "serial_act"] = "parallel_fixed"
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
+    diagnose: DiagnoseConfig | None = None
     seed: int = Field(ge=0, le=MAX_SEED)
+    init_from: InitFrom | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -71,11 +84,49 @@ class TrialConfig(Settings):
             )
         elif self.objective == "multi_perturbed_ce" and rollouts < 2:
             yield f"perturb.rollouts: {rollouts} with multi_perturbed_ce, whose rollout 0 is clean; give 2 or more"
+        if self.perturb and self.perturb.antithetic and (rollouts - self.clean_first) % 2:
+            yield (
+                f"perturb.antithetic: true with an odd number of perturbed trajectories a puzzle "
+                f"({rollouts - self.clean_first}); make pairs: multi_perturbed_ce with an odd number of rollouts"
+            )
+        if self.perturb and self.perturb.warmup_steps >= self.train.steps:
+            yield (
+                f"perturb.warmup_steps: {self.perturb.warmup_steps} leaves none of train.steps {self.train.steps} to "
+                "perturb; give fewer"
+            )
         unknown = sorted(set(self.perturb.where if self.perturb else ()) - set(self.model.latent_names))
         if unknown:
             yield f"perturb.where: {', '.join(unknown)} is no latent of this model; it has {latents}"
         if not set(self.eval.where) & set(self.model.latent_names):
             yield f"eval.where: {', '.join(self.eval.where)} is no latent of this model; it has {latents}"
+        shallow = [depth for depth in self.eval.depths if depth <= self.model.halt_max_steps]
+        if shallow:
+            yield (
+                f"eval.depths: {shallow[0]} is not above model.halt_max_steps {self.model.halt_max_steps}, which is "
+                "always evaluated; give deeper ones"
+            )
+        if self.diagnose is not None and self.diagnose.every % self.eval.every:
+            yield (
+                f"diagnose.every: {self.diagnose.every} is not a multiple of eval.every {self.eval.every}; a diagnosis "
+                "goes with an evaluation"
+            )
+        if self.diagnose is not None and self.diagnose.n > self.eval.n:
+            yield f"diagnose.n: {self.diagnose.n} is more than the {self.eval.n} test puzzles of eval.n; ask for fewer"
+        if self.rollout == "act_mask" and self.train.optimizer_step == "act":
+            yield (
+                "train.optimizer_step: act with rollout act_mask, whose mean is known after its last step only; "
+                "use rollout"
+            )
+        if self.rollout != "act_mask" and self.train.normalise != "valid_steps":
+            yield (
+                f"train.normalise: {self.train.normalise} with rollout {self.rollout}, where every step counts alike; "
+                "remove it or choose rollout: act_mask"
+            )
+        if self.rollout == "act_mask" and self.train.compile:
+            yield (
+                "train.compile: true with rollout act_mask, whose batch shrinks as trajectories halt, and each size "
+                "would be compiled anew; use false"
+            )
         if self.train.steps % self.eval.every:
             lower = self.train.steps // self.eval.every * self.eval.every
             better = " or ".join(str(steps) for steps in (lower, lower + self.eval.every) if steps)
@@ -90,8 +141,13 @@ class TrialConfig(Settings):
         return self.perturb.rollouts if self.perturb else 1
 
     @property
+    def clean_first(self) -> bool:
+        """Whether rollout 0 is exactly clean."""
+        return self.objective == "multi_perturbed_ce"
+
+    @property
     def act_steps_per_batch(self) -> int:
-        """ACT steps that each trajectory takes on a batch: the whole unroll, or serial_act's one."""
+        """ACT steps that each trajectory takes on a batch: the whole unroll (act_mask: at most), serial_act's one."""
         return 1 if self.rollout == "serial_act" else self.model.halt_max_steps
 
     @property
@@ -99,14 +155,26 @@ class TrialConfig(Settings):
         """Optimizer steps taken on each batch."""
         return self.act_steps_per_batch if self.train.optimizer_step == "act" else 1
 
+    @property
+    def evaluation_share(self) -> float:
+        """ACT steps spent evaluating, of all that the trial takes if nothing halts; those of training cost more."""
+        deepest = max((self.model.halt_max_steps, *self.eval.depths))
+        trajectories = 1 + len(self.eval.sigmas) * self.eval.rollouts
+        evaluations = self.train.steps // self.eval.every + 1
+        evaluating = evaluations * 2 * self.eval.n * trajectories * deepest
+        training = self.train.steps * self.train.batch_size * self.rollouts * self.act_steps_per_batch
+        return evaluating / (evaluating + training)
+
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on, as plain JSON values.
 
         Files stand as the digests of their contents. train.steps is left out unless the learning rate depends on it:
         a trial asked for more steps goes on, it is not another trial. Fields at their defaults are left out, so that a
-        new field does not rename old trials. Raises DataError if a puzzle file is unreadable.
+        new field does not rename old trials. Raises DataError if a file is unreadable.
         """
         plain = self.model_dump(mode="json", exclude_defaults=True) | {"task": self.task.identity()}
+        if self.init_from is not None:
+            plain["init_from"] = file_digest(str(self.init_from.path))
         if not self.optim.depends_on_total:
             del plain["train"]["steps"]
         return plain

@@ -1,16 +1,16 @@
 """Evaluation on fixed puzzles: one row for each split and noise level, with the correctness of every example kept."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from rrm.models.act import Batch, RecursiveModel
-from rrm.models.losses import TokenLoss
+from rrm.models.act import Batch, Latents, RecursiveModel
+from rrm.models.losses import TokenLoss, row_losses
 from rrm.perturb import Location, distinct_locations, perturb_latents
-from rrm.rollout import Trajectories, parallel_fixed
+from rrm.puzzles.tasks import BaseTask
 from rrm.settings import Settings
 
 
@@ -18,7 +18,8 @@ class EvalConfig(Settings):
     """Every `every` training steps, on `n` fixed puzzles of validation and of test.
 
     Beside the clean run, `rollouts` trajectories for each of `sigmas`, the same noise for every arm and at every
-    evaluation. `batch_size` bounds the trajectories held in memory.
+    evaluation. All are read after halt_max_steps ACT steps and after each of `depths`, deeper than in training.
+    `batch_size` bounds the trajectories held in memory.
     """
 
     every: int = Field(ge=1)
@@ -26,6 +27,7 @@ class EvalConfig(Settings):
     sigmas: tuple[float, ...] = Field(default=(0.1,), strict=False)
     rollouts: int = Field(default=4, ge=1)
     where: tuple[Location, ...] = Field(default=("z_H", "z_L"), strict=False)
+    depths: tuple[int, ...] = Field(default=(), strict=False)
     batch_size: int = Field(default=256, ge=1)
 
     _where = field_validator("where")(distinct_locations)
@@ -37,25 +39,58 @@ class EvalConfig(Settings):
             raise ValueError(f"{list(sigmas)} must be above 0, each once; the clean evaluation is always made")
         return tuple(sorted(sigmas))
 
+    @field_validator("depths")
+    @classmethod
+    def _rising(cls, depths: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(depths)) != len(depths):
+            raise ValueError(f"{list(depths)} holds a depth more than once; give each once")
+        return tuple(sorted(depths))
+
 
 def pack_bits(correct: np.ndarray) -> bytes:
     """Booleans of any shape as bits, row-major, eight to a byte (numpy.unpackbits reads them)."""
     return np.packbits(correct.astype(bool)).tobytes()
 
 
+class Answers(NamedTuple):
+    """What K rollouts say of n examples after some ACT step, on the CPU.
+
+    lm [n * K] token losses, token_accuracy [n * K], correct bool [n, K], cells int8 [n, K, side, side] (-1 where a
+    token is no cell), q_halt [n, K], judged: what the task says of each answer, bool [n * K] by name.
+    """
+
+    lm: np.ndarray
+    token_accuracy: np.ndarray
+    correct: np.ndarray
+    cells: np.ndarray
+    q_halt: np.ndarray
+    judged: dict[str, np.ndarray]
+
+
 @torch.no_grad()
 def evaluate_split(
-    model: RecursiveModel, batch: Batch, config: EvalConfig, *, token_loss: TokenLoss, seed: int, split: str
+    model: RecursiveModel,
+    batch: Batch,
+    config: EvalConfig,
+    task: BaseTask,
+    *,
+    token_loss: TokenLoss,
+    seed: int,
+    split: str,
 ) -> Iterator[dict[str, Any]]:
-    """Rows for the clean run (sigma 0, one rollout) and for each of `config.sigmas`, after halt_max_steps ACT steps.
+    """Rows for the clean run (sigma 0, one rollout) and for each of `config.sigmas`, at halt_max_steps and each depth.
 
-    exact_accuracy is the mean over examples and rollouts, all_exact_accuracy the share of examples that every rollout
-    solves, correct the packed bits of bool [n, rollouts].
+    exact_accuracy is the mean over examples and rollouts; all_, any_, best_q_ and majority_exact_accuracy the share of
+    examples that every rollout solves, that some does, and whose chosen answer is right: that of the rollout with the
+    highest halting logit, or the one that most rollouts give (of equals the one with the highest). correct holds the
+    packed bits of bool [n, rollouts], best_q_correct and majority_correct of bool [n]. What else the task says of
+    answers is a share under its own name (of a maze's: valid_accuracy, shortest_accuracy).
     """
+    depths = (model.halt_max_steps, *config.depths)
     for sigma in (0.0, *config.sigmas):
         K = config.rollouts if sigma else 1
         size = max(1, config.batch_size // K)
-        losses, token_accuracy, correct = [], [], []
+        parts: dict[int, list[Answers]] = {depth: [] for depth in depths}
         for start in range(0, len(batch.inputs), size):
             part = Batch(*(x[start : start + size] for x in batch))
             rows = range(start, start + len(part.inputs))
@@ -70,19 +105,70 @@ def evaluate_split(
                 step=0,
                 rows=rows,
             )
-            *_, last = parallel_fixed(model, Trajectories(part, z0, K, token_loss))
-            losses.append(last.lm.double())
-            token_accuracy.append(last.token_accuracy.double())
-            correct.append(last.correct)
-        solved = torch.cat(correct).view(-1, K).cpu().numpy()
-        yield {
-            "split": split,
-            "sigma": sigma,
-            "rollouts": K,
-            "n": len(solved),
-            "exact_accuracy": float(solved.mean()),
-            "all_exact_accuracy": float(solved.all(axis=1).mean()),
-            "token_accuracy": torch.cat(token_accuracy).mean().item(),
-            "lm_loss": torch.cat(losses).mean().item(),
-            "correct": pack_bits(solved),
-        }
+            for depth, answers in _unroll(model, part.repeat(K), z0, K, depths, token_loss, task):
+                parts[depth].append(answers)
+        for depth in depths:
+            yield {"split": split, "sigma": sigma, "depth": depth, "rollouts": K, **_row(parts[depth])}
+
+
+def _unroll(
+    model: RecursiveModel,
+    batch: Batch,
+    latents: Latents,
+    K: int,
+    depths: tuple[int, ...],
+    token_loss: TokenLoss,
+    task: BaseTask,
+) -> Iterator[tuple[int, Answers]]:
+    """The answers after each of `depths` ACT steps: no halting, no reset."""
+    for step in range(1, max(depths) + 1):
+        latents, output = model.act_step(latents, batch)
+        if step in depths:
+            losses = row_losses(output, batch.labels, token_loss)
+            cells = _grids(losses.predicted, task)
+            yield (
+                step,
+                Answers(
+                    losses.lm.double().cpu().numpy(),
+                    losses.token_accuracy.double().cpu().numpy(),
+                    losses.correct.view(-1, K).cpu().numpy(),
+                    cells.reshape(-1, K, *cells.shape[1:]),
+                    output.q_halt_logits.view(-1, K).cpu().numpy(),
+                    task.judge(_grids(batch.inputs, task), cells),
+                ),
+            )
+
+
+def _row(parts: list[Answers]) -> dict[str, Any]:
+    lm, token_accuracy, correct, cells, q_halt = (np.concatenate(x) for x in list(zip(*parts, strict=True))[:5])
+    chosen = {"best_q": q_halt.argmax(axis=1), "majority": majority(cells, q_halt)}
+    chosen_correct = {name: np.take_along_axis(correct, k[:, None], axis=1)[:, 0] for name, k in chosen.items()}
+    judged = {name: np.concatenate([part.judged[name] for part in parts]) for name in parts[0].judged}
+    return {
+        "n": len(correct),
+        "exact_accuracy": float(correct.mean()),
+        "all_exact_accuracy": float(correct.all(axis=1).mean()),
+        "any_exact_accuracy": float(correct.any(axis=1).mean()),
+        **{f"{name}_exact_accuracy": float(right.mean()) for name, right in chosen_correct.items()},
+        "token_accuracy": float(token_accuracy.mean()),
+        **{f"{name}_accuracy": float(good.mean()) for name, good in judged.items()},
+        "lm_loss": float(lm.mean()),
+        "correct": pack_bits(correct),
+        **{f"{name}_correct": pack_bits(right) for name, right in chosen_correct.items()},
+    }
+
+
+def majority(cells: np.ndarray, q_halt: np.ndarray) -> np.ndarray:
+    """The rollout whose whole answer most rollouts give: cells [n, K, ...], q_halt [n, K] -> int [n].
+
+    Of answers with as many votes, the one that a rollout of the highest q_halt gives.
+    """
+    n, K = q_halt.shape
+    flat = cells.reshape(n, K, -1)
+    votes = (flat[:, :, None] == flat[:, None]).all(axis=-1).sum(axis=-1)
+    return np.where(votes == votes.max(axis=1, keepdims=True), q_halt, -np.inf).argmax(axis=1)
+
+
+def _grids(tokens: torch.Tensor, task: BaseTask) -> np.ndarray:
+    """Tokens [B, S] as cells int8 [B, side, side]; padding, which no cell is, becomes -1."""
+    return (tokens.cpu().numpy() - 1).astype(np.int8).reshape(-1, task.grid_side, task.grid_side)

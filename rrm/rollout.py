@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput, q_continue_target
 from rrm.models.losses import RowLosses, TokenLoss, row_losses
+
+Normalise = Literal["valid_steps", "slots", "per_trajectory"]
 
 
 class Slots(NamedTuple):
@@ -27,8 +29,9 @@ class Slots(NamedTuple):
 class Trajectories:
     """What a rollout starts from: B puzzles in K rollouts, trajectory fastest.
 
-    batch holds B rows, latents B * K. `min_steps` int64 [B, K] keeps a slot from halting before (exploration). `slots`,
-    one for each rollout, is what serial_act carries from one call to the next; it is replaced there.
+    batch holds B rows, latents B * K. `min_steps` int64 [B, K] keeps one from halting before (exploration). `slots`,
+    one for each rollout, is what serial_act carries from one call to the next; it is replaced there. `normalise` is
+    act_mask's.
     """
 
     batch: Batch
@@ -37,6 +40,7 @@ class Trajectories:
     token_loss: TokenLoss
     min_steps: Tensor | None = None
     slots: list[Slots] = field(default_factory=list)
+    normalise: Normalise = "slots"
 
 
 def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
@@ -52,6 +56,75 @@ def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLo
         if model.learns_q_continue and torch.is_grad_enabled():
             target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
         yield row_losses(output, batch.labels, start.token_loss, target)
+
+
+def act_mask(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
+    """All trajectories at once, each up to and including the ACT step it halts at: then its row leaves the batch.
+
+    Yields the losses of the rows that take each ACT step, in their order, for backward as in parallel_fixed. Their sum
+    over B * K * halt_max_steps is the mean that SPEC.md, C, calls `slots`; over the number of rows, `valid_steps`. With
+    `per_trajectory` each loss comes times halt_max_steps / (steps its trajectory takes): the sum over
+    B * K * halt_max_steps is then the mean of the trajectories' means. A pass without gradient counts the steps first.
+    """
+    steps_taken = _steps_taken(model, start) if start.normalise == "per_trajectory" else None
+    for step, (rows, latents, batch, output) in enumerate(_until_halted(model, start, steps_taken), 1):
+        target = None
+        if model.learns_q_continue and torch.is_grad_enabled():
+            target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
+        losses = row_losses(output, batch.labels, start.token_loss, target)
+        if steps_taken is not None:
+            weight = model.halt_max_steps / steps_taken[rows].double()
+            losses = losses._replace(
+                lm=losses.lm * weight, q_halt=losses.q_halt * weight, q_continue=losses.q_continue * weight
+            )
+        yield losses
+
+
+def _until_halted(
+    model: RecursiveModel, start: Trajectories, steps_taken: Tensor | None = None
+) -> Iterator[tuple[Tensor, Latents, Batch, StepOutput]]:
+    """Each ACT step of the trajectories still going: their rows int64 [A], latents after it, batch and output.
+
+    They halt as `wants_to_halt` says, or after `steps_taken` [B * K], so that a second pass takes the same steps.
+    """
+    batch, latents = start.batch.repeat(start.rollouts), start.latents
+    rows = torch.arange(len(batch.inputs), device=batch.inputs.device)
+    min_steps = None if start.min_steps is None else start.min_steps.flatten()
+    for step in range(1, model.halt_max_steps + 1):
+        latents, output = model.act_step(latents, batch)
+        yield rows, latents, batch, output
+        if step == model.halt_max_steps:
+            return
+        if steps_taken is not None:
+            halts = steps_taken[rows] == step
+        else:
+            halts = wants_to_halt(model, output, step, None if min_steps is None else min_steps[rows])
+        going = (~halts).nonzero().squeeze(1)
+        if len(going) == 0:
+            return
+        if len(going) < len(rows):
+            rows, batch = rows[going], Batch(*(x[going] for x in batch))
+            latents = {name: z[going] for name, z in latents.items()}
+
+
+@torch.no_grad()
+def _steps_taken(model: RecursiveModel, start: Trajectories) -> Tensor:
+    steps = torch.zeros(len(start.batch.inputs) * start.rollouts, dtype=torch.int64, device=start.batch.inputs.device)
+    for rows, *_ in _until_halted(model, start):
+        steps[rows] += 1
+    return steps
+
+
+def wants_to_halt(
+    model: RecursiveModel, output: StepOutput, steps: int | Tensor, min_steps: Tensor | None = None
+) -> Tensor:
+    """Which rows [B] halt in training after `steps` steps, before halt_max_steps makes them.
+
+    Those whose q_halt exceeds q_continue (0, for a model that does not learn to continue), from min_steps [B] on.
+    """
+    threshold = output.q_continue_logits if model.learns_q_continue else 0.0
+    wanted = output.q_halt_logits.detach() > threshold
+    return wanted if min_steps is None else wanted & (steps >= min_steps)
 
 
 def serial_act(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
@@ -91,8 +164,8 @@ def act_call(
 ) -> tuple[Slots, StepOutput, RowLosses]:
     """One training call of the published ACT wrapper.
 
-    Halted slots take their row of `fresh` and of z0; all take one step. A slot then halts at halt_max_steps, or once
-    q_halt exceeds q_continue (0, for a model that does not learn to continue) after min_steps [B] steps or more.
+    Halted slots take their row of `fresh` and of z0; all take one step. A slot then halts at halt_max_steps, or as
+    `wants_to_halt` says.
     """
 
     def reloaded(new: Tensor, old: Tensor) -> Tensor:
@@ -103,14 +176,11 @@ def act_call(
     latents, output = model.act_step(latents, batch)
     steps = torch.where(slots.halted, 0, slots.steps) + 1
     is_last = steps >= model.halt_max_steps
-    threshold = output.q_continue_logits if model.learns_q_continue else 0.0
-    wants_to_halt = output.q_halt_logits.detach() > threshold
-    if min_steps is not None:
-        wants_to_halt &= steps >= min_steps
+    halted = is_last | wants_to_halt(model, output, steps, min_steps)
     target = q_continue_target(model, latents, batch, is_last) if model.learns_q_continue else None
     losses = row_losses(output, batch.labels, token_loss, target)
-    return Slots(latents, batch, steps, is_last | wants_to_halt), output, losses
+    return Slots(latents, batch, steps, halted), output, losses
 
 
 Rollout = Callable[[RecursiveModel, Trajectories], Iterator[RowLosses]]
-ROLLOUTS: dict[str, Rollout] = {"parallel_fixed": parallel_fixed, "serial_act": serial_act}
+ROLLOUTS: dict[str, Rollout] = {"parallel_fixed": parallel_fixed, "act_mask": act_mask, "serial_act": serial_act}

@@ -1,8 +1,11 @@
 """Trainer: the one object that owns all state of a run and can give and take it whole."""
 
+import ctypes
 import hashlib
 import math
 import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,18 +16,36 @@ from torch.utils import deterministic
 
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
+from rrm.diagnose import DiagnoseConfig, diagnose_examples
 from rrm.evaluate import evaluate_split
 from rrm.models import build_model
-from rrm.models.act import Batch
+from rrm.models.act import Batch, Latents
+from rrm.models.published import initial_state
 from rrm.optim import EMA, OPTIMIZERS, schedule, sign_sgd
-from rrm.perturb import perturb_latents
+from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
 from rrm.puzzles.dataset import load_task
 from rrm.rollout import ROLLOUTS, Slots, Trajectories
 from rrm.streams import torch_generator, uniforms
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
 
 class DivergedError(ArithmeticError):
     """The training loss is not finite any more. The same config diverges again: a trial that did is not retried."""
+
+
+class CompilerError(RuntimeError):
+    """torch.compile cannot work on this machine."""
+
+
+def check_compiler() -> None:
+    """Raise CompilerError if torch.compile would not find a C++ compiler."""
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(name) is None:
+        raise CompilerError(
+            f"train.compile: torch compiles by {name}, which is not on this machine; install it, name another compiler "
+            "in the environment variable CXX, or set train.compile to false"
+        )
 
 
 def set_up_torch(threads: int) -> None:
@@ -34,27 +55,49 @@ def set_up_torch(threads: int) -> None:
     torch.use_deterministic_algorithms(True)
     # No memory is read here before it is written: filling it would cost time for nothing.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: given back, each large tensor costs a page fault for every 4 KB, half of the time.
+
+    Other systems' C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class Trainer:
     """Trains and evaluates one TrialConfig on one device.
 
     `step` counts batches trained; `history` holds a row for each evaluation, split and noise level; `best` the step and
-    accuracy of the best clean evaluation on validation. Raises DataError if the puzzles cannot be had.
+    accuracy of the best clean evaluation on validation, `last_accuracy` the accuracy of the last;
+    `diagnostics` holds a row for each diagnosis and example. Weights and their average start at `init_from` where it is
+    given. Raises DataError if the puzzles cannot be had, CheckpointError if `init_from` cannot be used, CompilerError
+    without a compiler for train.compile.
     """
 
     def __init__(self, config: TrialConfig, device: torch.device):
         self.config = config
         self.device = device
         self.trial_id = config.trial_id()
-        self.data = load_task(config.task, config.eval.n)
+        self.data = load_task(config.task, config.eval.n, config.train.batch_size)
         self.model = build_model(
             config.model,
             seq_len=config.task.seq_len,
             vocab_size=config.task.vocab_size,
             num_puzzles=self.data.num_puzzles,
             generator=torch_generator(config.seed, "init"),
-        ).to(device)
+        )
+        if config.init_from is not None:
+            self.model.load_state_dict(initial_state(config.init_from.path, config.model, self.model.state_dict()))
+        self.model.to(device)
+        self.model.forward_dtype = getattr(torch, config.train.forward_dtype)
+        if config.train.compile:
+            check_compiler()
+            self.model.compile_blocks()
         optim = config.optim
         decayed = {True: [], False: []}
         for name, parameter in self.model.named_parameters():
@@ -72,11 +115,15 @@ class Trainer:
         }
         self.step = 0
         self.optimizer_steps = 0
+        self.act_steps = 0
         self.slots: list[Slots] = []
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        self.last_accuracy: float | None = None
+        self.diagnostics: list[dict[str, Any]] = []
         self.losses_since_evaluation: list[float] = []
-        self.seconds = {"train": 0.0, "evaluate": 0.0}
+        self.seconds = {"train": 0.0, "evaluate": 0.0, "last_evaluation": 0.0}
+        self.noise_since_evaluation: dict[str, torch.Tensor] = {}
 
     def test_digest(self) -> str:
         """sha256 of the test puzzles that are evaluated: trials that agree in it were scored on the same ones."""
@@ -104,47 +151,75 @@ class Trainer:
         batch = self.data.train_batch(config.seed, self.step, batch_size).to(self.device)
         latents = self.model.initial_latents(batch_size)
         if config.perturb is not None:
-            latents = perturb_latents(
-                latents,
-                sigma=config.perturb.sigma,
-                where=config.perturb.where,
-                rollouts=K,
-                clean_first=config.objective == "multi_perturbed_ce",
-                seed=config.seed,
-                stream="perturb",
-                step=self.step,
-                rows=range(batch_size),
-            )
-        start = Trajectories(batch, latents, K, config.model.token_loss, self._min_steps(batch_size, K), self.slots)
+            latents = self._perturbed(latents, config.perturb)
+        start = Trajectories(
+            batch,
+            latents,
+            K,
+            config.model.token_loss,
+            self._min_steps(batch_size, K),
+            self.slots,
+            config.train.normalise,
+        )
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         rows = batch_size * K * config.act_steps_per_batch  # over which the loss of this batch is a mean
+        trained = 0
         optimizer_steps = config.optimizer_steps_per_batch
         self.model.train()
         for losses in ROLLOUTS[config.rollout](self.model, start):
             total = losses.total.sum()
             (total * (optimizer_steps / rows)).backward()
             loss += total.detach() / rows
+            trained += len(losses.total)
             if optimizer_steps > 1:
                 self._optimizer_step()
+        # Only act_mask trains fewer rows, and how many is known now.
+        rescale = rows / trained if config.train.normalise == "valid_steps" else 1.0
         if optimizer_steps == 1:
-            self._optimizer_step()
+            self._optimizer_step(rescale)
         self.slots = start.slots
         self.step += 1
-        value = loss.item()
+        self.act_steps += trained
+        value = loss.item() * rescale
         if not math.isfinite(value):
             raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {self.step}")
         self.losses_since_evaluation.append(value)
 
+    def _perturbed(self, z0: Latents, perturb: PerturbConfig) -> Latents:
+        """This step's latents in K trajectories; what noise they got is added to `noise_since_evaluation`."""
+        config, rows = self.config, range(self.config.train.batch_size)
+        sigmas = draw_sigmas(perturb, clean_first=config.clean_first, seed=config.seed, step=self.step, rows=rows)
+        latents = perturb_latents(
+            z0,
+            sigma=sigmas,
+            where=perturb.where,
+            rollouts=perturb.rollouts,
+            clean_first=config.clean_first,
+            seed=config.seed,
+            stream="perturb",
+            step=self.step,
+            rows=rows,
+            scale=perturb.scale,
+            antithetic=perturb.antithetic,
+        )
+        noise = {"train_sigma": sigmas[:, int(config.clean_first) :].mean()}
+        noise |= {f"noise_rms_{name}": rms for name, rms in noise_rms(z0, latents, config.clean_first).items()}
+        for column, value in noise.items():  # on the device: reading it here would wait for it at every step
+            zero = torch.zeros((), dtype=torch.float64, device=self.device)
+            self.noise_since_evaluation[column] = self.noise_since_evaluation.get(column, zero) + value
+        return latents
+
     def _min_steps(self, batch_size: int, K: int) -> torch.Tensor | None:
-        """Exploration of serial_act: some slots may not halt before a random step, from 2 to halt_max_steps."""
+        """Exploration: some trajectories may not halt before a random step, from 2 to halt_max_steps."""
         probability = self.config.train.halt_exploration_prob
-        if self.config.rollout != "serial_act" or not probability:
+        if self.config.rollout == "parallel_fixed" or not probability:
             return None
         u = np.stack([uniforms(self.config.seed, f"halt.{k}", self.step, range(batch_size), 4) for k in range(K)], 1)
         steps = np.where(u[..., 0] < probability, 2 + np.floor(u[..., 1] * (self.model.halt_max_steps - 1)), 0)
         return torch.from_numpy(steps.astype(np.int64)).to(self.device)
 
-    def _optimizer_step(self) -> None:
+    def _optimizer_step(self, rescale: float = 1.0) -> None:
+        """Update the weights with the gradients gathered, times `rescale`."""
         optim = self.config.optim
         self.optimizer_steps += 1
 
@@ -157,6 +232,8 @@ class Trainer:
                 min_lr_ratio=optim.min_lr_ratio,
             )
 
+        if rescale != 1:
+            torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], rescale)
         penalty = self.model.penalty()
         if penalty is not None:
             penalty.backward()
@@ -169,7 +246,7 @@ class Trainer:
             sign_sgd(
                 self.model.puzzle_emb.weights,
                 ids,
-                gradients,
+                gradients * rescale,
                 lr=rate(optim.puzzle_emb_lr),
                 weight_decay=optim.puzzle_emb_weight_decay,
             )
@@ -186,11 +263,25 @@ class Trainer:
                     self.model,
                     batch,
                     self.config.eval,
+                    self.config.task,
                     token_loss=self.config.model.token_loss,
                     seed=self.config.seed,
                     split=split,
                 )
             ]
+
+    def diagnose(self, config: DiagnoseConfig) -> list[dict[str, Any]]:
+        """Diagnose the averaged weights now: a row for each of the first `config.n` test puzzles (see rrm.diagnose)."""
+        self.model.eval()
+        batch = Batch(*(x[: config.n] for x in self.eval_batches["test"]))
+        with self.ema.applied():
+            return diagnose_examples(
+                self.model,
+                batch,
+                k=config.k,
+                batch_size=config.batch_size,
+                token_loss=self.config.model.token_loss,
+            )
 
     def _evaluate_if_due(self) -> None:
         evaluated = bool(self.history) and self.history[-1]["step"] == self.step
@@ -198,18 +289,24 @@ class Trainer:
             return
         started, config = time.perf_counter(), self.config
         rows = self.evaluate()
+        if config.diagnose is not None and self.step % config.diagnose.every == 0:
+            self.diagnostics += [{"step": self.step} | row for row in self.diagnose(config.diagnose)]
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []
+        noise, self.noise_since_evaluation = self.noise_since_evaluation, {}
         so_far = {
             "step": self.step,
             "optimizer_steps": self.optimizer_steps,
-            "act_steps": self.step * config.train.batch_size * config.rollouts * config.act_steps_per_batch,
+            "act_steps": self.act_steps,
             "train_loss": math.fsum(losses) / len(losses) if losses else None,
-        }
+        } | {column: total.item() / len(losses) for column, total in noise.items()}
         self.history += [so_far | row for row in rows]
+        # The first such row is that of training's own depth.
         clean = next(row["exact_accuracy"] for row in rows if row["split"] == "validation" and row["sigma"] == 0)
+        self.last_accuracy = clean
         if self.best is None or clean > self.best["exact_accuracy"]:
             self.best = {"step": self.step, "exact_accuracy": clean}
-        self.seconds["evaluate"] += time.perf_counter() - started
+        self.seconds["last_evaluation"] = time.perf_counter() - started
+        self.seconds["evaluate"] += self.seconds["last_evaluation"]
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The averaged weights, those that are evaluated, as a state dict of the model."""
@@ -222,13 +319,17 @@ class Trainer:
             "trial_id": self.trial_id,
             "step": self.step,
             "optimizer_steps": self.optimizer_steps,
+            "act_steps": self.act_steps,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow,
             "slots": [slots._replace(batch=slots.batch._asdict())._asdict() for slots in self.slots],
             "history": self.history,
+            "diagnostics": self.diagnostics,
             "best": self.best,
+            "last_accuracy": self.last_accuracy,
             "losses_since_evaluation": self.losses_since_evaluation,
+            "noise_since_evaluation": self.noise_since_evaluation,
             "seconds": self.seconds,
         }
 
@@ -241,9 +342,11 @@ class Trainer:
         for name, shadow in self.ema.shadow.items():
             shadow.copy_(state["ema"][name])
         self.slots = [_slots_on(self.device, slots) for slots in state["slots"]]
-        self.step, self.optimizer_steps = state["step"], state["optimizer_steps"]
+        self.step, self.optimizer_steps, self.act_steps = state["step"], state["optimizer_steps"], state["act_steps"]
         self.history, self.best = list(state["history"]), state["best"]
+        self.last_accuracy, self.diagnostics = state["last_accuracy"], list(state["diagnostics"])
         self.losses_since_evaluation = list(state["losses_since_evaluation"])
+        self.noise_since_evaluation = {name: x.to(self.device) for name, x in state["noise_since_evaluation"].items()}
         self.seconds = dict(state["seconds"])
 
 

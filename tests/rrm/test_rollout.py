@@ -1,94 +1,41 @@
-"""Invariants of parallel_fixed (SPEC.md, C) against a plain loop over ACT steps and trajectories."""
+"""What the invariants (test_invariants) leave open: where gradient stops, who leaves the batch, how slots reload."""
 
 import pytest
 import torch
 from tiny import TINY_HRM, TINY_SRM, tiny_config
 
 from rrm.models import build_model
-from rrm.models.act import Batch
-from rrm.models.losses import row_losses
+from rrm.models.act import Batch, Latents, StepOutput
 from rrm.perturb import perturb_latents
-from rrm.rollout import Trajectories, parallel_fixed, serial_act
+from rrm.rollout import Trajectories, act_mask, parallel_fixed, serial_act
 from rrm.streams import torch_generator
+from rrm.train import set_up_torch
 
 B, K = 3, 4
-MODELS = {
-    "mlp": {},
-    "attention": {"mlp_t": False, "pos_encodings": "rope"},
-    "learned positions": {"mlp_t": False, "pos_encodings": "learned"},
-    "single z": {"single_z": True},
-    "q continue": {"no_ACT_continue": False},
-    "hrm": TINY_HRM,
-    "srm": TINY_SRM,
-}
+MODELS = {"trm": {}, "single z": {"single_z": True}, "hrm": TINY_HRM, "srm": TINY_SRM}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    set_up_torch(1)
 
 
 @pytest.fixture(params=MODELS)
 def model(request):
-    config = tiny_config(model=MODELS[request.param]).model
+    config = tiny_config(model=MODELS[request.param] | {"halt_max_steps": 4}).model
     model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=1, generator=torch_generator(0, "init"))
-    torch.nn.init.normal_(model.q_head.weight, generator=torch_generator(0, "q_head"))
-    return model.double()  # so that sums in another order agree closely
+    torch.nn.init.constant_(model.q_head.bias[:1], 5.0)  # wants to halt at once: exploration decides
+    return model.double()
 
 
-def batch() -> Batch:
-    tokens = torch.randint(1, 6, (2, B, 16), generator=torch_generator(0, "tokens"))
+def batch(call: int = 0) -> Batch:
+    tokens = torch.randint(1, 6, (2, B, 16), generator=torch_generator(0, "tokens", call))
     return Batch(tokens[0], tokens[1], torch.zeros(B, dtype=torch.int64))
 
 
-def noisy(model, rollouts=K, sigma=0.3):
-    z0 = model.initial_latents(B)
-    kind = {"where": ("z_H", "z_L"), "clean_first": True, "seed": 0, "stream": "perturb", "step": 0, "rows": range(B)}
-    return perturb_latents(z0, sigma=sigma, rollouts=rollouts, **kind)
-
-
-def losses_and_gradients(model, latents, rollouts=1):
-    model.zero_grad()
-    losses = []
-    for step in parallel_fixed(model, Trajectories(batch(), latents, rollouts, "stablemax")):
-        step.total.sum().backward()
-        losses.append(step.total.detach())
-    return torch.stack(losses), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def test_one_clean_rollout_is_the_plain_unroll(model):
-    model.zero_grad()
-    latents, expected = model.initial_latents(B), []
-    for step in range(model.halt_max_steps):
-        latents, output = model.act_step(latents, batch())
-        target = None
-        if model.learns_q_continue:
-            with torch.no_grad():
-                _, after = model.act_step(latents, batch())
-            value = after.q_halt_logits
-            if step + 1 < model.halt_max_steps:
-                value = torch.maximum(value, after.q_continue_logits)
-            target = value.sigmoid()
-        losses = row_losses(output, batch().labels, "stablemax", target)
-        losses.total.sum().backward()
-        expected.append(losses.total.detach())
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    got, got_gradients = losses_and_gradients(model, noisy(model, rollouts=1, sigma=0.0))
-    assert torch.equal(got, torch.stack(expected))
-    assert got_gradients.keys() == gradients.keys()
-    assert all(torch.equal(got_gradients[name], gradients[name]) for name in gradients)
-
-
-def test_each_rollout_is_its_own_trajectory(model):
-    """Rollout 0 has the clean loss at any sigma, and the gradient is the sum over trajectories run one by one."""
-    latents = noisy(model)
-    together, gradient = losses_and_gradients(model, latents, rollouts=K)
-    clean, _ = losses_and_gradients(model, model.initial_latents(B))
-    by_trajectory = together.view(-1, B, K)
-    torch.testing.assert_close(by_trajectory[..., 0], clean)
-    assert not torch.allclose(by_trajectory[..., 1], clean)
-    alone = [
-        losses_and_gradients(model, {name: z.view(B, K, *z.shape[1:])[:, k] for name, z in latents.items()})
-        for k in range(K)
-    ]
-    torch.testing.assert_close(by_trajectory, torch.stack([losses for losses, _ in alone], dim=-1))
-    for name, total in gradient.items():
-        torch.testing.assert_close(total, sum(gradients[name] for _, gradients in alone))
+def noisy(model, step: int = 0) -> Latents:
+    kind = {"where": ("z_H", "z_L"), "clean_first": True, "seed": 0, "stream": "perturb", "step": step}
+    return perturb_latents(model.initial_latents(B), sigma=1.0, rollouts=K, rows=range(B), **kind)
 
 
 def test_no_gradient_crosses_an_act_step(model):
@@ -99,22 +46,63 @@ def test_no_gradient_crosses_an_act_step(model):
     assert not any(z.requires_grad for z in moved.values())
 
 
-def test_serial_act_without_halting_is_parallel_fixed(model):
-    """M calls with accumulated gradients, no slot allowed to halt early: SPEC.md, C, invariant 3."""
-    latents = noisy(model)
-    losses, gradients = losses_and_gradients(model, latents, rollouts=K)
-    model.zero_grad()
-    start = Trajectories(batch(), latents, K, "stablemax", torch.full((B, K), 99))
-    serial = []
-    for _ in range(model.halt_max_steps):
-        for bank in serial_act(model, start):
-            bank.total.sum().backward()
-            serial.append(bank.total.detach())
-    torch.testing.assert_close(torch.stack(serial).view(-1, K, B).transpose(1, 2).flatten(1), losses)
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, gradients[name])
-    assert all(slots.halted.all() for slots in start.slots)
+class Counting:
+    """Row b wants to halt from step inputs[b, 0] on; it writes down how many rows each ACT step has."""
+
+    latent_names, halt_max_steps, learns_q_continue = ("z_H",), 4, False
+
+    def __init__(self):
+        self.rows: list[int] = []
+
+    def initial_latents(self, batch_size: int) -> Latents:
+        return {"z_H": torch.zeros(batch_size, 1, 1)}
+
+    def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
+        self.rows.append(len(batch.inputs))
+        steps = latents["z_H"] + 1
+        wants = 2.0 * (steps.flatten() >= batch.inputs[:, 0]) - 1
+        return {"z_H": steps}, StepOutput(torch.zeros(*batch.labels.shape, 6), wants, torch.zeros_like(wants))
+
+
+def counted(halts_at: list[int], **changes) -> tuple[list[int], list[torch.Tensor]]:
+    model, puzzles = Counting(), torch.tensor(halts_at)[:, None]
+    start = Trajectories(Batch(puzzles, puzzles % 6, puzzles[:, 0]), model.initial_latents(3), 1, "softmax", **changes)
+    return model.rows, [losses.total for losses in act_mask(model, start)]
+
+
+def test_act_mask_computes_the_rows_that_still_go_and_no_others():
+    rows, losses = counted([1, 3, 9])
+    assert rows == [3, 2, 2, 1] == [len(loss) for loss in losses]
+    assert counted([1, 2, 1])[0] == [3, 1]
+    assert counted([1, 2, 1], min_steps=torch.tensor([[3], [0], [9]]))[0] == [3, 3, 2, 1]
+
+
+def test_per_trajectory_counts_the_steps_first_and_weights_by_them():
+    rows, losses = counted([1, 3, 9], normalise="per_trajectory")
+    assert rows == 2 * [3, 2, 2, 1]
+    plain = counted([1, 3, 9])[1]
+    for step, taken in enumerate([[1, 3, 4], [3, 4], [3, 4], [4]]):
+        torch.testing.assert_close(losses[step], plain[step] * 4 / torch.tensor(taken).double(), check_dtype=False)
+
+
+def test_serial_act_keeps_each_rollout_in_a_bank_of_its_own(model):
+    """Every bank is a run of B slots by itself, whatever the others do: K rollouts are never one batch that reloads."""
+    min_steps = torch.arange(B * K).view(B, K) % 5  # exploration of its own for each bank
+    together = Trajectories(batch(), noisy(model), K, "stablemax", min_steps)
+    alone = [Trajectories(batch(), {}, 1, "stablemax", min_steps[:, [k]]) for k in range(K)]
+    depths = set()
+    for call in range(6):
+        together.batch, together.latents = batch(call), noisy(model, call)
+        losses = list(serial_act(model, together))
+        assert len(losses) == K == len(together.slots)
+        for k, bank in enumerate(alone):
+            bank.batch = batch(call)
+            bank.latents = {name: z.view(B, K, *z.shape[1:])[:, k] for name, z in together.latents.items()}
+            (expected,) = serial_act(model, bank)
+            assert torch.equal(losses[k].total, expected.total)
+            assert len(expected.total) == B
+        depths.add(tuple(tuple(slots.steps.tolist()) for slots in together.slots))
+    assert any(len(set(banks)) > 1 for banks in depths)  # banks did halt at different steps
 
 
 def test_a_halted_slot_starts_the_next_puzzle_afresh(model):

@@ -8,9 +8,13 @@ import pytest
 import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
+from results.schema import EVALS_SCHEMA
+from results.storage import write_atomically
 from rrm import checkpoint
-from rrm.checkpoint import CheckpointError, serialise, write_atomically
+from rrm.checkpoint import CheckpointError, serialise
 from rrm.config import TrialConfig
+from rrm.rollout import ROLLOUTS
+from rrm.streams import normals, torch_generator
 from rrm.train import DivergedError, Trainer, set_up_torch
 
 CPU = torch.device("cpu")
@@ -26,9 +30,25 @@ KINDS |= {
     "hrm": {"model": TINY_HRM} | MULTI,
     "srm": {"model": TINY_SRM | {"learn_kappa": True}} | SINGLE,
     "serial_act, exploring": {"rollout": "serial_act", "model": {"halt_max_steps": 5}} | MULTI,
+    "act_mask": {"rollout": "act_mask", "train": {"optimizer_step": "rollout"}} | SINGLE,
     "hrm, serial_act, adamw": {"rollout": "serial_act", "model": TINY_HRM, "optim": {"optimizer": "adamw"}} | SINGLE,
 }
+BFLOAT16 = {"train": {"forward_dtype": "bfloat16"}}
+KINDS |= {
+    "bfloat16": MULTI | BFLOAT16,
+    "bfloat16, hrm, serial_act": {"rollout": "serial_act", "model": TINY_HRM} | SINGLE | BFLOAT16,
+    "bfloat16, srm": {"model": TINY_SRM} | SINGLE | BFLOAT16,
+}
 FIRST, LAST = 5, 12  # between two evaluations, and the end
+ROLLOUT_STEP = {"optimizer_step": "rollout"}
+SCHEDULES = {
+    "ramp": {"sigma": 0.5, "ramp_steps": 8},
+    "warm-up and ramp": {"sigma": 0.5, "warmup_steps": 2, "ramp_steps": 6},
+    "log-uniform": {"sampling": "loguniform", "sigma": [0.1, 1.0], "ramp_steps": 8},
+    "band": {"sampling": "band", "sigma": 0.5, "warmup_steps": 1, "ramp_steps": 9, "where": ["z_L"]},
+    "mixture, pairs": {"sigma": 0.5, "p_clean": 0.4, "ramp_steps": 8, "antithetic": True},
+    "rms, an example": {"sampling": "band", "sigma": 0.5, "scale": "rms", "sigma_per": "example", "ramp_steps": 8},
+}
 
 GO_ON = """
 import json, sys, torch
@@ -89,6 +109,40 @@ def test_resumed_in_a_new_process_is_bit_identical_to_unbroken(tmp_path):
         assert_same_bits(resumed, checkpoint.load(_saved(trainer, tmp_path)), path)
 
 
+def halting(trainer: Trainer) -> Trainer:
+    """With a halting head that says yes half of the time, where an untrained one never does."""
+    torch.nn.init.normal_(trainer.model.q_head.weight, generator=torch_generator(0, "q_head"))
+    torch.nn.init.zeros_(trainer.model.q_head.bias)
+    return trainer
+
+
+@pytest.mark.parametrize("rollout", ROLLOUTS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_resume_in_the_middle_of_a_ramp_is_bit_identical(schedule, rollout, tmp_path):
+    config = tiny_config(
+        objective="multi_perturbed_ce",
+        perturb={"rollouts": 3} | SCHEDULES[schedule],
+        rollout=rollout,
+        model={"halt_max_steps": 4},
+        train=ROLLOUT_STEP if rollout == "act_mask" else {},
+    )
+    assert 0 < config.perturb.ramp(FIRST) < 1
+    unbroken, broken = (halting(Trainer(config, CPU)) for _ in range(2))
+    broken.train_until(FIRST)
+    _saved(broken, tmp_path)
+    resumed = Trainer(config, CPU)
+    resumed.load_state_dict(checkpoint.load(tmp_path / "unbroken.pt"))
+    for trainer in (unbroken, resumed):
+        trainer.train_until(LAST)
+    assert_same_bits(resumed.state_dict(), unbroken.state_dict())
+    columns = [unbroken.history[-1][name] for name in ("train_sigma", "noise_rms_z_L", "train_loss")]
+    assert all(value > 0 for value in columns)
+    if rollout == "act_mask":
+        assert LAST * 4 * 3 < unbroken.act_steps < LAST * 4 * 3 * 4  # some did halt early
+    if rollout == "serial_act":
+        assert len({int(step) for slots in unbroken.slots for step in slots.steps}) > 1
+
+
 def _saved(trainer: Trainer, folder) -> str:
     path = folder / "unbroken.pt"
     write_atomically(path, serialise(trainer.state_dict()))
@@ -113,12 +167,22 @@ def test_stopping_between_steps_changes_nothing():
     assert_same_bits(trainer.state_dict(), trained(config, LAST).state_dict())
 
 
-def test_sigma_zero_gives_the_clean_runs_bits():
-    clean = trained(tiny_config(), LAST).state_dict()
-    zero = trained(tiny_config(objective="single_perturbed_ce", perturb={"sigma": 0.0}), LAST).state_dict()
+@pytest.mark.parametrize("rollout", ROLLOUTS)
+def test_sigma_zero_gives_the_clean_runs_bits(rollout):
+    kind = {"rollout": rollout, "train": ROLLOUT_STEP if rollout == "act_mask" else {}}
+
+    def end(**changes):
+        trainer = halting(Trainer(tiny_config(**kind | changes), CPU))
+        trainer.train_until(LAST)
+        assert not any(trainer.noise_since_evaluation.values())
+        noise = [row.pop(column) for row in trainer.history for column in NOISE_COLUMNS if column in row]
+        assert not noise or changes["perturb"]["sigma"] > 0 or set(noise) == {0.0}
+        return trainer.state_dict()
+
+    clean, zero = end(), end(objective="single_perturbed_ce", perturb={"sigma": 0.0})
     assert clean.pop("trial_id") != zero.pop("trial_id")
     assert_same_bits(clean, zero)
-    noisy = trained(tiny_config(**SINGLE), LAST).state_dict()
+    noisy = end(**SINGLE)
     assert not torch.equal(clean["model"]["lm_head.weight"], noisy["model"]["lm_head.weight"])
 
 
@@ -147,6 +211,41 @@ def test_history_says_what_was_trained_and_measured():
     assert row["all_exact_accuracy"] <= row["exact_accuracy"]
     assert len(row["correct"]) == 2  # 8 examples x 2 rollouts, in bits
     assert trainer.best is not None
+
+
+NOISE_COLUMNS = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L")
+
+
+def test_history_says_which_noise_was_really_there():
+    """From the evaluation before: the mean over steps and perturbed trajectories, of sigma and of each one's RMS."""
+    perturb = {"sigma": 0.5, "rollouts": 3, "where": ["z_L"], "warmup_steps": 2, "ramp_steps": 4}
+    config = tiny_config(objective="multi_perturbed_ce", perturb=perturb)
+    trainer = trained(config, 8)
+    first, middle, last = trainer.history[0], trainer.history[4], trainer.history[8]
+    assert not set(NOISE_COLUMNS) & set(first)
+    assert (middle["step"], last["step"]) == (4, 8)
+    for row, shares in ((middle, [0, 0, 0.25, 0.5]), (last, [0.75, 1, 1, 1])):
+        rms = [
+            0.5 * share * normals(0, "perturb.z_L", step, range(4), k, (17, 8), CPU).square().mean((1, 2)).sqrt().mean()
+            for step, share in enumerate(shares, row["step"] - 4)
+            for k in (1, 2)
+        ]
+        assert row["train_sigma"] == pytest.approx(0.5 * sum(shares) / 4, rel=1e-12)
+        assert row["noise_rms_z_L"] == pytest.approx(float(sum(rms)) / 8, rel=1e-5)
+        assert row["noise_rms_z_H"] == 0
+    assert all(set(row) <= set(EVALS_SCHEMA.names) for row in trainer.history)
+    assert not set(NOISE_COLUMNS) & set(trained(tiny_config(), 4).history[-1])
+
+
+def test_trials_keep_their_names():
+    # Written down once: a new field must not give the trials of old sweeps another name.
+    kinds = ("clean", "single", "multi", "hrm", "serial_act, exploring")
+    ids = ["580072ca4764", "9eb865c56638", "7a66e8a512de", "0e6e55da3b67", "9e79c7c5538f"]
+    assert [tiny_config(**KINDS[kind]).trial_id() for kind in kinds] == ids
+    spelled_out = MULTI | {"perturb": MULTI["perturb"] | {"sampling": "fixed", "ramp_steps": 0, "p_clean": 0.0}}
+    assert tiny_config(**spelled_out).trial_id() == ids[2]
+    ramped = MULTI | {"perturb": MULTI["perturb"] | {"ramp_steps": 1}}
+    assert tiny_config(**ramped).trial_id() != ids[2]
 
 
 def test_perturbed_evaluation_is_the_same_for_every_arm():

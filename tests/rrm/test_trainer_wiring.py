@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import MULTI, tiny_config
+from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
-from results.compare import unpack_correct
+from results.rows import unpack_correct
 from rrm.evaluate import EvalConfig, evaluate_split
-from rrm.models.act import Batch, Latents, StepOutput
+from rrm.models.act import Batch, Latents, StepOutput, q_continue_target
 from rrm.models.losses import row_losses
 from rrm.optim import AdamATan2, schedule, sign_sgd
-from rrm.streams import normals
+from rrm.streams import normals, uniforms
 from rrm.train import Trainer, set_up_torch
 
 CPU = torch.device("cpu")
@@ -105,6 +105,109 @@ def test_arms_differ_by_more_than_the_tolerance():
             assert (a - b).abs().max() > 2e-4
 
 
+def test_training_starts_from_the_noise_that_its_config_asks_for():
+    """Every field of perturb at once, against SPEC.md, C, written out for each row and trajectory."""
+    B, K, step = 4, 5, 2
+    low, high = 0.1, 2.0
+    perturb = {"sampling": "loguniform", "sigma": [low, high], "rollouts": K, "where": ["z_L"], "scale": "rms"}
+    perturb |= {"p_clean": 0.4, "warmup_steps": 1, "ramp_steps": 4, "antithetic": True}
+    trainer = Trainer(tiny_config(objective="multi_perturbed_ce", perturb=perturb, seed=3), CPU)
+    trainer.model.L_init.mul_(3.0)
+    starts, act_step = [], trainer.model.act_step
+    trainer.model.act_step = lambda latents, batch: starts.append(latents) or act_step(latents, batch)
+    trainer.train_until(step)
+    starts.clear()
+    trainer.train_step()
+    z0, clean = {name: z[0] for name, z in trainer.model.initial_latents(1).items()}, 0
+    for b, k in np.ndindex(B, K):
+        pair = (k - 1) // 2 * 2 + 1
+        u = uniforms(3, f"perturb.sigma.{pair}", step, range(b, b + 1), 4)[0]
+        sigma = 0.5 * np.exp(np.log(low) + u[0] * np.log(high / low)) if k and u[1] >= 0.4 else 0.0
+        clean += sigma == 0
+        xi = normals(3, "perturb.z_L", step, range(b, b + 1), pair, tuple(z0["z_L"].shape), CPU)[0]
+        rms = z0["z_L"].square().mean().sqrt()
+        expected = z0["z_L"] + (1 if k == pair else -1) * sigma * rms * xi
+        torch.testing.assert_close(starts[0]["z_L"].unflatten(0, (B, K))[b, k], expected, atol=1e-5, rtol=1e-5)
+    assert B < clean < B * K
+    assert torch.equal(starts[0]["z_H"], z0["z_H"].expand(B * K, -1, -1))
+
+
+def test_serial_act_explores_with_the_share_asked_for():
+    """A model that wants to halt at once goes on in the slots that explore, and in no others."""
+    config = tiny_config(
+        rollout="serial_act", model={"halt_max_steps": 4}, train={"batch_size": 16, "halt_exploration_prob": 0.4}
+    )
+    trainer = Trainer(config, CPU)
+    torch.nn.init.constant_(trainer.model.q_head.bias[:1], 5.0)
+    trainer.train_step()
+    explores = uniforms(config.seed, "halt.0", 0, range(16), 4)[:, 0] < 0.4
+    assert 0 < explores.mean() < 1
+    assert np.array_equal(trainer.slots[0].halted.numpy(), ~explores)
+
+
+@pytest.mark.parametrize("normalise", ["valid_steps", "slots", "per_trajectory"])
+@pytest.mark.parametrize(
+    "model", [{}, TINY_HRM, TINY_SRM | {"learn_kappa": True, "kappa": 0.8}], ids=["trm", "hrm", "srm"]
+)
+def test_act_mask_trains_the_mean_that_normalise_says(model, normalise, monkeypatch):
+    """Gradients, loss and count of one batch against SPEC.md, C; here exploration alone decides when a row halts."""
+    B, K, M = 4, 3, 4
+    config = tiny_config(
+        model=model | {"halt_max_steps": M},
+        rollout="act_mask",
+        train={"optimizer_step": "rollout", "normalise": normalise, "halt_exploration_prob": 0.6},
+        **{name: H_ONLY[name] for name in ("objective", "perturb")},
+    )
+    trainer, plain = Trainer(config, CPU), Trainer(config, CPU).model.train()
+    for each in (trainer.model, plain):
+        torch.nn.init.constant_(each.q_head.bias[:1], 5.0)
+    start = {name: z.repeat_interleave(K, dim=0) for name, z in plain.initial_latents(B).items()}
+    for k in (1, 2):
+        xi = normals(config.seed, "perturb.z_H", 0, range(B), k, tuple(start["z_H"].shape[1:]), CPU)
+        start["z_H"].unflatten(0, (B, K))[:, k] += 0.7 * xi
+    u = np.stack([uniforms(config.seed, f"halt.{k}", 0, range(B), 4) for k in range(K)], axis=1)
+    taken = np.where(u[..., 0] < 0.6, 2 + np.floor(u[..., 1] * (M - 1)), 1)
+    assert set(taken.flat) == {1, 2, 3, 4}
+    active = torch.arange(1, M + 1)[:, None] <= torch.from_numpy(taken).flatten()
+    weights = {
+        "valid_steps": active / active.sum(),
+        "slots": active / (B * K * M),
+        "per_trajectory": active / active.sum(0) / (B * K),
+    }[normalise]
+    batch, z, loss = trainer.data.train_batch(config.seed, 0, B).repeat(K), start, torch.zeros((), dtype=torch.float64)
+    for step in range(M):
+        z, output = plain.act_step(z, batch)
+        target = q_continue_target(plain, z, batch, step == M - 1) if plain.learns_q_continue else None
+        loss = loss + (row_losses(output, batch.labels, "stablemax", target).total * weights[step]).sum()
+    loss.backward()
+    penalty = plain.penalty()
+    if penalty is not None:
+        penalty.backward()
+
+    updates: list[dict[str, torch.Tensor]] = []
+
+    def gradients(model, table):
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None} | {"table": table}
+
+    def keep(weights, ids, rows, **_):
+        table = torch.zeros_like(weights).index_add(0, ids, rows)
+        updates.append(gradients(trainer.model, table))
+
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    monkeypatch.setattr(trainer.optimizer, "zero_grad", lambda **_: None)
+    monkeypatch.setattr("rrm.train.sign_sgd", keep)
+    trainer.train_step()
+    (found,) = updates
+    ids, rows = plain.puzzle_emb.take_gradients()
+    expected = gradients(plain, torch.zeros_like(plain.puzzle_emb.weights).index_add(0, ids, rows))
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    assert expected["table"].abs().max() > 1e-4
+    assert trainer.losses_since_evaluation == [pytest.approx(loss.item(), rel=1e-6)]
+    assert trainer.act_steps == taken.sum()
+
+
 def test_the_best_step_is_chosen_on_validation_the_earliest_of_equals(monkeypatch):
     trainer = Trainer(tiny_config(), CPU)
     validation, test = iter([0.1, 0.6, 0.6, 0.3]), iter([0.9, 0.2, 0.3, 0.8])
@@ -128,7 +231,9 @@ def test_evaluation_is_the_plain_one_whatever_the_chunk():
     model, batch = trainer.model.eval(), trainer.eval_batches["test"]
     torch.nn.init.normal_(model.lm_head.weight, generator=torch.Generator().manual_seed(0))
     config = EvalConfig(every=1, n=8, sigmas=(2.0,), rollouts=3, batch_size=6)
-    (clean, noisy) = evaluate_split(model, batch, config, token_loss="stablemax", seed=0, split="test")
+    (clean, noisy) = evaluate_split(
+        model, batch, config, trainer.config.task, token_loss="stablemax", seed=0, split="test"
+    )
     token_accuracy, losses = np.zeros((8, 3)), np.zeros((8, 3))
     for i in range(8):
         alone = type(batch)(*(x[i : i + 1] for x in batch))
@@ -146,7 +251,13 @@ def test_evaluation_is_the_plain_one_whatever_the_chunk():
     assert noisy["lm_loss"] == pytest.approx(losses.mean(), rel=1e-5)
     assert clean["lm_loss"] != pytest.approx(noisy["lm_loss"], rel=1e-3)
     (_, whole) = evaluate_split(
-        model, batch, config.model_copy(update={"batch_size": 256}), token_loss="stablemax", seed=0, split="test"
+        model,
+        batch,
+        config.model_copy(update={"batch_size": 256}),
+        trainer.config.task,
+        token_loss="stablemax",
+        seed=0,
+        split="test",
     )
     assert whole["lm_loss"] == pytest.approx(noisy["lm_loss"], rel=1e-6)
 
@@ -168,7 +279,9 @@ class Oracle:
 def test_correct_bits_stand_by_example_and_rollout():
     batch = Trainer(tiny_config(), CPU).eval_batches["test"]
     config = EvalConfig(every=1, n=8, sigmas=(2.0,), rollouts=3, batch_size=6)
-    (_, noisy) = evaluate_split(Oracle(), batch, config, token_loss="stablemax", seed=0, split="test")
+    (_, noisy) = evaluate_split(
+        Oracle(), batch, config, tiny_config().task, token_loss="stablemax", seed=0, split="test"
+    )
 
     def solves(i: int, k: int) -> bool:
         return normals(0, "eval.test.z_H", 0, range(i, i + 1), k, (2, 3), CPU).sum().item() > 0

@@ -1,0 +1,87 @@
+"""`rrm diagnose`: the Lyapunov spectrum of a checkpoint, by example."""
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from results.diagnostics import summary
+from rrm.checkpoint import CheckpointError
+from rrm.config import TrialConfig
+from tune.diagnose import config_beside, diagnose_checkpoint
+from tune.spec import load_sweep
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `diagnose` to the parser of `rrm`."""
+    help = "the Lyapunov spectrum of a checkpoint on test puzzles, as a table by example"
+    parser = commands.add_parser("diagnose", help=help, description=help)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="best.pt, final.pt, or a published file")
+    parser.add_argument("--spec", help="a sweep file whose model and puzzles to take; needed outside a trial's folder")
+    parser.add_argument("--arm", help="of the sweep file (default: its baseline)")
+    parser.add_argument("-n", type=int, default=64, help="test puzzles (default 64)")
+    parser.add_argument("-k", type=int, default=8, help="exponents (default 8)")
+    parser.add_argument("--batch-size", type=int, default=256, help="memory, in rows of a plain evaluation (256)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: every core")
+    parser.add_argument("--output", type=Path, help="parquet file (default: CHECKPOINT.diagnostics.parquet)")
+    parser.set_defaults(command=_diagnose)
+
+
+def _diagnose(arguments: argparse.Namespace) -> int:
+    for name in ("n", "k", "batch_size", "threads"):
+        if getattr(arguments, name) < 1:
+            raise CheckpointError(f"{name}: {getattr(arguments, name)} is below 1; give 1 or more")
+    output = arguments.output or arguments.checkpoint.with_name(f"{arguments.checkpoint.name}.diagnostics.parquet")
+    try:
+        table = diagnose_checkpoint(
+            arguments.checkpoint,
+            _config(arguments),
+            n=arguments.n,
+            k=arguments.k,
+            batch_size=arguments.batch_size,
+            threads=arguments.threads,
+        )
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    pq.write_table(table, output)
+    frame = table.to_pandas()
+    console = Console(highlight=False)
+    found = summary(frame)
+    shown = Table(box=None, pad_edge=False, header_style="bold", show_header=False)
+    for what, value in (
+        ("test puzzles", f"{len(frame)}, {found.solved} solved"),
+        ("lambda_1, median", f"{found.lambda_1:+.4f} nats a sub-update"),
+        ("  of the solved", _or_none(found.lambda_1_solved, "+.4f")),
+        ("  of the failed", _or_none(found.lambda_1_failed, "+.4f")),
+        ("positive modes, mean", f"{found.n_pos:.2f} of {arguments.k}"),
+        ("settled", f"{found.settled:.0%}"),
+        ("AUC of -lambda_1 for solved", _or_none(found.auc, ".3f")),
+    ):
+        shown.add_row(what, value)
+    console.print(shown)
+    console.print(f"Written: {output}", soft_wrap=True)
+    return 0
+
+
+def _or_none(value: float, how: str) -> str:
+    return "none" if math.isnan(value) else format(value, how)
+
+
+def _config(arguments: argparse.Namespace) -> TrialConfig:
+    if arguments.spec is None:
+        config = config_beside(arguments.checkpoint)
+        if config is None:
+            raise CheckpointError(
+                f"{arguments.checkpoint}: no trial.json beside it; say with --spec which model and puzzles it is for"
+            )
+        return config
+    sweep = load_sweep(arguments.spec)
+    arm = arguments.arm or sweep.spec.baseline
+    cells = [cell for cell in sweep.cells if cell.arm == arm]
+    if not cells:
+        raise CheckpointError(f"--arm {arm}: no such arm; arms: {', '.join(sweep.spec.arms)}")
+    return cells[0].config
