@@ -1,20 +1,30 @@
-"""The `rrm` command."""
+"""Sweeps over recursive reasoning models: train, compare, diagnose."""
 
 import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from results.schema import DamagedFileError
+from launch import data, diagnose, jobs
+from launch.local import JobError
+from results.schema import REPORT, DamagedFileError
+from results.storage import Location
+from rrm.checkpoint import CheckpointError
+from rrm.puzzles.formats import DataError
 from tune.expand import Cell
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, plan
 from tune.spec import Resources, SpecError, Sweep, load_sweep
 from tune.trial import TrialBusyError, TrialJob, TrialRun
+
+if TYPE_CHECKING:
+    from results.gather import SweepTables
 
 _EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
 
@@ -28,10 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (SpecError, UsageError, DamagedFileError, TrialBusyError) as error:
+    except (SpecError, UsageError, JobError, DamagedFileError, TrialBusyError, DataError, CheckpointError) as error:
         print(error, file=sys.stderr)
     except OSError as error:
-        print(f"{error.filename or arguments.spec}: {error.strerror or error}", file=sys.stderr)
+        print(f"{error.filename or ' '.join(argv or sys.argv[1:])}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return STOPPED
@@ -52,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
             dest="overrides",
             help="lay a value over the sweep file, such as base.train.steps=100 or seeds=[0,1]; may be repeated",
         )
+        sub.add_argument("--preset", metavar="NAME", help="a variant of the sweep that its file holds under `presets`")
         sub.set_defaults(command=run)
         return sub
 
@@ -63,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--point", help="the grid point, as `rrm plan` shows it, if the sweep has a grid")
     command("plan", _plan, "show what a run would train and what is done")
     command("results", _results, "gather a sweep's tables and print the comparison")
+    submit = command("submit", jobs.submit, "send a sweep to a Ray cluster as a job")
+    jobs.add_commands(commands, submit)
+    report = command("report", _report, "write a sweep's report, one HTML page, also while it runs")
+    report.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in the sweep's folder")
+    data.add_commands(commands)
+    diagnose.add_command(commands)
     return parser
 
 
@@ -72,15 +89,18 @@ def _console() -> Console:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides)
-    from tune.experiment import RunRefused, run_sweep  # Ray takes seconds to import; bad input should not
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    from tune.experiment import RunBroken, RunRefused, run_sweep  # Ray takes seconds to import; bad input should not
 
     try:
         code = run_sweep(sweep, arguments.retry_failed)
     except RunRefused as error:
         raise UsageError(str(error)) from error
+    except RunBroken as error:
+        print(error, file=sys.stderr)
+        return SOME_FAILED
     try:
-        _show_results(sweep)
+        _write_report(_show_results(sweep), sweep.folder / REPORT)
     except OSError as error:  # the trials are what they are, whether or not their tables can be written
         print(f"the tables could not be written: {error}; mend it and run `rrm results`", file=sys.stderr)
     if code == STOPPED:
@@ -89,13 +109,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides)
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
     cell = _cell(sweep, arguments)
     sweep.check_data()
     planned = next(trial for trial in plan(sweep) if trial.cell.trial_id == cell.trial_id)
     if planned.end.status == "done":
         print(f"{cell.name}: already done, {planned.folder}")
         return ALL_DONE
+    sweep.check_logs()
     return _train_here(sweep, planned)
 
 
@@ -124,6 +145,11 @@ def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
         folder=str(planned.folder),
         threads=(resources or Resources()).threads,
         save_seconds=sweep.spec.save_seconds,
+        keep_evaluations=sweep.spec.keep_evaluations,
+        sweep=sweep.spec.name,
+        name=cell.name,
+        wandb=sweep.spec.wandb and sweep.spec.wandb.model_dump(),
+        tensorboard=sweep.spec.tensorboard,
     )
     wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
@@ -136,7 +162,11 @@ def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
             progress = run.advance(seconds=2.0)
             for message in progress.messages:
                 print(message, file=sys.stderr)
-            accuracy = "" if progress.exact_accuracy is None else f"  accuracy {progress.exact_accuracy:.3f}"
+            accuracy = ""
+            if progress.exact_accuracy is not None:
+                accuracy = (
+                    f"  accuracy {progress.exact_accuracy:.3f} (evaluated in {progress.evaluation_seconds:.1f} s)"
+                )
             print(f"{cell.name}: step {progress.step}/{cell.config.train.steps}{accuracy}", flush=True)
             if progress.failed:
                 print(f"{cell.name}: failed: {progress.failed}", file=sys.stderr)
@@ -155,7 +185,7 @@ def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides)
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
     trials = plan(sweep)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("arm", "point", "seed", "trial", "status", "step", "run"):
@@ -174,22 +204,39 @@ def _plan(arguments: argparse.Namespace) -> int:
     console.print(table)
     text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+    shares = {f"{trial.cell.config.evaluation_share:.0%}": None for trial in trials}
+    console.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps", highlight=False, soft_wrap=True)
     return ALL_DONE
 
 
 def _results(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides)
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
     _show_results(sweep)
     return ALL_DONE
 
 
-def _show_results(sweep: Sweep) -> None:
+def _show_results(sweep: Sweep) -> "SweepTables":
     from results.gather import gather
     from results.text import show
 
     tables = gather(sweep.folder, manifest(sweep))
     console = _console()
     console.print(show(tables), soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return tables
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from results.gather import gather
+
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    _write_report(gather(sweep.folder, manifest(sweep)), arguments.output or sweep.folder / REPORT)
+    return ALL_DONE
+
+
+def _write_report(tables: "SweepTables", path: Location) -> None:
+    from results.report import write_report  # matplotlib takes a second to import
+
+    print(f"  {write_report(tables, path)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""What several test files share: one local Ray, the real puzzles."""
+"""What several test files share: one local Ray, an S3 server on loopback, the real puzzles."""
 
+import logging
 import os
+import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,14 +14,54 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for all tests that run sweeps in this process: starting one takes seconds."""
+def s3_environment() -> int:
+    """The environment of the S3 server: Ray's workers, too, must find it. Returns its port; nothing listens yet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return port
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_environment) -> Iterator[Any]:
+    """A real S3 server on loopback, in this process; it keeps its buckets when stopped and started again."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed: pip install 'rrm[test]'")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=s3_environment, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server) -> str:
+    """The URL of a new bucket."""
+    from pyarrow import fs
+
+    name = f"b{uuid.uuid4().hex[:12]}"
+    fs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"], allow_bucket_creation=True).create_dir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_environment) -> Iterator[None]:
+    """One Ray for all tests that run sweeps in this process: starting one takes seconds. Its two GPUs are logical."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     import ray
 
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init(
+        address="local", num_cpus=2, num_gpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False
+    )
     yield
     ray.shutdown()
 

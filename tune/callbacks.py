@@ -1,4 +1,4 @@
-"""Terminal progress: a live table for people, a line now and then where no terminal is."""
+"""A sweep's progress: a live table in a terminal, a line now and then where none is, gauges for Prometheus."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
+from ray.util.metrics import Gauge
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -145,6 +146,41 @@ class Progress(Callback):
         if self._training_since is None or not trained:
             return "unknown"
         return _minutes((time.monotonic() - self._training_since) * left / trained)
+
+
+class Gauges(Callback):
+    """Each trial's step, step rate and accuracy as gauges on the metrics endpoint of this process's Ray node."""
+
+    def __init__(self, name: str, trials: dict[str, Cell]):
+        self.name, self.trials = name, trials
+        tags = ("sweep", "arm", "point", "seed", "trial")
+        self.step = Gauge("rrm_step", "Batches trained.", tags)
+        self.rate = Gauge("rrm_steps_per_second", "Batches a second since the report before.", tags)
+        self.accuracy = Gauge("rrm_exact_accuracy", "Clean exact accuracy on validation, last evaluation.", tags)
+        self._last: dict[str, tuple[float, int]] = {}  # trial id -> when it reported, and its step
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name}  # as Progress
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        """Set the trial's gauges."""
+        trial_id = trial.config["job"]["trial_id"]
+        cell, step, now = self.trials[trial_id], result["train_step"], time.monotonic()
+        tags = {"sweep": self.name, "arm": cell.arm, "point": cell.point_name, "seed": str(cell.seed)}
+        tags["trial"] = trial_id
+        self.step.set(step, tags)
+        if not math.isnan(result["exact_accuracy"]):
+            self.accuracy.set(result["exact_accuracy"], tags)
+        before, step_before = self._last.get(trial_id, (now, step))
+        if step > step_before and now > before:
+            self.rate.set((step - step_before) / (now - before), tags)
+        self._last[trial_id] = now, step
+        if result["done"]:
+            self.rate.set(0, tags)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """It goes on from its folder: the time its worker was away is no training."""
+        self._last.pop(trial.config["job"]["trial_id"], None)
 
 
 def _last_error(trial: Any) -> str:

@@ -8,10 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from results.storage import S3
 from rrm.config import MAX_SEED, TrialConfig
+from rrm.models.published import InitFrom
 from rrm.perturb import PerturbConfig
 from rrm.presets import PRESETS, merge
-from rrm.puzzles.formats import DataError, file_digest
+from rrm.puzzles.formats import DataError, data_digest, file_digest
+from rrm.puzzles.puzzle import SPLITS
+from rrm.puzzles.sources import on_this_node, splits_in
 from tune.fields import ABSENT, did_you_mean, explain, field_of, fields_at, lookup, nested, shown
 
 Point = dict[str, Any]  # a grid point: dotted field -> value
@@ -137,6 +141,7 @@ def _trial_config(layers: Layers) -> tuple[TrialConfig | None, list[str]]:
         # A clean trial drops it, but a wrong word in it would be a wrong word in every other arm.
         problems += _problems_of(layers, PerturbConfig, merged["perturb"], "perturb", skip_missing=True)
     problems += _file_problems(merged.get("task"))
+    problems += _init_from_problems(layers, merged.get("init_from"))
     config = merged | {"seed": 0}
     problems += _problems_of(layers, TrialConfig, config, "", skip_missing=preset_problem is not None)
     return (None, problems) if problems else (TrialConfig.model_validate(config), [])
@@ -155,18 +160,34 @@ def _merged(layers: Layers) -> tuple[dict[str, Any], str | None]:
         merged = merge(merged, {key: value for key, value in layer.items() if key not in ("preset", "seed")})
     task = merged.get("task")
     if isinstance(task, dict):  # files are given relative to the folder the command runs in; workers run elsewhere
-        files = {key: task[key] for key in ("train", "validation", "test") if isinstance(task.get(key), str)}
+        files = {key: task[key] for key in (*SPLITS, "data") if isinstance(task.get(key), str)}
+        files = {key: path for key, path in files.items() if not path.startswith(S3)}
+        files = {key: path for key, path in files.items() if key != "data" or Path(path).exists()}  # a name of the hub
         merged = merge(merged, {"task": {key: str(Path(path).absolute()) for key, path in files.items()}})
+    init_from = merged.get("init_from")
+    if isinstance(init_from, dict) and isinstance(init_from.get("root"), str):
+        merged = merge(merged, {"init_from": {"root": str(Path(init_from["root"]).absolute())}})
     return merged, problem
 
 
 def _file_problems(task: Any) -> Iterator[str]:
-    for key in ("train", "validation", "test"):
+    for key in (*SPLITS, "data"):
         if isinstance(task, dict) and isinstance(task.get(key), str):
             try:
-                file_digest(task[key])
+                for path in splits_in(task[key]).values() if key == "data" else [on_this_node(task[key])]:
+                    data_digest(path)
             except DataError as error:
                 yield f"base.task.{key}: {error}"
+
+
+def _init_from_problems(layers: Layers, init_from: Any) -> Iterator[str]:
+    try:
+        file_digest(str(InitFrom.model_validate(init_from).path))
+    except ValidationError:
+        return  # not given, or named with the other fields
+    except DataError as error:
+        place = next(place for place, layer in layers if lookup(layer, "init_from.name") is not ABSENT)
+        yield f"{place}.init_from.name: {error}"
 
 
 def _problems_of(layers: Layers, root: Any, value: Any, under: str, *, skip_missing: bool) -> list[str]:

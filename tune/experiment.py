@@ -4,13 +4,15 @@ import json
 import logging
 import os
 import platform
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from ray.tune import (
     CheckpointConfig,
     FailureConfig,
@@ -18,19 +20,19 @@ from ray.tune import (
     TuneConfig,
     Tuner,
     grid_search,
-    with_resources,
 )
 
-from results.schema import ATTEMPTS, FAILED, SPEC, TRIALS, read_json
-from rrm.checkpoint import write_atomically
-from tune.callbacks import Progress
+from results.schema import FAILED, SPEC, TRIALS, read_json
+from results.storage import Location, write_atomically
+from tune.callbacks import Gauges, Progress
+from tune.lease import lock_at
 from tune.plan import PlannedTrial, exit_code, plan, spec_text, write_manifest
 from tune.spec import Resources, Sweep
 from tune.trainable import RecursiveTrial
 from tune.trial import TrialJob, write_failed
 
 CLAIM = "run.json"
-_RAY_SETTINGS = {
+RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see the others'
@@ -43,13 +45,19 @@ class RunRefused(RuntimeError):
     """The sweep cannot be run now: another run holds it, or the cluster has no place for its trials."""
 
 
+class RunBroken(RuntimeError):
+    """The storage failed while trials were running. What they had saved is safe."""
+
+
 def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
     """Train what is left of a sweep and return its exit code: 0 all done, 3 some failed, 4 stopped before the end.
 
-    Starts Ray if this process is not connected, and only if something is left. Raises SpecError for puzzle files that
-    cannot be used, RunRefused if another run holds the sweep or no node can hold a trial, OSError if its folder cannot
-    be written.
+    Starts Ray if this process is not connected, and only if something is left. Raises SpecError for puzzle files or
+    logs that cannot be used, RunRefused if another run holds the sweep or no node can hold a trial, OSError if its
+    folder cannot be written, RunBroken if that happens once trials have started.
     """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # this is a Ray job
+        sweep.check_storage()
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with _claim(sweep):
         write_manifest(sweep)
@@ -57,15 +65,25 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
         left = [trial for trial in planned if trial.is_left(retry_failed)]
         if left:
             sweep.check_data()
-            with _ray():
-                _fit(sweep, planned, left)
-    return exit_code(plan(sweep))
+            sweep.check_logs()
+            errors: dict[str, str] = {}
+            try:
+                with _ray():
+                    errors = _fit(sweep, planned, left)
+                for trial_id, error in errors.items():
+                    _record_error(sweep, trial_id, error)
+                return exit_code(plan(sweep))
+            except OSError as error:
+                reason = f"{error.filename or sweep.folder}: {error.strerror or error}"
+                text = f"{reason}; mend it, and the same command goes on from what was saved"
+                raise RunBroken("\n".join([*dict.fromkeys(errors.values()), text])) from error
+    return exit_code(planned)
 
 
 @contextmanager
 def _claim(sweep: Sweep) -> Iterator[None]:
     """Hold the sweep for this process. The lock is the operating system's and ends with the process."""
-    lock = FileLock(sweep.folder / ".run.lock")
+    lock = lock_at(sweep.folder / ".run.lock")
     claim = sweep.folder / CLAIM
     try:
         lock.acquire(timeout=0)
@@ -83,16 +101,28 @@ def _claim(sweep: Sweep) -> Iterator[None]:
         lock.release()
 
 
+def holder(folder: Location) -> dict[str, Any] | None:
+    """Who runs the sweep in `folder`: pid, host and since; None if nobody does."""
+    lock = lock_at(folder / ".run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return read_json(folder / CLAIM, pid=int, host=str, since=str)
+    lock.release()
+    return None
+
+
 @contextmanager
 def _ray() -> Iterator[None]:
     """A connection to Ray: the process's own if it has one, the cluster of RAY_ADDRESS, else a local one."""
     if ray.is_initialized():
         yield
         return
-    for name, value in _RAY_SETTINGS.items():
+    for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        # Without an address Ray joins whatever cluster it finds on this machine, and its trials end with that one.
+        ray.init(address=os.environ.get("RAY_ADDRESS") or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ValueError, ConnectionError, RuntimeError) as error:
         raise RunRefused(f"Ray cannot be started or reached: {str(error).partition(chr(10))[0]}") from error
     try:
@@ -115,7 +145,8 @@ def _resources(asked: Resources | None) -> Resources:
     return asked
 
 
-def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) -> None:
+def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) -> dict[str, str]:
+    """Train the trials that are left. Returns why trials were given up, by trial id."""
     spec = sweep.spec
     place = _resources(spec.resources)
     jobs = [
@@ -127,6 +158,11 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
             folder=str(trial.folder),
             threads=place.threads,
             save_seconds=spec.save_seconds,
+            keep_evaluations=spec.keep_evaluations,
+            sweep=spec.name,
+            name=trial.cell.name,
+            wandb=spec.wandb and spec.wandb.model_dump(),
+            tensorboard=spec.tensorboard,
         ).as_dict()
         for trial in left
     ]
@@ -134,11 +170,11 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned})
     attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    (sweep.folder / ATTEMPTS / attempt).mkdir(parents=True)
-    write_atomically(sweep.folder / ATTEMPTS / attempt / SPEC, spec_text(sweep))
+    (sweep.attempts / attempt).mkdir(parents=True)
+    write_atomically(sweep.attempts / attempt / SPEC, spec_text(sweep))
     tuner = Tuner(
-        with_resources(RecursiveTrial, {"cpu": place.cpu, "gpu": place.gpu}),
-        param_space={"job": grid_search(jobs), "gpu": place.gpu > 0},
+        RecursiveTrial,
+        param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu},
         tune_config=TuneConfig(
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -146,18 +182,31 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
         ),
         run_config=RunConfig(
             name=attempt,
-            storage_path=str(sweep.folder / ATTEMPTS),
+            storage_path=str(sweep.attempts),
             failure_config=FailureConfig(max_failures=spec.max_failures),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[progress],
+            callbacks=[progress, Gauges(spec.name, sweep.trials)],
             verbose=0,
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
-    with progress:
+    with progress, _sigterm_stops():
         tuner.fit()
-    for trial_id, error in progress.errors.items():
-        _record_error(sweep, trial_id, error)
+    return progress.errors
+
+
+@contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """SIGTERM (`ray job stop`, Slurm, Kubernetes) ends the run as Ctrl-C does: the trials save first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Not SIGINT: Ray blocks that in a job's process unless told otherwise. Tune takes SIGUSR1 for the same.
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGUSR1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _trial_name(trial: Any) -> str:

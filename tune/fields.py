@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from rrm.config import TrialConfig
 
 ABSENT = object()
+UNION_TAGS = {"model": "arch", "task": "name"}  # the field that chooses between the classes of a union
 
 
 def lookup(mapping: Any, path: str) -> Any:
@@ -49,9 +50,9 @@ def _follow(root: type[BaseModel], path: list[str]) -> tuple[list[str], list[typ
     names: list[str] = []
     models: list[type[BaseModel]] = [root]
     for key in path:
-        of_arch = [m for m in models if key in _architectures(m)]
-        if of_arch and not any(key in m.model_fields for m in models):
-            models = of_arch
+        tagged = [m for m in models if key in _tags(m)]
+        if tagged and not any(key in m.model_fields for m in models):
+            models = tagged
             continue
         names.append(key)
         models = [
@@ -60,8 +61,10 @@ def _follow(root: type[BaseModel], path: list[str]) -> tuple[list[str], list[typ
     return names, models
 
 
-def _architectures(model: type[BaseModel]) -> tuple[Any, ...]:
-    return typing.get_args(model.model_fields["arch"].annotation) if "arch" in model.model_fields else ()
+def _tags(model: type[BaseModel]) -> list[Any]:
+    """The words that choose this class in a union."""
+    fields = (model.model_fields[name] for name in UNION_TAGS.values() if name in model.model_fields)
+    return [word for field in fields for word in typing.get_args(field.annotation)]
 
 
 def field_of(problem: Any, root: type[BaseModel]) -> str:
@@ -142,7 +145,8 @@ def explain(problem: Any, root: type[BaseModel], prefix: str) -> str:
     if kind == "union_tag_invalid":
         known = context["expected_tags"].replace("'", "").split(", ")
         hint = did_you_mean(context["tag"], known)
-        return f"{field}.arch: {context['tag']!r} is no architecture{hint}; give one of {', '.join(known)}"
+        tag = UNION_TAGS[field.rpartition(".")[2]]
+        return f"{field}.{tag}: {context['tag']!r} is not one of {', '.join(known)}{hint}"
     if kind == "string_too_short":
         return f"{field}: {shown(value)} is empty; give a text"
     if kind == "too_short":

@@ -4,13 +4,22 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from results.schema import EVALS, MANIFEST, SPEC, TRIALS, DamagedFileError, TrialEnd, read_evals, trial_end
-from rrm.checkpoint import write_atomically
+from results.schema import (
+    EVALS,
+    EVALS_SCHEMA,
+    MANIFEST,
+    SPEC,
+    TRIALS,
+    DamagedFileError,
+    TrialEnd,
+    read_table,
+    trial_end,
+)
+from results.storage import Location, side_by_side, write_atomically
 from tune.expand import Cell
 from tune.spec import Sweep
 
@@ -22,7 +31,7 @@ class PlannedTrial:
     """A trial of the sweep, where its folder is, how it stands and the step of its last evaluation."""
 
     cell: Cell
-    folder: Path
+    folder: Location
     end: TrialEnd
     step: int
 
@@ -38,17 +47,17 @@ def plan(sweep: Sweep) -> list[PlannedTrial]:
 
     Raises DamagedFileError if a folder's files cannot be read.
     """
-    planned = []
-    for trial_id, cell in sweep.trials.items():
-        folder = sweep.folder / TRIALS / trial_id
-        end, step = trial_end(folder, cell.config.train.steps), 0
-        try:
-            step = max(read_evals(folder / EVALS).column("step").to_pylist(), default=0)
-        except DamagedFileError:
-            if end.status == "done":  # the state's own history writes the table again
-                end = TrialEnd("unfinished")
-        planned.append(PlannedTrial(cell, folder, end, step))
-    return planned
+    return side_by_side(lambda cell: _planned(cell, sweep.folder / TRIALS / cell.trial_id), sweep.trials.values())
+
+
+def _planned(cell: Cell, folder: Location) -> PlannedTrial:
+    end, step = trial_end(folder, cell.config.train.steps), 0
+    try:
+        step = max(read_table(folder / EVALS, EVALS_SCHEMA).column("step").to_pylist(), default=0)
+    except DamagedFileError:
+        if end.status == "done":  # the state's own history writes the table again
+            end = TrialEnd("unfinished")
+    return PlannedTrial(cell, folder, end, step)
 
 
 def manifest(sweep: Sweep) -> dict[str, Any]:

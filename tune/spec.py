@@ -4,17 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from results.schema import ATTEMPTS
+from results.storage import S3, Location, S3Path, location
+from rrm.checkpoint import CheckpointError
 from rrm.config import MAX_SEED
+from rrm.models.published import check_fit
 from rrm.presets import merge
 from rrm.puzzles.dataset import load_task
 from rrm.puzzles.formats import DataError
 from rrm.settings import Settings
+from rrm.train import CompilerError, check_compiler
 from tune.expand import Cell, expand
-from tune.fields import explain, nested, shown
+from tune.fields import did_you_mean, explain, nested, shown
+from tune.loggers import WandbConfig, logger_problems
 
 
 class SpecError(ValueError):
@@ -23,7 +29,8 @@ class SpecError(ValueError):
     def __init__(self, path: str, problems: list[str]):
         self.problems = list(dict.fromkeys(problems))
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"{path}: {count}, nothing was started", *(f"  {p}" for p in self.problems)]))
+        lines = [line for problem in self.problems for line in problem.splitlines()]
+        super().__init__("\n  ".join([f"{path}: {count}, nothing was started", *lines]))
 
 
 class Resources(Settings):
@@ -31,6 +38,15 @@ class Resources(Settings):
 
     cpu: float = Field(default=1, ge=0.01)
     gpu: float = Field(default=0, ge=0)
+
+    @field_validator("gpu")
+    @classmethod
+    def _part_or_whole(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError(
+                f"{value:g} is neither a part of one GPU nor a whole number of them; give 0.5, 1 or 2, say"
+            )
+        return value
 
     @property
     def threads(self) -> int:
@@ -42,7 +58,9 @@ class SweepSpec(Settings):
     """A sweep file's own fields.
 
     `resources: auto` (None here) is a GPU a trial where there are any, else a core. A trial's state is saved at every
-    evaluation and every `save_seconds`; a crashed worker is restarted `max_failures` times.
+    evaluation and every `save_seconds`; `keep_evaluations` keeps the weights of each. A crashed worker is restarted
+    `max_failures` times. `wandb` and `tensorboard` log each trial's evaluations there too. `presets` are variants of
+    the whole file: what each lays over it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -55,13 +73,27 @@ class SweepSpec(Settings):
     storage: str = Field(default="runs", min_length=1)
     max_failures: int = Field(default=3, ge=0)
     save_seconds: float = Field(default=60, gt=0)
+    keep_evaluations: bool = False
+    wandb: WandbConfig | None = None
+    tensorboard: bool = False
+    presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("storage")
     @classmethod
-    def _is_a_folder(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError(f"{value!r} is no folder; give one that every node sees")
+    def _is_a_place(cls, value: str) -> str:
+        if "://" in value and not value.startswith(S3):
+            raise ValueError(f"{value!r} is no place; give a folder that every node sees, or s3://bucket/prefix")
+        if value.startswith(S3) and not value.removeprefix(S3).strip("/"):
+            raise ValueError(f"{value!r} names no bucket; give s3://bucket/prefix")
         return value
+
+    @model_validator(mode="after")
+    def _logs_have_a_folder(self) -> "SweepSpec":
+        offline = self.wandb is not None and self.wandb.mode == "offline"
+        if self.storage.startswith(S3) and (self.tensorboard or offline):
+            kind = "tensorboard: true" if self.tensorboard else "wandb.mode: offline"
+            raise ValueError(f"{kind} writes files, and {self.storage} is no folder; give a folder, or leave it out")
+        return self
 
     @field_validator("resources", mode="before")
     @classmethod
@@ -81,9 +113,16 @@ class Sweep:
     cells: list[Cell]
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Location:
         """<storage>/<sweep>, absolute."""
-        return Path(self.spec.storage).expanduser().absolute() / self.spec.name
+        return location(self.spec.storage) / self.spec.name
+
+    @property
+    def attempts(self) -> Path:
+        """Where Ray Tune keeps its own files: beside the trials, or where it puts them itself if those are in S3."""
+        if isinstance(self.folder, S3Path):
+            return Path.home() / "ray_results" / self.spec.name
+        return self.folder / ATTEMPTS
 
     @property
     def trials(self) -> dict[str, Cell]:
@@ -94,26 +133,54 @@ class Sweep:
         return first
 
     def check_data(self) -> None:
-        """Read every puzzle file once. Raises SpecError if one is wrong or holds too few puzzles."""
+        """Read every puzzle file and checkpoint once, and look for the compiler that a trial may need.
+
+        Raises SpecError if one is wrong, does not fit its trials or is missing.
+        """
         problems = []
         for cell in self.trials.values():
-            if not cell.config.task.files:
+            if cell.config.task.generate is not None:
                 continue
             try:
-                load_task(cell.config.task, cell.config.eval.n)
+                load_task(cell.config.task, cell.config.eval.n, cell.config.train.batch_size)
             except DataError as error:
+                problems.append(str(error))
+        configs = [cell.config for cell in self.trials.values()]
+        starts = dict.fromkeys((config.init_from, config.model, config.task) for config in configs if config.init_from)
+        for init_from, model, task in starts:
+            try:
+                check_fit(init_from.path, model, seq_len=task.seq_len, vocab_size=task.vocab_size)
+            except CheckpointError as error:
+                problems.append(f"init_from: {error}")
+        if any(config.train.compile for config in configs):
+            try:
+                check_compiler()
+            except CompilerError as error:
                 problems.append(str(error))
         if problems:
             raise SpecError(self.path, problems)
 
+    def check_storage(self) -> None:
+        """Raises SpecError if the storage is relative: a job's own folder on a cluster is gone when it ends."""
+        if not Path(self.spec.storage).is_absolute() and "://" not in self.spec.storage:
+            problem = f"storage: {self.spec.storage!r} is relative, and a job's own folder on a cluster does not last"
+            mend = "give an absolute path that every node sees (--set storage=...)"
+            raise SpecError(self.path, [f"{problem}; {mend}"])
 
-def load_sweep(path: str, overrides: list[str] | None = None) -> Sweep:
-    """Read and check a sweep file; `overrides` are `dotted.field=value` laid over it.
+    def check_logs(self) -> None:
+        """Raises SpecError if a log that is asked for cannot be written here."""
+        if problems := logger_problems(self.spec.wandb, self.spec.tensorboard):
+            raise SpecError(self.path, problems)
 
-    Raises SpecError with every problem found.
+
+def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None = None) -> Sweep:
+    """Read and check a sweep file.
+
+    One of its own presets may be laid over it (the sweep is then called <name>-<preset>, unless the preset names it),
+    then `overrides`, each `dotted.field=value`. Raises SpecError with every problem found.
     """
     text = _read_text(path)
-    raw = _parse_yaml(path, text)
+    raw = _with_preset(path, _parse_yaml(path, text), preset)
     for override in overrides or []:
         key, equals, value = override.partition("=")
         if not equals:
@@ -130,6 +197,18 @@ def load_sweep(path: str, overrides: list[str] | None = None) -> Sweep:
     if problems or spec is None:
         raise SpecError(path, problems)
     return Sweep(path, raw, spec, cells)
+
+
+def _with_preset(path: str, raw: dict[str, Any], preset: str | None) -> dict[str, Any]:
+    if preset is None:
+        return raw
+    presets = raw.get("presets")
+    presets = presets if isinstance(presets, dict) else {}
+    if not isinstance(presets.get(preset), dict):
+        known = f"; its presets: {', '.join(map(str, presets))}" if presets else "; it has none"
+        raise SpecError(path, [f"--preset {preset}: no such preset in the file{did_you_mean(preset, presets)}{known}"])
+    named = {"name": f"{raw.get('name')}-{preset}"} | presets[preset]
+    return merge({key: value for key, value in raw.items() if key != "presets"}, named)
 
 
 def _read_text(path: str) -> str:

@@ -1,10 +1,11 @@
 """The one Tune trainable: every model, every rollout mode. The trial's own folder holds all that lasts."""
 
 import math
+import time
 from typing import Any
 
 import torch
-from ray.tune import Trainable
+from ray.tune import PlacementGroupFactory, Trainable
 
 from tune.trial import TrialJob, TrialRun
 
@@ -12,9 +13,14 @@ SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more 
 
 
 class RecursiveTrial(Trainable):
-    """Trains the trial in config["job"]. Its name is what the Ray dashboard shows."""
+    """Trains the trial in config["job"], on config["cpu"] cores and config["gpu"] GPUs."""
 
     run: TrialRun | None = None
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """What a trial asks of Ray. (`with_resources` would, too, but hide this class's name from the dashboard.)"""
+        return PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
@@ -26,10 +32,12 @@ class RecursiveTrial(Trainable):
         """Train a slice. A diverged trial ends here: Tune would only train it to the same end again."""
         if self.run is None:
             self.run = TrialRun(self.job, self.device)
+            self._log(f"from step {self.run.trainer.step}")
         progress = self.run.advance(SLICE_SECONDS)
         ended = progress.finished or progress.failed is not None
         if ended:
             self.run.close()
+            self._log(f"failed: {progress.failed}" if progress.failed else f"done at step {progress.step}")
         return {
             "train_step": progress.step,
             "exact_accuracy": math.nan if progress.exact_accuracy is None else progress.exact_accuracy,
@@ -50,5 +58,11 @@ class RecursiveTrial(Trainable):
             self.run.close()
             self.run = None
 
+    def _log(self, what: str) -> None:
+        """A line in the worker's own log, which the dashboard shows beside it."""
+        print(f"{time.strftime('%H:%M:%S')} {self.job.name} ({self.job.trial_id}): {what}", flush=True)
+
     def __repr__(self) -> str:
-        return f"{self.job.arm} seed={self.job.seed} {self.job.trial_id}" if hasattr(self, "job") else "idle"
+        # Ray asks once, when the worker starts, and shows the answer for as long as it lives, whatever trial it is at.
+        job = getattr(self, "job", None)
+        return f"{job.sweep}: first trial {job.name} ({job.trial_id})" if job else "idle"

@@ -5,9 +5,10 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from results.schema import (
+    DIAGNOSTICS,
+    DIAGNOSTICS_SCHEMA,
     DONE,
     EVALS,
     EVALS_SCHEMA,
@@ -27,18 +30,22 @@ from results.schema import (
     TRIAL,
     read_json,
 )
-from rrm import checkpoint
-from rrm.checkpoint import CheckpointError, serialise, write_atomically
+from results.storage import Location, copy, location, write_atomically
+from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
+from rrm.flops import flops_per_act_step
 from rrm.puzzles.formats import DataError
 from rrm.train import DivergedError, Trainer, set_up_torch
+from tune.lease import lock_at
+from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 
+COMMIT = "COMMIT"  # a file that `rrm submit` packs beside the packages, for there is no git in a job
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a worker is told: which trial, where its folder is, how many threads it has, how often it saves."""
+    """What a worker is told: which trial, where its folder is, how many threads it has, what it saves and logs."""
 
     arm: str
     seed: int
@@ -47,6 +54,11 @@ class TrialJob:
     folder: str
     threads: int
     save_seconds: float
+    keep_evaluations: bool = False
+    sweep: str = ""
+    name: str = ""
+    wandb: dict[str, Any] | None = None
+    tensorboard: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they travel to a worker."""
@@ -55,20 +67,21 @@ class TrialJob:
 
 @dataclass
 class Progress:
-    """Where a trial stands after a slice of training. exact_accuracy: last clean evaluation on validation."""
+    """Where a trial stands after a slice of training: its last clean accuracy on validation, and how long that took."""
 
     step: int
     exact_accuracy: float | None
     finished: bool = False
     failed: str | None = None
     messages: list[str] = field(default_factory=list)
+    evaluation_seconds: float = 0.0
 
 
 def provenance(device: torch.device, threads: int) -> dict[str, Any]:
     """What an attempt ran on: commit, versions, device, threads."""
     return {
-        "commit": _commit(),
-        "rrm": version("rrm"),
+        "commit": commit(),
+        "rrm": _version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "ray": version("ray"),
@@ -77,13 +90,25 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": threads,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _commit() -> str | None:
+def _version() -> str | None:
+    """The version of this code, None where it is not installed, as in a job's working directory."""
+    try:
+        return version("rrm")
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
     """The commit of this code, None where it is no checkout or there is no git."""
+    packed = Path(__file__).parents[1] / COMMIT
+    if packed.exists():
+        return packed.read_text() or None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
@@ -104,32 +129,43 @@ class TrialRun:
 
     def __init__(self, job: TrialJob, device: torch.device):
         self.job = job
-        self.folder = Path(job.folder)
+        self.folder = location(job.folder)
         self.messages: list[str] = []
+        self.logs: list[TrialLog] = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / ".lock")
+        self._lock = lock_at(self.folder / ".lock")
         try:
             self._lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
+            attempts = (read_json(self.folder / TRIAL) or {}).get("attempts") or [{}]
+            holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | attempts[-1])
             raise TrialBusyError(
-                f"{self.folder}: another process is training this trial; wait for it or stop it"
+                f"{self.folder}: another process is training this trial ({holder}); wait for it or stop it"
             ) from error
         try:
             set_up_torch(job.threads)
             (self.folder / FAILED).unlink(missing_ok=True)
             for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
                 leftover.unlink()
-            self.trainer = Trainer(TrialConfig.model_validate(job.config), device)
-            if self.trainer.trial_id != job.trial_id:
-                raise DataError(f"{job.config['task']}: the puzzle files here are not those the sweep was planned with")
+            self.trainer = self._trainer(device)
             self._record_start(device)
-            self._resume()
+            self.logs = self._open_logs()
+            self._saved_step = self._resume()
         except BaseException:
-            self._lock.release()
+            self._let_go()
             raise
-        self._saved_step = self.trainer.step if self.trainer.history else -1
         self._saved_at = time.monotonic()
         self._between_steps = True
+
+    def _trainer(self, device: torch.device) -> Trainer:
+        try:
+            trainer = Trainer(TrialConfig.model_validate(self.job.config), device)
+        except DataError as error:
+            raise DataError(f"node {platform.node()}: {error}") from error
+        if trainer.trial_id != self.job.trial_id:
+            files = {key: self.job.config[key] for key in ("task", "init_from")}
+            raise DataError(f"node {platform.node()}: the files here are not those the sweep was planned with: {files}")
+        return trainer
 
     def _record_start(self, device: torch.device) -> None:
         known = read_json(self.folder / TRIAL) or {}
@@ -140,26 +176,52 @@ class TrialRun:
             "config": self.job.config,
             "data_digest": self.trainer.data.digest,
             "test_digest": self.trainer.test_digest(),
+            "parameters": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
+            "flops_per_act_step": known.get("flops_per_act_step") or flops_per_act_step(self.trainer.config),
             "attempts": [*known.get("attempts", []), provenance(device, self.job.threads)],
         }
         self._write_json(TRIAL, record)
 
-    def _resume(self) -> None:
+    def _open_logs(self) -> list[TrialLog]:
+        """The logs that are asked for. W&B out of reach is a message: the next attempt logs what is missing."""
+        job = self.job
+        # A bucket holds no log files: W&B keeps its own on this machine, and sends them.
+        folder = self.folder if isinstance(self.folder, Path) else Path(tempfile.mkdtemp(prefix="rrm-logs-"))
+        logs: list[TrialLog] = []
+        if job.tensorboard:
+            logs.append(TensorBoardLog(folder))
+        if job.wandb is not None:
+            import wandb
+
+            to = WandbConfig.model_validate(job.wandb)
+            run = {"trial_id": job.trial_id, "sweep": job.sweep, "arm": job.arm, "name": job.name}
+            try:
+                logs.append(WandbLog(folder, to, config=job.config, **run))
+            except wandb.Error as error:
+                self.messages.append(f"not logged to W&B: {error}")
+        return logs
+
+    def _resume(self) -> int:
+        """Take up the last state that can be used. Returns the step of latest_state.pt, -1 if there is none now."""
         for name in (LATEST_STATE, PREVIOUS_STATE):
             path = self.folder / name
-            if not path.exists():
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
                 continue
             try:
-                self.trainer.load_state_dict(checkpoint.load(path))
+                self.trainer.load_state_dict(loads(content, path))
             except (CheckpointError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
                 self.trainer = Trainer(self.trainer.config, self.trainer.device)  # nothing of the bad state stays
                 aside = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
-                path.rename(aside)
+                copy(path, aside)
+                path.unlink()
                 reason = str(error).partition("\n")[0]
                 self.messages.append(f"{path} cannot be used ({reason}); set aside as {aside.name}")
                 continue
-            self._write_evals()
-            return
+            self._write_tables()
+            return self.trainer.step if name == LATEST_STATE else -1
+        return -1
 
     def advance(self, seconds: float) -> Progress:
         """Train until the next evaluation, the end, or for about `seconds`; save when an evaluation or the time is due.
@@ -171,6 +233,9 @@ class TrialRun:
         except DivergedError as error:
             self._write_failed("diverged", str(error))
             return self._progress(failed=str(error))
+        except TrialBusyError:
+            self._between_steps = False
+            raise
         except Exception as error:
             self._between_steps = False  # what could not be written is not tried again on the way out
             self._write_failed("error", f"{type(error).__name__}: {error}")
@@ -193,38 +258,59 @@ class TrialRun:
         return self._progress(finished=finished)
 
     def _progress(self, *, finished: bool = False, failed: str | None = None) -> Progress:
-        clean = [r for r in self.trainer.history if r["sigma"] == 0 and r["split"] == "validation"]
         messages, self.messages = self.messages, []
-        accuracy = clean[-1]["exact_accuracy"] if clean else None
-        return Progress(self.trainer.step, accuracy, finished, failed, messages)
+        return Progress(
+            self.trainer.step,
+            self.trainer.last_accuracy,
+            finished,
+            failed,
+            messages,
+            self.trainer.seconds["last_evaluation"],
+        )
 
     def save(self) -> None:
         """Write the state, if it is newer than the last one written; the one before it stays as previous_state.pt."""
         if self._saved_step == self.trainer.step:
             return
-        state = serialise(self.trainer.state_dict())
-        # The best goes first: a kill in between is trained again from the state before, and writes it again.
-        if self.trainer.best and self.trainer.best["step"] == self.trainer.step:
+        if not self._lock.is_locked:
+            raise TrialBusyError(f"{self.folder}: this process stood still too long; another may train this trial now")
+        # The order: a kill in between is trained again from the state before, and writes the rest again.
+        state, latest = serialise(self.trainer.state_dict()), self.folder / LATEST_STATE
+        best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step
+        if best:
             write_atomically(self.folder / "best_state.pt", state)
             write_atomically(self.folder / "best.pt", serialise(self.trainer.weights()))
-        latest = self.folder / LATEST_STATE
+        evaluated = bool(self.trainer.history) and self.trainer.history[-1]["step"] == self.trainer.step
+        if evaluated and self.job.keep_evaluations:
+            write_atomically(self.folder / f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
         if latest.exists():
-            latest.replace(self.folder / PREVIOUS_STATE)
-        write_atomically(latest, state)
-        self._write_evals()
+            copy(latest, self.folder / PREVIOUS_STATE)
+        if best:
+            copy(self.folder / "best_state.pt", latest)
+        else:
+            write_atomically(latest, state)
+        if evaluated:
+            self._write_tables()
         self._saved_step, self._saved_at = self.trainer.step, time.monotonic()
 
     def _finish(self) -> None:
-        write_atomically(self.folder / "final_state.pt", serialise(self.trainer.state_dict()))
+        copy(self.folder / LATEST_STATE, self.folder / "final_state.pt")
         write_atomically(self.folder / "final.pt", serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
         self._write_json(DONE, ended)
 
-    def _write_evals(self) -> None:
-        rows = [{"trial_id": self.job.trial_id} | row for row in self.trainer.history]
+    def _write_tables(self) -> None:
+        self._write_table(EVALS, EVALS_SCHEMA, self.trainer.history)
+        if self.trainer.config.diagnose is not None:
+            self._write_table(DIAGNOSTICS, DIAGNOSTICS_SCHEMA, self.trainer.diagnostics)
+        for log in self.logs:
+            log.write(self.trainer.history)
+
+    def _write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+        table = pa.Table.from_pylist([{"trial_id": self.job.trial_id} | row for row in rows], schema=schema)
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=EVALS_SCHEMA), sink)
-        write_atomically(self.folder / EVALS, sink.getvalue().to_pybytes())
+        pq.write_table(table, sink)
+        write_atomically(self.folder / name, sink.getvalue().to_pybytes())
 
     def _write_failed(self, kind: str, reason: str) -> None:
         write_failed(self.folder, kind, reason, self.trainer.step)
@@ -238,10 +324,17 @@ class TrialRun:
             if self._between_steps:
                 self.save()
         finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            for log in self.logs:
+                log.close(finished=self.trainer.step >= self.trainer.config.train.steps)
+        finally:
             self._lock.release()
 
 
-def write_failed(folder: Path, kind: str, reason: str, step: int | None) -> None:
+def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:
     """Record why a trial failed: kind `diverged` (the same config fails again) or `error` (worth another try)."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"kind": kind, "reason": reason, "step": step}

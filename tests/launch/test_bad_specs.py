@@ -39,7 +39,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         ),
         [
             "base.train.batch_size: 0 is below 1",
-            "nowhere.csv: No such file or directory; give the path of a puzzle file that exists",
+            "nowhere.csv: No such file or directory; give the path of a file that exists",
             "neither.csv: No such file or directory",
         ],
     ),
@@ -96,7 +96,23 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "unknown architecture": (
         tiny_sweep(base={"model": {"arch": "hmr"}}),
-        ["base.model.arch: 'hmr' is no architecture (did you mean hrm?); give one of trm, hrm"],
+        ["base.model.arch: 'hmr' is not one of trm, hrm, srm (did you mean hrm?)"],
+    ),
+    "unknown task": (
+        tiny_sweep(base={"task": {"name": "mazes"}}),
+        ["base.task.name: 'mazes' is not one of sudoku, maze (did you mean maze?)"],
+    ),
+    "a field of another task": (
+        tiny_sweep(base={"task": {"name": "maze", "side": 6}}),
+        [
+            "base.task.box: unknown field with value 2; fields: name, generate, data, train, validation, test",
+            "base.task.generate.blanks: unknown field with value 6; fields: puzzles, seed, min_path",
+            "base.task.generate.min_path: missing; give a value",
+        ],
+    ),
+    "a folder without puzzles": (
+        tiny_sweep(base={"task": {"generate": None, "data": "launch"}}),
+        ["base.task.data: ", "launch: no train and no test there; give a folder with train.csv and test.csv"],
     ),
     "a field of another architecture": (
         tiny_sweep(base={"model": {"arch": "hrm"}}),
@@ -118,6 +134,10 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "resources": (
         tiny_sweep(resources={"cpu": 0}),
         ["resources.cpu: 0 is below 0.01; give 0.01 or more"],
+    ),
+    "one and a half GPUs": (
+        tiny_sweep(resources={"gpu": 1.5}),
+        ["resources.gpu: 1.5 is neither a part of one GPU nor a whole number of them; give 0.5, 1 or 2, say"],
     ),
     "resources by another name": (
         tiny_sweep(resources="all"),
@@ -148,6 +168,59 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(base={"preset": "none", "train": {"batch_size": 0}}),
         ["base.preset: 'none' is no preset", "base.train.batch_size: 0 is below 1"],
     ),
+    "a number where log-uniform takes an interval": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sampling": "loguniform"}}}),
+        ["arms.multi2.perturb.sigma: 0.5 with sampling loguniform, which takes an interval; give [low, high]"],
+    ),
+    "an interval where a number is due": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sigma": [0.1, 0.2]}}}),
+        ["arms.multi2.perturb.sigma: [0.1, 0.2] with sampling fixed, which takes one number; give one, or choose samp"],
+    ),
+    "an interval that ends before it begins": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sampling": "loguniform", "sigma": [3e-3, 3e-5]}}}),
+        ["arms.multi2.perturb.sigma: [0.003, 3e-05] is no interval; give [low, high] with 0 < low < high"],
+    ),
+    "an interval of three": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sampling": "loguniform", "sigma": [1, 2, 3]}}}),
+        ["arms.multi2.perturb.sigma: [1.0, 2.0, 3.0] is no interval; give [low, high] with 0 < low < high"],
+    ),
+    "a word in an interval": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sampling": "loguniform", "sigma": [0.1, "high"]}}}),
+        ["arms.multi2.perturb.sigma[1]: 'high' is not a number; give a number"],
+    ),
+    "noise by a name that is none": (
+        tiny_sweep(arms={"multi2": {"perturb": {"sampling": "log_uniform"}}}),
+        ["arms.multi2.perturb.sampling: 'log_uniform' is not one of", "(did you mean loguniform?)"],
+    ),
+    "a band that is not sampled": (
+        tiny_sweep(arms={"multi2": {"perturb": {"band": 3.0}}}),
+        ["arms.multi2.perturb.band: 3 with sampling fixed; remove it or choose sampling: band"],
+    ),
+    "a mixture of clean trajectories only": (
+        tiny_sweep(arms={"multi2": {"perturb": {"p_clean": 1.0}}}),
+        ["arms.multi2.perturb.p_clean: 1.0 is not below 1; give less than 1"],
+    ),
+    "pairs of one": (
+        tiny_sweep(arms={"multi2": {"perturb": {"antithetic": True}}}),
+        ["arms.multi2.perturb.antithetic: true with an odd number of perturbed trajectories a puzzle (1); make pairs"],
+    ),
+    "a warm-up without end": (
+        tiny_sweep(arms={"multi2": {"perturb": {"warmup_steps": 12}}}),
+        ["arms.multi2.perturb.warmup_steps: 12 leaves none of train.steps 12 to perturb; give fewer"],
+    ),
+    "an optimizer step an ACT step while rows drop out": (
+        tiny_sweep(arms={"multi2": {"rollout": "act_mask"}}),
+        ["base.train.optimizer_step: act with rollout act_mask, whose mean is known after its last step only; use"],
+    ),
+    "a normalisation that makes no difference": (
+        tiny_sweep(arms={"multi2": {"train": {"normalise": "slots"}}}),
+        ["arms.multi2.train.normalise: slots with rollout parallel_fixed, where every step counts alike; remove it"],
+    ),
+    "a base whose noise does not fit": (
+        tiny_sweep(base={"perturb": {"sigma": 0.1, "sampling": "loguniform"}}, arms={"multi2": {"perturb": None}})
+        | {"arms": {"baseline": {"objective": "clean"}, "single": {"objective": "single_perturbed_ce"}}},
+        ["base.perturb.sigma: 0.1 with sampling loguniform, which takes an interval; give [low, high]"],
+    ),
     "two parts that do not fit": (
         tiny_sweep(base={"train": {"steps": 10}}, arms={"multi2": {"perturb": {"rollouts": 1}}}),
         ["base.train.steps: 10 is not a multiple", "arms.multi2.perturb.rollouts: 1 with multi_perturbed_ce"],
@@ -170,10 +243,11 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         ["grid.optim.lr: part of optim, which the grid sets too; remove one of the two"],
     ),
     "no storage": (tiny_sweep(storage=""), ["storage: '' is empty; give a text"]),
-    "storage that is no folder": (
-        tiny_sweep(storage="s3://bucket/runs"),
-        ["storage: 's3://bucket/runs' is no folder; give one that every node sees"],
+    "storage that is no place": (
+        tiny_sweep(storage="gs://bucket/runs"),
+        ["storage: 'gs://bucket/runs' is no place; give a folder that every node sees, or s3://bucket/prefix"],
     ),
+    "storage in no bucket": (tiny_sweep(storage="s3://"), ["storage: 's3://' names no bucket; give s3://bucket/pref"]),
     "seed in the base": (
         tiny_sweep(base={"seed": 3}),
         ["base.seed: 3 is set here; seeds stand in the list `seeds`"],
@@ -238,6 +312,16 @@ print(json.dumps([main(["run", path]) for path in json.loads(sys.argv[1])]), "ra
         [sys.executable, "-c", script, json.dumps(paths)], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.strip() == f"{json.dumps([2] * len(BAD))} False"
+
+
+@pytest.mark.parametrize("command", [["run"], ["train", "--arm", "baseline", "--seed", "0"]])
+def test_a_missing_compiler_is_told_before_anything_starts(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"compile": True}}))
+    assert main([command[0], path, *command[1:]]) == 2
+    said = capsys.readouterr().err
+    assert "train.compile: torch compiles by no-such-compiler, which is not on this machine; install it" in said
+    assert not list((tmp_path / "runs").rglob("*.pt"))
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "results"])

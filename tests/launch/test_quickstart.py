@@ -26,6 +26,9 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     tables = tmp_path / "runs" / "quickstart" / "tables"
     for name in ("trials", "evals", "comparison"):
         assert str(tables / f"{name}.parquet") in ran.stdout
+    assert "too few seeds (2 of 6): 4 more would detect about" in ran.stdout
+    assert ran.stdout.endswith(f"  {tables.parent / 'report.html'}\n")
+    assert "4 trials: 4 done" in (tables.parent / "report.html").read_text()
     evals = pd.read_parquet(tables / "evals.parquet")
     final = evals[(evals.step == evals.step.max()) & (evals.sigma == 0) & (evals.split == "test")]
     assert len(final) == 4
@@ -42,5 +45,5 @@ def test_the_readmes_sweep_is_a_valid_one(tmp_path):
     (tmp_path / "sweep.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
     planned = rrm("plan", "sweep.yaml", folder=tmp_path)
     assert planned.returncode == 0, planned.stderr
-    # 6 seeds x (one baseline, 3 sigmas of single and of multi4): the clean arm is the same trial at every sigma
-    assert "sigma-ladder: 42 trials, 42 would be trained" in planned.stdout
+    # 8 seeds x (one baseline, 3 sigmas of single and of multi4): the clean arm is the same trial at every sigma
+    assert "sigma-ladder: 56 trials, 56 would be trained" in planned.stdout

@@ -50,12 +50,13 @@ def test_the_tables_and_the_comparison(finished):
     tables = gather(finished.folder)
     assert tables.trials.status.tolist() == ["done"] * 4
     assert len(tables.evals) == 4 * 4 * 4  # trials x evaluations x (two splits, clean and one sigma)
-    assert tables.comparison.metric.tolist() == ["final", "best", "perturbed", "perturbed_all"]
+    assert {"final", "last_k", "best", "perturbed", "perturbed_all"} <= set(tables.comparison.metric)
     assert set(tables.comparison.n_seeds) == {2}
     assert set(tables.comparison.paired_by) == {"example"}
     assert set(tables.comparison.compute_ratio) == {2.0}
+    assert [path.stem for path in tables.files] == ["trials", "evals", "diagnostics", "comparison"]
     for path in tables.files:
-        assert len(pd.read_parquet(path)) > 0
+        assert len(pd.read_parquet(path)) > 0 or path.stem == "diagnostics"  # none were asked for
 
 
 def test_train_without_ray_gives_the_same_bits(finished, tmp_path, capsys):
@@ -141,8 +142,20 @@ def test_two_runs_of_a_sweep_at_a_time_are_refused(finished, tmp_path):
 
 
 def test_a_trial_that_fits_no_node_is_refused(tmp_path):
-    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 2 fit no node \(the largest has cpu 2, gpu 0"):
-        run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 2}))
+    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 3 fit no node \(the largest has cpu 2, gpu 2"):
+        run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 3}))
+
+
+@pytest.mark.parametrize(
+    ("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, {"0", "1"}), ({"gpu": 2}, {"0,1"}), ({"cpu": 2}, {""})]
+)
+def test_a_trial_sees_the_gpus_it_was_given(tmp_path, resources, visible):
+    loaded = sweep(tmp_path, resources=resources, base={"train": {"steps": 4}})
+    assert run_sweep(loaded) == 0
+    records = [json.loads(path.read_text()) for path in (loaded.folder / "trials").glob("*/trial.json")]
+    attempts = [attempt for record in records for attempt in record["attempts"]]
+    assert {attempt["visible_gpus"] for attempt in attempts} <= visible
+    assert {attempt["threads"] for attempt in attempts} == {max(1, int(resources.get("cpu", 1)))}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):

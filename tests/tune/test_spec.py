@@ -43,13 +43,14 @@ def test_preset_then_base_then_grid_then_arm(tmp_path):
         "base": {"train": {"steps": 200}, "eval": {"n": 32}},
         "arms": {"baseline": {"objective": "clean"}, "slow": {"optim": {"lr": 1.0e-4}}},
         "baseline": "baseline",
-        "grid": {"preset": ["sudoku-4x4-trm-mlp", "sudoku-4x4-trm-att"]},
+        "grid": {"preset": ["sudoku-4x4-trm-mlp", "sudoku-4x4-hrm"]},
         "seeds": [0],
     }
     configs = [cell.config for cell in load_sweep(write_spec(tmp_path, raw)).cells]
-    assert [c.model.mlp_t for c in configs] == [True, False, True, False]
+    assert [c.model.arch for c in configs] == ["trm", "hrm", "trm", "hrm"]
     assert [c.optim.lr for c in configs] == [3e-3, 1e-3, 1e-4, 1e-4]
-    assert {(c.train.steps, c.train.batch_size, c.eval.n, c.eval.every) for c in configs} == {(200, 32, 32, 50)}
+    assert [c.eval.every for c in configs] == [50, 100, 50, 100]
+    assert {(c.train.steps, c.train.batch_size, c.eval.n) for c in configs} == {(200, 16, 32)}
 
 
 def test_numbers_are_numbers_in_every_yaml_notation(tmp_path):

@@ -1,7 +1,9 @@
 """A trial's folder: what is in it, what a kill at any moment leaves, damaged states, failures."""
 
+import dataclasses
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +12,9 @@ import torch
 from filelock import FileLock
 from tiny import MULTI, tiny_config
 
-from results.schema import EVALS_SCHEMA, trial_end
+from results import storage
+from results.schema import EVALS_SCHEMA, read_table, trial_end
+from results.storage import Location, location
 from rrm import checkpoint
 from tune import trial as trial_module
 from tune.trainable import RecursiveTrial
@@ -19,7 +23,7 @@ from tune.trial import TrialBusyError, TrialJob, TrialRun, write_failed
 CPU = torch.device("cpu")
 
 
-def job(folder: Path, save_seconds: float = 60, **changes) -> TrialJob:
+def job(folder: Location, save_seconds: float = 60, **changes) -> TrialJob:
     config = tiny_config(**(MULTI | changes))
     return TrialJob("multi2", 0, config.trial_id(), config.model_dump(mode="json"), str(folder), 1, save_seconds)
 
@@ -35,17 +39,27 @@ def finish(run: TrialRun, seconds: float = 1.0):
     raise AssertionError("the trial does not end")
 
 
-def results_of(folder: Path) -> tuple[dict, dict, list]:
+def results_of(folder: Location) -> tuple[dict, dict, list]:
     """What a trial comes to: its final weights, its best weights, its evaluations."""
-    rows = pq.read_table(folder / "evals.parquet").to_pylist()
-    return checkpoint.load(folder / "final.pt"), checkpoint.load(folder / "best.pt"), rows
+    rows = read_table(folder / "evals.parquet", EVALS_SCHEMA).to_pylist()
+    return load(folder / "final.pt"), load(folder / "best.pt"), rows
 
 
-def assert_same_results(a: Path, b: Path) -> None:
+def load(path: Location) -> dict:
+    return checkpoint.loads(path.read_bytes(), path)
+
+
+def assert_same_results(a: Location, b: Location) -> None:
     for x, y in zip(results_of(a)[:2], results_of(b)[:2], strict=True):
         assert x.keys() == y.keys()
         assert all(torch.equal(x[name], y[name]) for name in x)
     assert results_of(a)[2] == results_of(b)[2]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request, tmp_path) -> Location:
+    """Where trials may be stored."""
+    return tmp_path if request.param == "folder" else location(request.getfixturevalue("bucket") + "/a/prefix")
 
 
 @pytest.fixture(scope="module")
@@ -79,32 +93,33 @@ def test_a_finished_trials_folder(unbroken):
     assert (final["step"], best["step"]) == (12, done["best"]["step"])
 
 
-def test_dropped_at_any_moment_it_goes_on_to_the_same_bits(tmp_path, unbroken):
+def test_dropped_at_any_moment_it_goes_on_to_the_same_bits(place, unbroken):
     """As after SIGKILL: nothing is closed, the next process finds what was on disk."""
     attempts = 0
-    while trial_end(tmp_path, 12).status != "done":
-        run = TrialRun(job(tmp_path, save_seconds=1e-9), CPU)
+    while trial_end(place, 12).status != "done":
+        run = TrialRun(job(place, save_seconds=1e-9), CPU)
         for _ in range(2 + attempts % 3):
             if run.advance(seconds=0.0).finished:
                 break
         run._lock.release()  # the operating system does this for a dead process
         attempts += 1
     assert attempts > 3
-    assert_same_results(tmp_path, unbroken)
+    assert_same_results(place, unbroken)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
-def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(tmp_path, unbroken, damage):
-    run = TrialRun(job(tmp_path), CPU)
+def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(place, unbroken, damage):
+    run = TrialRun(job(place), CPU)
     while run.trainer.step < 8:
         run.advance(seconds=0.0)
     run.close()
-    latest = tmp_path / "latest_state.pt"
+    latest = place / "latest_state.pt"
     content = latest.read_bytes()
     if damage == "foreign":
         content = checkpoint.serialise({"trial_id": "another", "step": 3})
-    latest.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": content}[damage])
-    run = TrialRun(job(tmp_path), CPU)
+    damaged = {"truncated": content[: len(content) // 2], "empty": b"", "foreign": content}[damage]
+    storage.write_atomically(latest, damaged)
+    run = TrialRun(job(place), CPU)
     assert run.trainer.step == 4
     progress, messages = finish(run)
     assert progress.finished
@@ -113,8 +128,8 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(tmp_path, unbro
     reason = "a state of trial another, not of" if damage == "foreign" else "not a whole state file"
     assert reason in messages[0]
     assert "set aside as latest_state.pt.set-aside-" in messages[0]
-    assert len(list(tmp_path.glob("latest_state.pt.set-aside-*"))) == 1
-    assert_same_results(tmp_path, unbroken)
+    assert len(list(place.glob("latest_state.pt.set-aside-*"))) == 1
+    assert_same_results(place, unbroken)
 
 
 @pytest.mark.parametrize("lost", ["ema", "history", "optimizer", "a weight"])
@@ -142,22 +157,24 @@ class Killed(BaseException):
     """As SIGKILL: nothing after it runs."""
 
 
-def killed_at(write: int, after: bool, folder: Path, monkeypatch) -> bool:
-    """Train until the write of this number, and die before or after it; False if there are fewer writes."""
+def killed_after(write: int, folder: Location, monkeypatch) -> bool:
+    """Train until the write of this number, and die after it; False if there are fewer writes."""
     writes = 0
 
-    def counted(path: Path, content: bytes) -> None:
-        nonlocal writes
-        writes += 1
-        if writes == write and not after:
-            raise Killed
-        checkpoint.write_atomically(path, content)
-        if writes == write:
-            raise Killed
+    def counted(operation):
+        def counting(*arguments) -> None:
+            nonlocal writes
+            writes += 1
+            operation(*arguments)
+            if writes == write:
+                raise Killed
+
+        return counting
 
     run = None
     with monkeypatch.context() as patch:
-        patch.setattr(trial_module, "write_atomically", counted)
+        for operation in (storage.write_atomically, storage.copy):
+            patch.setattr(trial_module, operation.__name__, counted(operation))
         try:
             run = TrialRun(job(folder), CPU)
             finish(run)
@@ -168,24 +185,23 @@ def killed_at(write: int, after: bool, folder: Path, monkeypatch) -> bool:
     return False
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_a_kill_at_any_write_ends_in_the_same_bits(tmp_path, unbroken, monkeypatch, after):
+def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypatch):
     write = 1
-    while killed_at(write, after, tmp_path / str(write), monkeypatch):
-        folder = tmp_path / str(write)
+    while killed_after(write, place / str(write), monkeypatch):
+        folder = place / str(write)
         finish(TrialRun(job(folder), CPU))
         assert_same_results(folder, unbroken)
-        best = checkpoint.load(folder / "best_state.pt")
-        assert best["step"] == checkpoint.load(folder / "final_state.pt")["best"]["step"]
+        best = load(folder / "best_state.pt")
+        assert best["step"] == load(folder / "final_state.pt")["best"]["step"]
         write += 1
     assert write > 12
 
 
-def test_done_at_fewer_steps_stays_done_when_more_steps_failed(tmp_path):
-    finish(TrialRun(job(tmp_path), CPU))
-    write_failed(tmp_path, "diverged", "the training loss is NaN at step 13", 13)
-    assert trial_end(tmp_path, 12).status == "done"
-    assert trial_end(tmp_path, 20).status == "failed"
+def test_done_at_fewer_steps_stays_done_when_more_steps_failed(place):
+    finish(TrialRun(job(place), CPU))
+    write_failed(place, "diverged", "the training loss is NaN at step 13", 13)
+    assert trial_end(place, 12).status == "done"
+    assert trial_end(place, 20).status == "failed"
 
 
 def test_a_machine_without_git_trains_all_the_same(tmp_path, monkeypatch):
@@ -272,16 +288,35 @@ def test_a_worker_that_is_set_up_and_given_away_touches_nothing(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path):
-    trainable = RecursiveTrial({"job": job(tmp_path / "a").as_dict(), "gpu": False})
-    assert repr(trainable) == f"multi2 seed=0 {job(tmp_path).trial_id}"
+def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path, capsys):
+    first = replace(job(tmp_path / "a"), sweep="tiny", name="multi2 seed=0")
+    trainable = RecursiveTrial({"job": first.as_dict(), "gpu": False})
+    assert repr(trainable) == f"tiny: first trial multi2 seed=0 ({first.trial_id})"
     while not trainable.step()["done"]:
         pass
-    other = job(tmp_path / "b", seed=1)
+    other = replace(job(tmp_path / "b", seed=1), sweep="tiny", name="multi2 seed=1")
     assert trainable.reset_config({"job": other.as_dict(), "gpu": False})
-    assert repr(trainable).endswith(other.trial_id)
     assert trainable.step()["train_step"] == 0  # the first evaluation; nothing of the other trial is left
+    assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
+        f"multi2 seed=0 ({first.trial_id}): from step 0",
+        f"multi2 seed=0 ({first.trial_id}): done at step 12",
+        f"multi2 seed=1 ({other.trial_id}): from step 0",
+    ]
     trainable.cleanup()
     finish(TrialRun(job(tmp_path / "b", seed=1), CPU))
     finish(TrialRun(job(tmp_path / "c", seed=1), CPU))
     assert_same_results(tmp_path / "b", tmp_path / "c")
+
+
+def test_the_weights_of_every_evaluation_are_kept_on_request(tmp_path):
+    finish(TrialRun(dataclasses.replace(job(tmp_path), keep_evaluations=True), CPU))
+    assert sorted(path.name for path in tmp_path.glob("step_*.pt")) == [
+        "step_0.pt",
+        "step_12.pt",
+        "step_4.pt",
+        "step_8.pt",
+    ]
+    kept, final = checkpoint.load(tmp_path / "step_12.pt"), checkpoint.load(tmp_path / "final.pt")
+    assert all(torch.equal(kept[name], final[name]) for name in final)
+    earlier = checkpoint.load(tmp_path / "step_4.pt")
+    assert not all(torch.equal(earlier[name], final[name]) for name in final)

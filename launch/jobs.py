@@ -1,0 +1,219 @@
+"""Ray Jobs: submit a sweep to a cluster; status, logs and stop of a sweep by its name."""
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from launch import local
+from launch.local import JobError
+from launch.packing import SWEEP_FILE, pack
+from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, manifest
+from tune.spec import load_sweep
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+ADDRESS = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
+# Trials save when they are told to end. By default Ray kills a job 3 seconds after SIGTERM.
+STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+INTERRUPTED = 130
+
+
+def add_commands(commands: argparse._SubParsersAction, submit: argparse.ArgumentParser) -> None:
+    """Add the options of `submit`, and the commands `status`, `logs` and `stop`, to the parser of `rrm`."""
+    submit.add_argument("--env", metavar="NAME", action="append", default=[], help="pass on this environment variable")
+    submit.add_argument("--wait", action="store_true", help="follow the log; exit with the sweep's own exit code")
+    submit.add_argument("--retry-failed", action="store_true", help="train diverged trials again too")
+    _add_address(submit)
+    for name, run, help in (
+        ("status", _status, "how a sweep stands; on a cluster without NAME: all of them"),
+        ("logs", _logs, "the log of a sweep's newest job"),
+        ("stop", _stop, "stop a sweep; its trials save first"),
+    ):
+        parser = commands.add_parser(name, help=help, description=help)
+        parser.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="the sweep's name")
+        _add_address(parser)
+        if name == "logs":
+            parser.add_argument("--follow", action="store_true", help="until it ends; exit with the sweep's exit code")
+        else:
+            parser.add_argument("--storage", default="runs", help="without an address: where its folder is (runs)")
+        parser.set_defaults(command=run)
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    default = next((os.environ[name] for name in ADDRESS if os.environ.get(name)), None)
+    help = f"the cluster, such as http://127.0.0.1:8265 (default: {' or '.join(ADDRESS)})"
+    parser.add_argument("--address", metavar="URL", default=default, help=help)
+
+
+def connect(address: str | None) -> "JobSubmissionClient":
+    """The cluster's job server. Raises JobError if it does not answer or does not take our token."""
+    from ray.exceptions import AuthenticationError, RayError
+    from ray.job_submission import JobSubmissionClient
+    from requests import RequestException
+
+    if address is None:
+        raise JobError(f"--address: missing; give it, or set {ADDRESS[0]}, such as http://127.0.0.1:8265")
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
+    os.environ[ADDRESS[0]] = address  # or Ray would take RAY_ADDRESS, where it is set, instead of its own argument
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise JobError(
+            f"--address {address}: {reason}; set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or its file in "
+            "RAY_AUTH_TOKEN_PATH"
+        ) from error
+    except (RayError, RequestException, ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise JobError(
+            f"--address {address}: {reason}; start Ray there (`ray start --head`), or give the URL of its dashboard"
+        ) from error
+
+
+def jobs_of(client: "JobSubmissionClient", name: str | None = None) -> list[tuple[str, int, "JobDetails"]]:
+    """The jobs of a sweep (or of all), by (sweep, attempt): a job is a sweep's by its id, `<sweep>-<attempt>`."""
+    found = []
+    for job in client.list_jobs():
+        match = re.fullmatch(r"(.+)-(\d+)", job.submission_id or "")
+        if match and name in (None, match[1]):
+            found.append((match[1], int(match[2]), job))
+    return sorted(found, key=lambda item: item[:2])
+
+
+def _newest(client: "JobSubmissionClient", name: str) -> "JobDetails":
+    jobs = jobs_of(client, name)
+    if not jobs:
+        known = ", ".join(dict.fromkeys(sweep for sweep, _, _ in jobs_of(client))) or "none"
+        raise JobError(f"{name}: no such sweep on {client.get_address()}; sweeps there: {known}")
+    return jobs[-1][-1]
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Send a sweep to a cluster as a job. Raises JobError if a job of this sweep is running there."""
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    sweep.check_storage()
+    for name in arguments.env:
+        if name not in os.environ:
+            raise JobError(f"--env {name}: not set here; set it, or leave it out")
+    client = connect(arguments.address)
+    from tune.experiment import RAY_SETTINGS
+
+    name = sweep.spec.name
+    jobs = jobs_of(client, name)
+    for _, _, job in jobs:
+        if not job.status.is_terminal():
+            raise JobError(f"{name}: job {job.submission_id} is running it; `rrm logs {name}`, or `rrm stop {name}`")
+    command = ["exec", "python", "-m", "launch.cli", "run", SWEEP_FILE]
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "working_dir.zip"
+        size = pack(sweep, package)
+        try:
+            job_id = client.submit_job(
+                entrypoint=shlex.join(command + ["--retry-failed"] * arguments.retry_failed),
+                submission_id=f"{name}-{1 + max((attempt for _, attempt, _ in jobs), default=0)}",
+                runtime_env={
+                    "working_dir": str(package),
+                    "env_vars": RAY_SETTINGS | STOPPING | {name: os.environ[name] for name in arguments.env},
+                },
+                metadata={"sweep": name, "spec_digest": manifest(sweep)["spec_digest"]},
+            )
+        except RuntimeError as error:
+            raise JobError(f"{name}: the cluster did not take the job: {str(error).splitlines()[0]}") from error
+    print(f"{job_id}: submitted with {size / 1024:.0f} KiB; {_link(client, job_id)}", flush=True)
+    return _follow(client, job_id) if arguments.wait else ALL_DONE
+
+
+def _link(client: "JobSubmissionClient", job_id: str) -> str:
+    return f"{client.get_address()}/#/jobs/{job_id}"
+
+
+def _follow(client: "JobSubmissionClient", job_id: str) -> int:
+    """Print a job's log until it ends; returns the sweep's exit code."""
+    from aiohttp import ClientError
+
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(job_id):
+            print(lines, end="", flush=True)
+
+    try:
+        asyncio.run(tail())
+        job = client.get_job_info(job_id)
+    except KeyboardInterrupt:
+        print(f"\n{job_id} goes on; `rrm logs`, or `rrm stop` to end it")
+        return INTERRUPTED
+    except (ClientError, RuntimeError, OSError) as error:
+        raise JobError(f"{job_id}: lost sight of it: {str(error).partition(chr(10))[0]}") from error
+    if job.status == "SUCCEEDED":
+        return ALL_DONE
+    if job.driver_exit_code in (BAD_INPUT, SOME_FAILED, STOPPED):
+        return job.driver_exit_code
+    print(f"{job_id}: {str(job.status).lower()}: {(job.message or '').partition(chr(10))[0]}")
+    return STOPPED
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    if arguments.address is None:
+        return local.status(arguments.storage, arguments.name)
+    client = connect(arguments.address)
+    if arguments.name:
+        _newest(client, arguments.name)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("job", "status", "exit code", "started", "took"):
+        table.add_column(heading, justify="right" if heading in ("exit code", "took") else "left")
+    jobs = [job for _, _, job in jobs_of(client, arguments.name)]
+    for job in jobs:
+        table.add_row(*_row(job))
+    console = Console(highlight=False)
+    console.print(table)
+    if arguments.name:
+        lines = client.get_job_logs(str(jobs[-1].submission_id)).strip().splitlines()
+        progress = re.compile(rf"\d+:\d\d|{re.escape(arguments.name)}: ")
+        last = next((line for line in reversed(lines) if progress.match(line)), "")
+        console.print(*filter(None, (last, _link(client, str(jobs[-1].submission_id)))), sep="\n", soft_wrap=True)
+    return ALL_DONE
+
+
+def _row(job: Any) -> list[str]:
+    started = (job.start_time or 0) / 1000
+    took = (job.end_time / 1000 if job.end_time else time.time()) - started
+    code = "" if job.driver_exit_code is None else str(job.driver_exit_code)
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started))
+    return [job.submission_id, str(job.status).lower(), code, when, f"{took:.0f} s"]
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    client = connect(arguments.address)
+    job_id = str(_newest(client, arguments.name).submission_id)
+    if arguments.follow:
+        return _follow(client, job_id)
+    print(client.get_job_logs(job_id), end="")
+    return ALL_DONE
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    if arguments.address is None:
+        return local.stop(arguments.storage, arguments.name)
+    client = connect(arguments.address)
+    job = _newest(client, arguments.name)
+    job_id = str(job.submission_id)
+    if job.status.is_terminal():
+        print(f"{job_id}: already {str(job.status).lower()}")
+        return ALL_DONE
+    started = time.monotonic()
+    client.stop_job(job_id)
+    while not client.get_job_status(job_id).is_terminal():
+        time.sleep(0.2)
+    print(f"{job_id}: stopped in {time.monotonic() - started:.0f} s; submit it again to go on")
+    return ALL_DONE

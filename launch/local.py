@@ -1,0 +1,61 @@
+"""A sweep on this machine by its folder: how it stands, and how to stop it."""
+
+import os
+import platform
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from results.schema import MANIFEST, TRIALS, read_json, trial_end
+from tune.plan import ALL_DONE
+
+
+class JobError(ValueError):
+    """A sweep that cannot be submitted, found or stopped as asked; the text says what to do instead."""
+
+
+def status(storage: str, name: str | None) -> int:
+    """Print how many trials of a sweep are done, and who is running it. Raises JobError if there is no such sweep."""
+    folder = _folder(storage, name)
+    manifest = read_json(folder / MANIFEST) or {}
+    steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
+    counts = Counter(trial_end(folder / TRIALS / trial_id, steps[trial_id]).status for trial_id in steps)
+    trials = ", ".join(f"{n} {status}" for status, n in counts.items())
+    print(f"{name}: {len(steps)} trials, {trials}; {_runner(folder) or 'not running'}; {folder}")
+    return ALL_DONE
+
+
+def stop(storage: str, name: str) -> int:
+    """Stop the run of a sweep on this machine and wait for its end. Raises JobError if there is none, or elsewhere."""
+    from tune.experiment import holder
+
+    folder = _folder(storage, name)
+    run = holder(folder)
+    if run is None:
+        print(f"{name}: not running")
+        return ALL_DONE
+    if run["host"] != platform.node():
+        raise JobError(f"{name}: {_runner(folder)}; stop it there")
+    started = time.monotonic()
+    os.kill(run["pid"], signal.SIGTERM)
+    while holder(folder):
+        time.sleep(0.2)
+    print(f"{name}: stopped in {time.monotonic() - started:.0f} s; run it again to go on")
+    return ALL_DONE
+
+
+def _folder(storage: str, name: str | None) -> Path:
+    if name is None:
+        raise JobError("NAME: missing; give a sweep's name, or --address for all on a cluster")
+    folder = Path(storage).expanduser().absolute() / name
+    if not (folder / MANIFEST).exists():
+        raise JobError(f"{name}: no such sweep in {folder.parent}; give --storage FOLDER, or --address of its cluster")
+    return folder
+
+
+def _runner(folder: Path) -> str:
+    from tune.experiment import holder
+
+    run = holder(folder)
+    return f"run by process {run['pid']} on {run['host']} since {run['since']}" if run else ""

@@ -1,0 +1,75 @@
+"""What a job takes along: our packages, the sweep, and the puzzle files that it names by a relative path."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from rrm.puzzles.puzzle import SPLITS
+from tune.plan import spec_text
+from tune.spec import SpecError, Sweep
+from tune.trial import COMMIT, commit
+
+PACKAGES = ("rrm", "tune", "launch", "results")
+SWEEP_FILE = "sweep.yaml"
+MAX_BYTES = 100 * 1024**2  # what Ray's dashboard takes in one request
+
+
+def pack(sweep: Sweep, target: Path) -> int:
+    """Write a job's working directory as a zip file; returns its size in bytes.
+
+    The same content gives the same bytes, and Ray sends the same bytes once. Raises SpecError for a file that cannot
+    travel, and for too much to send.
+    """
+    code = Path(__file__).parents[1]
+    files = [path for package in PACKAGES for path in (code / package).rglob("*") if "__pycache__" not in path.parts]
+    content = {str(path.relative_to(code)): path for path in files if path.is_file()}
+    content |= {str(path): path for path in _puzzle_files(sweep)}
+    size = {name: path.stat().st_size for name, path in content.items()}
+    if sum(size.values()) > MAX_BYTES:
+        largest = max(size, key=lambda name: size[name])
+        raise SpecError(
+            sweep.path,
+            [
+                f"{largest}: {_mib(size[largest])}, and {_mib(sum(size.values()))} with all that would travel with the "
+                f"job; Ray takes {_mib(MAX_BYTES)}: put it where every node sees it and give its absolute path"
+            ],
+        )
+    with ZipFile(target, "w", ZIP_DEFLATED) as archive:
+        for name, path in sorted(content.items()):
+            _add(archive, name, path.read_bytes())
+        _add(archive, SWEEP_FILE, spec_text(sweep))
+        _add(archive, COMMIT, (commit() or "").encode())
+    return target.stat().st_size
+
+
+def _add(archive: ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(ZipInfo(name), content, ZIP_DEFLATED)  # a ZipInfo of its own has no date
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024**2:.1f} MiB"
+
+
+def _puzzle_files(sweep: Sweep) -> Iterator[Path]:
+    """The puzzle files that the sweep names by a relative path: they go to the same place in the job's folder."""
+    configs = [cell.config for cell in sweep.trials.values()]
+    puzzles = {getattr(config.task, field) for config in configs for field in (*SPLITS, "data")}
+    checkpoints = {config.init_from.root for config in configs if config.init_from}
+    for text in dict.fromkeys(_texts(sweep.raw)):
+        path = Path(text)
+        absolute = str(path.absolute())  # as the configs hold it
+        if path.is_absolute() or absolute not in puzzles | checkpoints:
+            continue
+        if absolute in checkpoints or ".." in path.parts:
+            what = "a checkpoint" if absolute in checkpoints else "outside this folder"
+            mend = "put it where every node sees it and give its absolute path"
+            raise SpecError(sweep.path, [f"{text}: {what}, which does not travel with a job; {mend}"])
+        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(part)

@@ -1,0 +1,55 @@
+"""A sweep on this machine by its name: status, and a stop that lets trials save."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny import tiny_sweep, write_spec
+
+from launch.cli import main
+from rrm import checkpoint
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_status_and_stop(tmp_path, capsys):
+    changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), **changes))
+    command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while len(list(tmp_path.rglob("evals.parquet"))) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    time.sleep(2)
+    on = ("tiny", "--storage", str(tmp_path))
+    assert main(["status", *on]) == 0
+    assert f"tiny: 2 trials, 2 unfinished; run by process {process.pid} on " in capsys.readouterr().out
+    assert main(["stop", *on]) == 0
+    assert "tiny: stopped in " in capsys.readouterr().out
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 4, printed
+    assert "Stopped before the end; the same command goes on from here." in printed
+    assert "\x1b" not in printed  # quiet where no terminal is: no colours, no cursor
+    for state in tmp_path.rglob("latest_state.pt"):
+        assert checkpoint.load(state)["step"] > 0
+    assert main(["stop", *on]) == 0
+    assert "tiny: not running" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["status", "nowhere"], "nowhere: no such sweep in "),
+        (["status"], "NAME: missing; give a sweep's name, or --address for all on a cluster"),
+        (["stop", "nowhere"], "nowhere: no such sweep in "),
+        (["logs", "nowhere"], "--address: missing; give it, or set RAY_API_SERVER_ADDRESS"),
+    ],
+)
+def test_unknown_sweeps_are_named(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(message)

@@ -1,0 +1,128 @@
+"""A sweep in a bucket: the same files and bits as in a folder; what is wrong with a bucket is one message."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from tiny import tiny_sweep, write_spec
+
+from launch.cli import main
+from results.gather import gather
+from results.storage import location
+from tune.spec import load_sweep
+
+CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
+LONG = {"train": {"steps": 120}, "eval": {"every": 20}}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Tune's own files go to the home folder when the trials are in a bucket."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def objects(sweep) -> dict[str, float]:
+    """Every object of the trials and when it was written."""
+    folders = [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
+    return {f"{folder.name}/{name}": at for folder in folders for name, at in folder.ages().items()}
+
+
+def final_bytes(folder, sweep) -> list[bytes]:
+    names = ("final.pt", "best.pt", "evals.parquet")
+    return [(folder / "trials" / trial_id / name).read_bytes() for trial_id in sweep.trials for name in names]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(tmp_path, bucket, home, capsys):
+    in_folder = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")), "folder.yaml")
+    in_bucket = write_spec(tmp_path, tiny_sweep(storage=f"{bucket}/runs"), "bucket.yaml")
+    assert main(["train", in_bucket, "--arm", "baseline", "--seed", "0"]) == 0
+    assert main(["run", in_bucket]) == 0
+    assert main(["run", in_folder]) == 0
+    sweep, other = load_sweep(in_bucket), load_sweep(in_folder)
+    assert str(sweep.folder) == f"{bucket}/runs/tiny"
+    assert final_bytes(sweep.folder, sweep) == final_bytes(other.folder, sweep)
+    here = {path.relative_to(other.folder / "trials").as_posix() for path in (other.folder / "trials").glob("*/*")}
+    before = objects(sweep)
+    assert set(before) == {name for name in here if not name.endswith(".lock")}
+    assert (home / "ray_results" / "tiny").is_dir()
+
+    capsys.readouterr()
+    assert main(["run", in_bucket]) == 0
+    assert main(["plan", in_bucket]) == 0
+    assert main(["results", in_bucket]) == 0
+    printed = capsys.readouterr().out
+    assert "4 trials, 0 would be trained" in printed
+    assert f"{bucket}/runs/tiny/tables/comparison.parquet" in printed
+    assert objects(sweep) == before
+    timed = ["minutes", "baseline_minutes"]
+    tables = (gather(at).comparison.drop(columns=timed) for at in (sweep.folder, other.folder))
+    pd.testing.assert_frame_equal(*tables)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_killed_in_a_bucket_goes_on_and_a_second_run_is_refused(tmp_path, bucket, capsys):
+    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, base=LONG, seeds=[0]))
+    sweep = load_sweep(spec)
+    first = subprocess.Popen([*CLI, "run", spec], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 120
+    while not any(name.endswith("previous_state.pt") for name in objects(sweep)):
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert main(["run", spec]) == 2
+    assert f"already being run by process {first.pid} on " in capsys.readouterr().err
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert main(["run", spec]) == 0
+    whole = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "whole"), base=LONG, seeds=[0]), "whole.yaml")
+    for arm in sweep.spec.arms:
+        assert main(["train", whole, "--arm", arm, "--seed", "0"]) == 0
+    assert final_bytes(sweep.folder, sweep) == final_bytes(load_sweep(whole).folder, sweep)
+    records = [json.loads((sweep.folder / "trials" / trial / "trial.json").read_text()) for trial in sweep.trials]
+    assert max(len(record["attempts"]) for record in records) == 2
+
+
+def test_a_server_that_goes_away_costs_nothing_but_time(tmp_path, bucket, s3_server, capsys):
+    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, base=LONG, seeds=[0]))
+    train = [*CLI, "train", spec, "--arm", "multi2", "--seed", "0"]
+    trial = next(cell.trial_id for cell in load_sweep(spec).cells if cell.arm == "multi2")
+    process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "step 20/120" in next(line for line in process.stdout if "step 0/" not in line)
+    s3_server.stop()
+    try:
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 3
+        assert "S3 cannot be reached; see AWS_ENDPOINT_URL and the network" in error
+        assert main(["plan", spec]) == 2
+        assert f"{bucket}/tiny/" in capsys.readouterr().err
+    finally:
+        s3_server.start()
+    again = subprocess.run(train, capture_output=True, text=True, check=False, timeout=100)
+    assert again.returncode == 0, again.stderr
+    whole = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "whole"), base=LONG), "whole.yaml")
+    assert main(["train", whole, "--arm", "multi2", "--seed", "0"]) == 0
+    folders = location(bucket) / "tiny" / "trials" / trial, tmp_path / "whole" / "tiny" / "trials" / trial
+    assert (folders[0] / "final.pt").read_bytes() == (folders[1] / "final.pt").read_bytes()
+
+
+def test_what_is_wrong_with_a_bucket_is_one_message(tmp_path, bucket, capsys, monkeypatch):
+    nowhere = write_spec(tmp_path, tiny_sweep(storage="s3://nowhere/runs"), "nowhere.yaml")
+    refused = write_spec(tmp_path, tiny_sweep(storage=f"{bucket}/runs"), "refused.yaml")
+    assert main(["run", nowhere]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("s3://nowhere/runs/tiny/")
+    assert error.endswith(": there is no such bucket; make it, or mend the name\n")
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on it checks who asks
+    for command in (["run"], ["plan"], ["results"], ["train", "--arm=multi2", "--seed=0"]):
+        assert main([command[0], refused, *command[1:]]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"{bucket}/runs/tiny")
+        assert "these credentials; see AWS_ACCESS_KEY_ID" in error
+        assert error.count("\n") == 1
