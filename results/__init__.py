@@ -1,1 +1,29 @@
-"""Tables and comparisons of sweeps. Needs neither torch nor ray."""
+"""Tables and comparisons of sweeps, for notebooks too. Needs neither torch nor ray.
+
+import results
+trials, evals = (results.load(name, "runs", sweep="quickstart") for name in ("trials", "evals"))
+results.sentences(results.snapshot(trials, evals))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from results.comparison import compare as compare
+    from results.curves import curve as curve
+    from results.curves import sentences as sentences
+    from results.curves import snapshot as snapshot
+    from results.query import configs as configs
+    from results.query import load as load
+    from results.signals import verdicts as verdicts
+
+_HOME = {"compare": "comparison", "configs": "query", "load": "query", "verdicts": "signals"} | dict.fromkeys(
+    ("curve", "sentences", "snapshot"), "curves"
+)
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: whoever needs the schema alone, such as a worker that trains, pays for no pandas and no scipy.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"results.{_HOME[name]}"), name)

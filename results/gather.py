@@ -1,31 +1,43 @@
 """Trial folders -> tables. Safe at any time: a trial's files are whole or not there."""
 
+import hashlib
 import json
 import os
+import time
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.compare import compare
+from results.comparison import compare
 from results.schema import (
     COMPARISON_SCHEMA,
+    DIAGNOSTICS,
+    DIAGNOSTICS_SCHEMA,
+    DONE,
     EVALS,
     EVALS_SCHEMA,
+    FAILED,
+    LATEST_STATE,
     MANIFEST,
+    PREVIOUS_STATE,
     TABLES,
     TRIAL,
     TRIALS,
     TRIALS_SCHEMA,
     DamagedFileError,
-    read_evals,
     read_json,
+    read_table,
     trial_end,
 )
+from results.storage import Location, S3Path, side_by_side, write_atomically
+
+_READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
 
 
 @dataclass(frozen=True)
@@ -36,17 +48,19 @@ class SweepTables:
     baseline: str
     trials: pd.DataFrame
     evals: pd.DataFrame
+    diagnostics: pd.DataFrame
     comparison: pd.DataFrame
-    files: list[Path]
+    files: list[Location]
     problems: list[str]
 
 
-def gather(sweep_folder: Path, manifest: dict[str, Any] | None = None) -> SweepTables:
-    """Read every trial of a sweep, compare, and write tables/{trials,evals,comparison}.parquet.
+def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> SweepTables:
+    """Read every trial of a sweep, compare, and write tables/{trials,evals,diagnostics,comparison}.parquet.
 
     `manifest` says which trials belong to it; the default is what its last run wrote (sweep.json). Only what the sweep
-    asks for is taken: its trials, and their evaluations up to the steps asked for. A trial with
-    a damaged file is left out and named in `problems`. Raises FileNotFoundError if the folder holds no sweep.
+    asks for is taken: its trials, and their evaluations up to the steps asked for. A trial whose files are those of the
+    last time is taken from the tables. A trial with a damaged file is left out and named in `problems`. Raises
+    FileNotFoundError if the folder holds no sweep.
     """
     manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -54,59 +68,157 @@ def gather(sweep_folder: Path, manifest: dict[str, Any] | None = None) -> SweepT
     cells: dict[str, list[dict[str, Any]]] = {}
     for cell in manifest["cells"]:
         cells.setdefault(cell["trial_id"], []).append(cell)
-    trials: list[dict[str, Any]] = []
-    evals = [EVALS_SCHEMA.empty_table()]
-    problems: list[str] = []
-    for trial_id, places in cells.items():
-        folder = sweep_folder / TRIALS / trial_id
-        steps = places[0]["config"]["train"]["steps"]
-        table = EVALS_SCHEMA.empty_table()
-        try:
-            table = read_evals(folder / EVALS)
-            table = table.filter(pc.field("step") <= steps)
-            trials.append(_trial_row(manifest["sweep"], folder, places, steps, table))
-        except DamagedFileError as error:
-            problems.append(str(error))
+    folder = sweep_folder / TRIALS
+    sources = dict(
+        zip(
+            cells,
+            side_by_side(lambda name: _source(folder / name, manifest["sweep"], cells[name]), list(cells)),
+            strict=True,
+        )
+    )
+    before = _gathered_before(sweep_folder / TABLES, sources)
+    rows = {row["trial_id"]: row for row in before["trials"].to_pylist()}
+    evals, diagnostics, problems = [before["evals"]], [before["diagnostics"]], []
+    changed = [trial_id for trial_id in cells if trial_id not in rows]
+    read = side_by_side(lambda name: _read_trial(manifest["sweep"], folder / name, cells[name]), changed)
+    for trial_id, found in zip(changed, read, strict=True):
+        if isinstance(found, DamagedFileError):
+            problems.append(str(found))
             continue
-        evals.append(table)
-    evals_table = pa.concat_tables(evals)
-    trials_table = pa.Table.from_pylist(trials, schema=TRIALS_SCHEMA)
-    frames = trials_table.to_pandas(), evals_table.to_pandas()
-    comparison = compare(*frames, baseline=manifest["baseline"])
+        row, evaluated, diagnosed = found
+        rows[trial_id] = row | {"source": sources[trial_id]}
+        evals.append(evaluated)
+        diagnostics.append(diagnosed)
+    order = [trial_id for trial_id in cells if trial_id in rows]
     tables = {
-        "trials": trials_table,
-        "evals": evals_table,
-        "comparison": pa.Table.from_pandas(comparison, schema=COMPARISON_SCHEMA, preserve_index=False),
+        "evals": _in_order(pa.concat_tables(evals), order),
+        "diagnostics": _in_order(pa.concat_tables(diagnostics), order),
+        "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=TRIALS_SCHEMA),
     }
-    (sweep_folder / TABLES).mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, table in tables.items():
-        path = sweep_folder / TABLES / f"{name}.parquet"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        pq.write_table(table, temporary)
-        temporary.replace(path)
-        files.append(path)
-    return SweepTables(manifest["sweep"], manifest["baseline"], *frames, comparison, files, problems)
+    frames = {name: table.to_pandas() for name, table in tables.items()}
+    comparison = compare(frames["trials"], frames["evals"], frames["diagnostics"], baseline=manifest["baseline"])
+    tables["comparison"] = pa.Table.from_pandas(comparison, schema=COMPARISON_SCHEMA, preserve_index=False)
+    files = {name: _write(table, sweep_folder / TABLES / f"{name}.parquet") for name, table in tables.items()}
+    return SweepTables(
+        manifest["sweep"],
+        manifest["baseline"],
+        frames["trials"],
+        frames["evals"],
+        frames["diagnostics"],
+        comparison,
+        [files[name] for name in ("trials", "evals", "diagnostics", "comparison")],
+        problems,
+    )
 
 
-def _trial_row(sweep: str, folder: Path, places: list[dict[str, Any]], steps: int, evals: pa.Table) -> dict[str, Any]:
+def _read_trial(
+    sweep: str, folder: Location, places: list[dict[str, Any]]
+) -> tuple[dict[str, Any], pa.Table, pa.Table] | DamagedFileError:
+    """A trial's row, its evaluations and its diagnoses up to the steps asked for; or what is wrong with its files."""
+    steps = places[0]["config"]["train"]["steps"]
+    try:
+        evals = _up_to(steps, read_table(folder / EVALS, EVALS_SCHEMA))
+        diagnosed = _up_to(steps, read_table(folder / DIAGNOSTICS, DIAGNOSTICS_SCHEMA))
+        return _trial_row(sweep, folder, places, steps, evals), evals, diagnosed
+    except DamagedFileError as error:
+        return error
+
+
+def _source(folder: Location, sweep: str, places: list[dict[str, Any]]) -> str:
+    """Digest of all that a trial's rows depend on: the places it stands for, and its files as they are listed."""
+    digest = json.dumps([sweep, places, _listed(folder)], sort_keys=True)
+    return hashlib.sha256(digest.encode()).hexdigest()[:16]
+
+
+def _listed(folder: Location) -> dict[str, Any]:
+    """The files that a trial's rows come from, by what changes when they do."""
+    if isinstance(folder, S3Path):
+        ages = folder.ages()
+        # A bucket's times are whole seconds: of a trial that goes on, two files may have the same.
+        return {name: ages[name] for name in _READ if name in ages} | ({} if DONE in ages else {"now": time.time_ns()})
+    files: dict[str, Any] = {}
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            if entry.name in _READ:
+                stat = entry.stat()
+                files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            elif entry.name in (LATEST_STATE, PREVIOUS_STATE):
+                files[entry.name] = "is there"
+    return files
+
+
+def _gathered_before(tables: Location, sources: dict[str, str]) -> dict[str, pa.Table]:
+    """The rows of the last gathering whose trials have the same source; none if the tables are of another version."""
+    schemas = {"trials": TRIALS_SCHEMA, "evals": EVALS_SCHEMA, "diagnostics": DIAGNOSTICS_SCHEMA}
+    try:
+        found = {name: pq.read_table(pa.BufferReader((tables / f"{name}.parquet").read_bytes())) for name in schemas}
+    except (pa.ArrowException, OSError):
+        found = {}
+    if any(name not in found or found[name].schema != schema for name, schema in schemas.items()):
+        return {name: schema.empty_table() for name, schema in schemas.items()}
+    # trials is written last, so its rows are never newer than those of the other tables.
+    stored = found["trials"].select(["trial_id", "source"]).to_pylist()
+    unchanged = [row["trial_id"] for row in stored if sources.get(row["trial_id"]) == row["source"]]
+    return {
+        name: table.filter(pc.field("trial_id").isin(pa.array(unchanged, pa.string()))) for name, table in found.items()
+    }
+
+
+def _up_to(steps: int, table: pa.Table) -> pa.Table:
+    # Most tables end there anyway, and a filter costs as much as reading them.
+    return table if max(table["step"].to_pylist(), default=0) <= steps else table.filter(pc.field("step") <= steps)
+
+
+def _in_order(table: pa.Table, trial_ids: list[str]) -> pa.Table:
+    places = {trial_id: place for place, trial_id in enumerate(trial_ids)}
+    return table.take(np.argsort([places[name] for name in table["trial_id"].to_pylist()], kind="stable"))
+
+
+def _write(table: pa.Table, path: Location) -> Location:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+    return path
+
+
+def _trial_row(
+    sweep: str, folder: Location, places: list[dict[str, Any]], steps: int, evals: pa.Table
+) -> dict[str, Any]:
     end = trial_end(folder, steps)
     record = read_json(folder / TRIAL) or {}
+    attempts, config = record.get("attempts", []), places[0]["config"]
+    last_attempt = attempts[-1] if attempts else {}
     seconds = (end.done or {}).get("seconds", {})
+    evaluations = len(set(evals["step"].to_pylist()))
+    step, act_steps = (max(evals[name].to_pylist(), default=None) for name in ("step", "act_steps"))
+    flops = record.get("flops_per_act_step")
     return {
         "sweep": sweep,
         "arm": places[0]["arm"],
         "points": [place["point"] for place in places],
         "seed": places[0]["seed"],
         "trial_id": places[0]["trial_id"],
+        "model": config["model"]["arch"],
+        "task": config["task"]["name"],
+        "objective": config["objective"],
+        "rollout": config["rollout"],
+        "rollouts": (config["perturb"] or {}).get("rollouts", 1),
         "status": end.status,
         "reason": end.reason,
-        "step": max(evals.column("step").to_pylist(), default=None),
+        "step": step,
         "steps": steps,
         "data_digest": record.get("data_digest"),
         "test_digest": record.get("test_digest"),
+        "parameters": record.get("parameters"),
+        "commit": last_attempt.get("commit"),
+        "device": last_attempt.get("device"),
+        "flops_per_act_step": flops,
+        "flops_per_step": flops * act_steps / step if flops and step else None,
         "train_seconds": seconds.get("train"),
         "evaluate_seconds": seconds.get("evaluate"),
-        "config": json.dumps(places[0]["config"]),
-        "provenance": json.dumps(record.get("attempts", [])),
+        "evaluate_share": seconds["evaluate"] / (seconds["train"] + seconds["evaluate"]) if seconds else None,
+        "seconds_per_evaluation": seconds["evaluate"] / evaluations if seconds and evaluations else None,
+        "config": json.dumps(config),
+        "provenance": json.dumps(attempts),
     }

@@ -3,26 +3,30 @@
 <storage>/<sweep>/sweep.json          which arms, grid points and seeds stand for which trial
 <storage>/<sweep>/trials/<trial id>/  one folder a trial
 <storage>/<sweep>/tables/             the tables that `gather` makes of them
+<storage>/<sweep>/report.html         the same on a page
 """
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.storage import Location
+
 MANIFEST = "sweep.json"
 SPEC = "spec.yaml"
 TRIALS = "trials"
 TABLES = "tables"
+REPORT = "report.html"
 ATTEMPTS = "attempts"
 
 TRIAL = "trial.json"
 DONE = "done.json"
 FAILED = "failed.json"
 EVALS = "evals.parquet"
+DIAGNOSTICS = "diagnostics.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
 
@@ -40,21 +44,57 @@ def _table(*columns: tuple[str, pa.DataType, str, str]) -> pa.Schema:
 
 _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
+_NOISE = "since the evaluation before, mean over perturbed trajectories; null where there were none."
+
 EVALS_SCHEMA = _table(
     ("trial_id", _TEXT, "", "Hash of the trial's config; names its folder."),
     ("step", _INT, "batches", "Batches trained before this evaluation."),
     ("optimizer_steps", _INT, "steps", "Optimizer steps taken before this evaluation."),
     ("act_steps", _INT, "trajectory-steps", "ACT steps trained, counted over all rows and rollouts."),
     ("train_loss", _FLOAT, "nats", "Mean training loss since the evaluation before; null at the first."),
+    ("train_sigma", _FLOAT, "as perturb.scale", f"Sigma drawn in training {_NOISE}"),
+    ("noise_rms_z_H", _FLOAT, "latent units", f"RMS of the noise added to z_H, as rounded {_NOISE}"),
+    ("noise_rms_z_L", _FLOAT, "latent units", f"RMS of the noise added to z_L, as rounded {_NOISE}"),
     ("split", _TEXT, "", "validation (chooses the best checkpoint) or test (scores it)."),
     ("sigma", _FLOAT, "latent RMS", "Standard deviation of the noise on the initial latents; 0 is the clean run."),
+    (
+        "depth",
+        _INT,
+        "ACT steps",
+        "Steps after which answers are read: halt_max_steps of the training, or a deeper one.",
+    ),
     ("rollouts", _INT, "trajectories", "Trajectories an example."),
     ("n", _INT, "examples", "Evaluation examples, the same for every trial of the task."),
     ("exact_accuracy", _FLOAT, "share", "Puzzles solved in every cell: mean over examples and rollouts."),
     ("all_exact_accuracy", _FLOAT, "share", "Examples that every rollout solves."),
+    ("any_exact_accuracy", _FLOAT, "share", "Examples that some rollout solves (pass@K)."),
+    ("best_q_exact_accuracy", _FLOAT, "share", "Examples solved by the rollout with the highest halting logit."),
+    ("majority_exact_accuracy", _FLOAT, "share", "Examples solved by the answer that most rollouts give."),
     ("token_accuracy", _FLOAT, "share", "Cells that are right, givens included."),
+    ("valid_accuracy", _FLOAT, "share", "Mazes: answers that are a path from start to goal; null for other tasks."),
+    ("shortest_accuracy", _FLOAT, "share", "Mazes: answers that are a shortest path, whichever; null for other tasks."),
     ("lm_loss", _FLOAT, "nats", "Token loss a cell at the last ACT step."),
     ("correct", pa.binary(), "bits", "Exact correctness, bool [n, rollouts] packed row-major."),
+    ("best_q_correct", pa.binary(), "bits", "Correctness of the answer chosen by halting logit, bool [n] packed."),
+    ("majority_correct", pa.binary(), "bits", "Correctness of the answer chosen by majority, bool [n] packed."),
+)
+
+DIAGNOSTICS_SCHEMA = _table(
+    ("trial_id", _TEXT, "", "Hash of the trial's config; names its folder."),
+    ("step", _INT, "batches", "Batches trained before this diagnosis; null for a checkpoint by itself."),
+    ("example", _INT, "", "Place among the test puzzles; the evaluation's `correct` has the same order."),
+    ("solved", pa.bool_(), "", "Whether the clean run solves it."),
+    ("q_halt", _FLOAT, "logit", "Halting logit at the end of the clean run."),
+    ("sub_updates", _INT, "updates", "Latent updates in an ACT step, H_cycles (L_cycles + 1)."),
+    ("exponents", pa.list_(_FLOAT), "nats/sub-update", "Finite-time Lyapunov spectrum of (z_H, z_L), by vector."),
+    ("late_exponents", pa.list_(_FLOAT), "nats/sub-update", "The same without the first eighth of the ACT steps."),
+    ("lambda_1", _FLOAT, "nats/sub-update", "The first exponent."),
+    ("spectral_mean", _FLOAT, "nats/sub-update", "The mean exponent."),
+    ("n_pos0", _INT, "modes", "Exponents above 0."),
+    ("n_pos", _INT, "modes", "Vectors that grew by more than a factor e over the run."),
+    ("late_drift", _FLOAT, "latent norm", "Mean ||z_t - z_(t-1)|| of z_H over the last four ACT steps."),
+    ("relative_late_drift", _FLOAT, "ratio", "late_drift over ||z|| at the end."),
+    ("settled", pa.bool_(), "", "Whether late_drift is below Otsu's threshold of all examples of this diagnosis."),
 )
 
 TRIALS_SCHEMA = _table(
@@ -63,35 +103,109 @@ TRIALS_SCHEMA = _table(
     ("points", pa.list_(_TEXT), "", "Grid points this trial stands for (an arm that ignores the grid has several)."),
     ("seed", _INT, "", "Seed of the trial; arms are paired by it."),
     ("trial_id", _TEXT, "", "Hash of the trial's config; names its folder."),
+    ("model", _TEXT, "", "Architecture: hrm, trm or srm."),
+    ("task", _TEXT, "", "sudoku or maze."),
+    ("objective", _TEXT, "", "What is trained: clean, or a perturbed objective."),
+    ("rollout", _TEXT, "", "What becomes of a batch: parallel_fixed, act_mask or serial_act."),
+    ("rollouts", _INT, "trajectories", "Trajectories a puzzle in training, K."),
     ("status", _TEXT, "", "waiting, unfinished, done or failed."),
     ("reason", _TEXT, "", "Why it failed; null otherwise."),
     ("step", _INT, "batches", "Step of its last evaluation; null before the first."),
     ("steps", _INT, "batches", "Steps asked for."),
     ("data_digest", _TEXT, "", "sha256 of its puzzles; null before the start."),
     ("test_digest", _TEXT, "", "sha256 of the test puzzles it is scored on; null before the start."),
+    ("parameters", _INT, "weights", "Trained weights of the model; null before the start."),
+    ("commit", _TEXT, "", "Commit of the code at its last attempt; null before the start."),
+    ("device", _TEXT, "", "Processor or GPU of its last attempt; null before the start."),
+    ("flops_per_act_step", _INT, "FLOP", "Matrix products of one trajectory's ACT step, forward and backward."),
+    (
+        "flops_per_step",
+        _FLOAT,
+        "FLOP",
+        "The same for a step: all rows and rollouts; mean so far, null before the first.",
+    ),
     ("train_seconds", _FLOAT, "s", "Time spent training, over all attempts; null until done."),
     ("evaluate_seconds", _FLOAT, "s", "Time spent evaluating, over all attempts; null until done."),
+    ("evaluate_share", _FLOAT, "share", "evaluate_seconds of all its time; null until done."),
+    ("seconds_per_evaluation", _FLOAT, "s", "Mean time of one evaluation of both splits; null until done."),
     ("config", _TEXT, "JSON", "The whole TrialConfig."),
     ("provenance", _TEXT, "JSON", "Commit, versions, device and threads of each attempt."),
+    ("source", _TEXT, "", "Digest of the files this row was read from; gathering reads a trial again if it changes."),
 )
+
+LAST_K = 3
+
+# metric -> (unit, what it is); all of exact correctness on test puzzles but the last two
+METRICS = {
+    "final": ("share", "Clean run, last evaluation."),
+    "last_k": ("share", f"Clean run, mean of the last {LAST_K} evaluations."),
+    "best": ("share", "Clean run at the step whose clean accuracy on validation is highest."),
+    "equal_compute": ("share", "Clean run, last evaluation within the FLOPs that both sides were trained for."),
+    "perturbed": ("share", "Mean over perturbed rollouts, last evaluation."),
+    "perturbed_all": ("share", "Solved by every perturbed rollout."),
+    "perturbed_any": ("share", "Solved by some perturbed rollout (pass@K)."),
+    "perturbed_best_q": ("share", "Solved by the perturbed rollout with the highest halting logit."),
+    "perturbed_majority": ("share", "Solved by the answer that most perturbed rollouts give."),
+    "positive_modes": ("modes", "Lyapunov vectors that grew by more than e, mean over diagnosed examples."),
+    "lambda_1": ("nats/sub-update", "First Lyapunov exponent, median over diagnosed examples."),
+}
+
+_OF_METRIC = "as the metric"
 
 COMPARISON_SCHEMA = _table(
     ("sweep", _TEXT, "", "Name of the sweep."),
     ("arm", _TEXT, "", "Arm that is compared."),
     ("baseline", _TEXT, "", "Arm it is compared with."),
     ("point", _TEXT, "", "Grid point; empty without a grid."),
-    ("metric", _TEXT, "", "final, best (chosen on validation), perturbed (mean) or perturbed_all (every rollout)."),
+    ("model", _TEXT, "", "Architecture: hrm, trm or srm."),
+    ("task", _TEXT, "", "sudoku or maze."),
+    ("objective", _TEXT, "", "The arm's: clean, or a perturbed objective."),
+    ("rollout", _TEXT, "", "The arm's: parallel_fixed, act_mask or serial_act."),
+    ("rollouts", _INT, "trajectories", "The arm's trajectories a puzzle in training, K."),
+    ("perturb", _TEXT, "JSON", "The arm's noise in training; null if there is none."),
+    ("train_sigma", _FLOAT, "as perturb.scale", "Sigma drawn in training, mean over the arm's evaluations and seeds."),
+    ("noise_rms_z_H", _FLOAT, "latent units", "RMS of the noise added to z_H, as rounded; mean likewise."),
+    ("noise_rms_z_L", _FLOAT, "latent units", "RMS of the noise added to z_L, as rounded; mean likewise."),
+    ("metric", _TEXT, "", "What is compared: see METRICS."),
+    ("unit", _TEXT, "", "Of the metric, its difference and their intervals: see METRICS."),
     ("sigma", _FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),
+    ("depth", _INT, "ACT steps", "Steps after which answers are read."),
     ("n_seeds", _INT, "seeds", "Seeds that both arms finished."),
     ("n_examples", _INT, "examples", "Test examples, the same in both arms."),
-    ("baseline_mean", _FLOAT, "share", "Exact accuracy of the baseline on test, mean over paired seeds."),
-    ("arm_mean", _FLOAT, "share", "Exact accuracy of the arm on test, mean over paired seeds."),
-    ("difference", _FLOAT, "share", "arm_mean - baseline_mean."),
-    ("low", _FLOAT, "share", "Lower end of the 95 % interval of the difference."),
-    ("high", _FLOAT, "share", "Upper end of the 95 % interval of the difference."),
-    ("p", _FLOAT, "probability", "Two-sided p-value of no difference."),
+    ("baseline_mean", _FLOAT, _OF_METRIC, "The baseline's, mean over paired seeds."),
+    ("arm_mean", _FLOAT, _OF_METRIC, "The arm's, mean over paired seeds."),
+    ("baseline_sd", _FLOAT, _OF_METRIC, "Standard deviation between the baseline's seeds; null for one seed."),
+    ("arm_sd", _FLOAT, _OF_METRIC, "Standard deviation between the arm's seeds; null for one seed."),
+    ("baseline_iqm", _FLOAT, _OF_METRIC, "Interquartile mean over the baseline's seeds."),
+    ("arm_iqm", _FLOAT, _OF_METRIC, "Interquartile mean over the arm's seeds."),
+    ("difference", _FLOAT, _OF_METRIC, "arm_mean - baseline_mean."),
+    ("difference_sd", _FLOAT, _OF_METRIC, "Standard deviation of the difference between seeds; null for one seed."),
+    ("low", _FLOAT, _OF_METRIC, "Lower end of the 95 % t interval of the difference."),
+    ("high", _FLOAT, _OF_METRIC, "Upper end of the 95 % t interval of the difference."),
+    ("bca_low", _FLOAT, _OF_METRIC, "Lower end of the BCa bootstrap interval; null under six seeds."),
+    ("bca_high", _FLOAT, _OF_METRIC, "Upper end of the BCa bootstrap interval; null under six seeds."),
+    ("p", _FLOAT, "probability", "Two-sided p-value of no difference: sign flips by seed, a t-test by example."),
+    ("p_holm", _FLOAT, "probability", "p after Holm over `comparisons`."),
+    ("comparisons", _INT, "rows", "Arms, grid points and sigmas of this metric, model, task and depth."),
     ("paired_by", _TEXT, "", "seed: interval over training runs; example: over test examples, for these runs only."),
-    ("compute_ratio", _FLOAT, "ratio", "ACT steps trained, arm over baseline."),
+    ("probability_of_improvement", _FLOAT, "probability", "That a seed of the arm is above one of the baseline."),
+    ("mcnemar_gained", pa.list_(_INT), "examples", "By seed, examples only the arm solves; null if not yes or no."),
+    ("mcnemar_lost", pa.list_(_INT), "examples", "By seed, examples only the baseline solves; null likewise."),
+    ("mcnemar_p", pa.list_(_FLOAT), "probability", "By seed, exact two-sided McNemar p; null likewise."),
+    ("seeds_needed", _INT, "seeds", "The fewest with which p_holm can be below 0.05."),
+    ("detectable", _FLOAT, _OF_METRIC, "Difference found with 80 % power at seeds_needed, or at n_seeds if more."),
+    ("regressed", _TEXT, "", "Clean metrics: yes, no (not by more than the margin) or cannot tell; null for others."),
+    ("collapsed", _INT, "seeds", "Of the arm's: last accuracy below the best by more than 5 points."),
+    ("baseline_collapsed", _INT, "seeds", "Of the baseline's: likewise."),
+    ("optimizer_steps", _FLOAT, "steps", "The arm's, mean over paired seeds."),
+    ("act_steps", _FLOAT, "trajectory-steps", "The arm's, mean over paired seeds."),
+    ("flops", _FLOAT, "FLOP", "Trained by the arm, mean over paired seeds."),
+    ("compute_ratio", _FLOAT, "ratio", "FLOPs trained, arm over baseline."),
+    ("minutes", _FLOAT, "min", "Training and evaluation of the arm, mean over paired seeds."),
+    ("baseline_minutes", _FLOAT, "min", "Training and evaluation of the baseline, mean over paired seeds."),
+    ("parameters", _INT, "weights", "Trained weights of the arm's model."),
+    ("commit", _TEXT, "", "Commits of the code the arm ran with."),
+    ("data_digest", _TEXT, "", "sha256 of the arm's puzzles."),
     ("verdict", _TEXT, "", "What the numbers allow to say."),
 )
 
@@ -106,7 +220,7 @@ class TrialEnd:
     deterministic: bool = False
 
 
-def trial_end(folder: Path, steps: int) -> TrialEnd:
+def trial_end(folder: Location, steps: int) -> TrialEnd:
     """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting."""
     done = read_json(folder / DONE, step=int, seconds=dict)
     if done and done["step"] >= steps and (folder / EVALS).exists():
@@ -121,16 +235,16 @@ class DamagedFileError(ValueError):
     """A file of a sweep's folder that cannot be read; the text names it and the mend."""
 
 
-def read_json(path: Path, **fields: type) -> dict[str, Any] | None:
+def read_json(path: Location, **fields: type) -> dict[str, Any] | None:
     """A JSON object from a file, None if there is no such file.
 
-    Raises DamagedFileError if it holds something else, or lacks one of `fields` in the type given.
+    Raises DamagedFileError if it holds something else, or lacks one of `fields` in the type given; OSError.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error}); move it away") from error
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path}: holds no JSON object; move it away")
@@ -140,13 +254,15 @@ def read_json(path: Path, **fields: type) -> dict[str, Any] | None:
     return content
 
 
-def read_evals(path: Path) -> pa.Table:
-    """A trial's evals.parquet, empty if there is no such file. Raises DamagedFileError if it cannot be used."""
-    if not path.exists():
-        return EVALS_SCHEMA.empty_table()
+def read_table(path: Location, schema: pa.Schema) -> pa.Table:
+    """A trial's table, empty if there is no such file. Raises DamagedFileError if it cannot be used; OSError."""
     try:
         # One open: given the path, pyarrow opens it twice, and a running trial may replace the file in between.
-        return pq.read_table(pa.BufferReader(path.read_bytes())).cast(EVALS_SCHEMA)
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return schema.empty_table()
+    try:
+        return pq.read_table(pa.BufferReader(content)).cast(schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise DamagedFileError(f"{path}: not a table of evaluations ({reason}); move it away") from error
+        raise DamagedFileError(f"{path}: not a table of {path.stem} ({reason}); move it away") from error

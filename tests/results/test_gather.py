@@ -2,12 +2,16 @@
 
 import json
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
+from results import gather as gathering
 from results.gather import gather
+from results.schema import read_table
 from tune.plan import plan, write_manifest
 from tune.spec import load_sweep
 from tune.trial import TrialJob, TrialRun
@@ -96,3 +100,58 @@ def test_fewer_steps_than_were_trained_cut_the_tables(sweep, tmp_path):
     assert tables.evals.step.max() == 4
     assert set(tables.trials.step.dropna()) == {4}
     assert tables.trials.groupby("seed").status.first().tolist() == ["done", "waiting"]
+
+
+def read_files(monkeypatch) -> list[str]:
+    """The names of the trial folders whose tables are read from now on."""
+    read: list[str] = []
+
+    def noted(path, schema):
+        read.append(path.parent.name)
+        return read_table(path, schema)
+
+    monkeypatch.setattr(gathering, "read_table", noted)
+    return read
+
+
+def test_only_trials_whose_files_changed_are_read_again(sweep, monkeypatch):
+    first, trial_ids = gather(sweep.folder), [cell.trial_id for cell in sweep.cells]
+    read = read_files(monkeypatch)
+    again = gather(sweep.folder)
+    assert read == []
+    for name in ("trials", "evals", "diagnostics", "comparison"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(first, name))
+    changed = sweep.folder / "trials" / trial_ids[0]
+    table = pq.read_table(changed / "evals.parquet")
+    pq.write_table(table.slice(0, len(table) - 4), changed / "evals.parquet")  # an evaluation less
+    third = gather(sweep.folder)
+    assert set(read) == {trial_ids[0]}
+    assert len(third.evals) == len(first.evals) - 4
+    assert third.evals.trial_id.unique().tolist() == first.evals.trial_id.unique().tolist()
+    assert third.trials.step.tolist()[0] == 4
+
+
+def test_tables_of_an_older_version_or_damaged_ones_are_made_anew(sweep, monkeypatch):
+    first = gather(sweep.folder)
+    tables, read = sweep.folder / "tables", read_files(monkeypatch)
+    pq.write_table(pq.read_table(tables / "trials.parquet").drop_columns(["model"]), tables / "trials.parquet")
+    pd.testing.assert_frame_equal(gather(sweep.folder).trials, first.trials)
+    assert len(set(read)) == 4
+    (tables / "evals.parquet").write_bytes(b"PAR1")
+    read.clear()
+    pd.testing.assert_frame_equal(gather(sweep.folder).evals, first.evals)
+    assert len(set(read)) == 4
+
+
+def test_a_damaged_file_is_named_every_time(sweep):
+    (sweep.folder / "trials" / sweep.cells[0].trial_id / "evals.parquet").write_bytes(b"PAR1")
+    assert [len(gather(sweep.folder).problems) for _ in range(2)] == [1, 1]
+
+
+def test_report_writes_a_page_where_it_is_asked_to(sweep, tmp_path, capsys):
+    assert main(["report", str(tmp_path / "sweep.yaml")]) == 0
+    default = sweep.folder / "report.html"
+    assert capsys.readouterr().out == f"  {default}\n"
+    assert "2 done, 2 waiting" in default.read_text()
+    assert main(["report", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "new" / "page.html")]) == 0
+    assert "The sweep is not at its end" in (tmp_path / "new" / "page.html").read_text()

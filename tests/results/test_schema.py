@@ -6,7 +6,7 @@ import time
 
 import pyarrow.parquet as pq
 
-from results.schema import EVALS_SCHEMA, read_evals
+from results.schema import EVALS_SCHEMA, read_table
 
 # Tables of one row and of two thousand, by turns, each written whole and renamed, as a trial does.
 REPLACE_AGAIN_AND_AGAIN = """
@@ -30,7 +30,7 @@ def test_a_table_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(tmp
     seen, reads, until = set(), 0, time.monotonic() + 60
     try:
         while (reads < 300 or not seen >= {1, 2000}) and time.monotonic() < until:
-            seen.add(read_evals(path).num_rows)
+            seen.add(read_table(path, EVALS_SCHEMA).num_rows)
             reads += 1
     finally:
         writer.kill()

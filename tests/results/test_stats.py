@@ -2,13 +2,26 @@
 
 import itertools
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import bootstrap, norm, ttest_1samp
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
-from results.stats import paired_by_example, paired_by_seed
+from results.stats import (
+    detectable,
+    holm,
+    iqm,
+    mcnemar,
+    paired_by_example,
+    paired_by_seed,
+    probability_of_improvement,
+    seeds_needed,
+)
 
 DIFFERENCES = np.array([0.02, 0.05, -0.01, 0.03, 0.04, 0.01])
 
@@ -58,3 +71,57 @@ def test_differences_without_spread_claim_nothing():
     assert one.mean == 0.1
     assert math.isnan(one.low)
     assert math.isnan(one.p)
+
+
+def test_bca_is_scipys_and_claims_nothing_without_spread():
+    expected = bootstrap((DIFFERENCES,), np.mean, n_resamples=50_000, rng=np.random.default_rng(1)).confidence_interval
+    effect = paired_by_seed(DIFFERENCES)
+    assert (effect.bca_low, effect.bca_high) == pytest.approx((expected.low, expected.high), abs=5e-4)
+    with warnings.catch_warnings(action="error"):
+        assert math.isnan(paired_by_seed(np.full(6, 0.1)).bca_low)
+        assert math.isnan(paired_by_seed(np.array([0.1])).p)
+
+
+def test_holm_is_statsmodels_and_skips_what_is_unknown():
+    p = np.random.default_rng(0).random(7) ** 4
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert holm(np.array([0.01, np.nan, 0.04, 0.02])) == pytest.approx([0.03, np.nan, 0.04, 0.04], nan_ok=True)
+    assert holm(np.array([np.nan])) == pytest.approx([np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("flipped", [0, 1, 9])
+def test_mcnemar_counts_and_is_statsmodels_exact_test(flipped):
+    baseline = np.arange(40) < 20
+    arm = baseline.copy()
+    arm[20 : 20 + flipped] = True
+    arm[:2] = flipped == 1  # two are lost, unless one alone is gained
+    test = mcnemar(arm, baseline)
+    assert (test.gained, test.lost) == (flipped, 0 if flipped == 1 else 2)
+    table = np.array([[0, test.gained], [test.lost, 0]])
+    assert test.p == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
+    assert mcnemar(arm, arm).p == 1
+
+
+def test_interquartile_mean_and_probability_of_improvement():
+    assert iqm(np.array([0.0, 0.4, 0.5, 0.5, 0.6, 0.7, 0.7, 9.0])) == pytest.approx((0.5 + 0.5 + 0.6 + 0.7) / 4)
+    arm, baseline = np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0])
+    assert probability_of_improvement(arm, baseline) == pytest.approx((3 + 0 + 0.5 + 1) / 6)
+
+
+def test_seeds_needed_is_where_the_smallest_p_survives_holm():
+    assert [seeds_needed(m) for m in (1, 2, 3, 4, 6, 7)] == [6, 7, 7, 8, 8, 9]
+    for m in range(1, 20):
+        smallest = [2.0 ** (1 - n) * m for n in (seeds_needed(m) - 1, seeds_needed(m))]
+        assert smallest[0] > 0.05 > smallest[1]
+
+
+def test_detectable_difference():
+    # six pairs: only six equal signs reject, so 80 % power is P(difference > 0) = 0.8 ** (1 / 6)
+    assert norm.cdf(detectable(1.0, 6)) ** 6 == pytest.approx(0.8)
+    assert detectable(0.02, 12) == pytest.approx(
+        0.02 * TTestPower().solve_power(nobs=12, alpha=0.05, power=0.8), rel=5e-3
+    )
+    assert detectable(1.0, 400) == pytest.approx((1.959964 + 0.841621) / 20, rel=0.01)  # the normal formula
+    assert detectable(1.0, 8, comparisons=4) > detectable(1.0, 8)
+    assert math.isnan(detectable(1.0, 5))
+    assert math.isnan(detectable(1.0, 6, comparisons=2))

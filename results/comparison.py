@@ -1,0 +1,199 @@
+"""Baseline against arms, paired by seed: tables in, tables out."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.curves import snapshot
+from results.rows import by_trial, rows_of
+from results.schema import COMPARISON_SCHEMA, METRICS
+from results.scores import BINARY, equal_compute, scores
+from results.stats import (
+    ALPHA,
+    detectable,
+    holm,
+    iqm,
+    mcnemar,
+    paired_by_example,
+    paired_by_seed,
+    probability_of_improvement,
+    seeds_needed,
+)
+
+SEEDS_NEEDED = seeds_needed()
+MARGIN = 0.02  # clean accuracy has not regressed if the whole interval of the difference lies above minus this
+CLEAN = ("final", "last_k", "best", "equal_compute")
+NOT_COMPARABLE = "not comparable: other test puzzles"
+_NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L")
+_EVALUATED = (
+    *("trial_id", "step", "optimizer_steps", "act_steps", *_NOISE, "split", "sigma", "depth", "rollouts", "n"),
+    *("exact_accuracy", "correct", "best_q_correct", "majority_correct"),
+)
+_DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1")
+_INTEGERS = (
+    *("rollouts", "depth", "n_seeds", "n_examples", "comparisons", "seeds_needed", "collapsed", "baseline_collapsed"),
+    "parameters",
+)
+
+
+def compare(
+    trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None = None, *, baseline: str
+) -> pd.DataFrame:
+    """A row an arm, grid point and metric, against the baseline at the same grid point (results.schema, COMPARISON).
+
+    Only seeds that both arms finished count. With six pairs or more the interval is over seeds; with fewer it is over
+    the test examples, given these runs. Holm's correction is over the arms, grid points and sigmas of one metric,
+    model, task and depth; where the sign-flip test cannot reach 5 % after it, the verdict says "too few seeds". Arms
+    that were scored on other test puzzles than the baseline's have one row that says so.
+    """
+    done = trials.loc[trials.status == "done"]
+    done = done.merge(snapshot(done, evals)[["trial_id", "collapsed", "minutes"]], on="trial_id")
+    done = done.explode("points").rename(columns={"points": "point"})
+    of_done: Any = evals.loc[evals.trial_id.isin(done.trial_id)]
+    evals_of = by_trial(_read(of_done))
+    diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)]) if diagnostics is not None and len(diagnostics) else {}
+    baselines, known = done.loc[done.arm == baseline], {}
+    rows: list[dict[str, Any]] = []
+    places = ["sweep", "point", "seed"]
+    for (sweep, arm, point), mine in done.loc[done.arm != baseline].groupby(["sweep", "arm", "point"], sort=False):
+        pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline")).sort_values("seed")
+        if len(pairs) == 0:
+            continue
+        common = {"sweep": sweep, "arm": arm, "baseline": baseline, "point": point, "n_seeds": len(pairs)}
+        if pairs.test_digest.isna().any() or set(pairs.test_digest) != set(pairs.test_digest_baseline):
+            rows.append(common | {"metric": "final", "unit": "share", "depth": 0, "verdict": NOT_COMPARABLE})
+            continue
+        for trial_id in {*pairs.trial_id, *pairs.trial_id_baseline} - set(known):
+            known[trial_id] = scores(evals_of[trial_id], diagnosed.get(trial_id, []))
+        common |= _facts(pairs, [evals_of[trial_id] for trial_id in pairs.trial_id])
+        scored = [(known[pair.trial_id_baseline], known[pair.trial_id]) for pair in rows_of(pairs)]
+        rows += [common | row for row in _effects(_with_equal_compute(pairs, scored, evals_of))]
+    _judge(rows)
+    return pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names).astype(dict.fromkeys(_INTEGERS, "Int64"))
+
+
+def _facts(pairs: pd.DataFrame, evals: list[list[Any]]) -> dict[str, Any]:
+    """What an arm is and costs, the same for all its metrics."""
+    first, flops = pairs.iloc[0], pairs.steps * pairs.flops_per_step
+    perturb = json.loads(str(first.config)).get("perturb")
+    return {
+        **{name: first[name] for name in ("model", "task", "objective", "rollout", "rollouts", "parameters")},
+        "perturb": json.dumps(perturb) if perturb else None,
+        **{name: _mean(getattr(row, name) for rows in evals for row in rows) for name in _NOISE},
+        "optimizer_steps": _mean(max(row.optimizer_steps for row in rows) for rows in evals),
+        "act_steps": _mean(max(row.act_steps for row in rows) for rows in evals),
+        "collapsed": pairs.collapsed.sum(),
+        "baseline_collapsed": pairs.collapsed_baseline.sum(),
+        "flops": flops.mean(),
+        "compute_ratio": (flops / (pairs.steps_baseline * pairs.flops_per_step_baseline)).mean(),
+        "minutes": pairs.minutes.mean(),
+        "baseline_minutes": pairs.minutes_baseline.mean(),
+        "commit": ", ".join(sorted(set(pairs.commit.dropna()))) or None,
+        "data_digest": first.data_digest,
+    }
+
+
+def _with_equal_compute(pairs: pd.DataFrame, scored: list[Any], evals_of: dict[str, list[Any]]) -> list[Any]:
+    """The scores of each pair, and those at equal compute where both sides' FLOPs are known."""
+    both = []
+    for pair, (base, arm) in zip(rows_of(pairs), scored, strict=True):
+        ratio = pair.steps * pair.flops_per_step / (pair.steps_baseline * pair.flops_per_step_baseline)
+        if ratio > 0:
+            base = base | equal_compute(evals_of[pair.trial_id_baseline], min(1, ratio))
+            arm = arm | equal_compute(evals_of[pair.trial_id], min(1, 1 / ratio))
+        both.append((base, arm))
+    return both
+
+
+def _effects(scored: list[tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]]) -> list[dict[str, Any]]:
+    """A row a metric that every trial of the pairs has: (baseline's scores, arm's scores) of each seed."""
+    rows = []
+    order = list(METRICS)
+    for key in sorted(scored[0][0], key=lambda key: (order.index(key[0]), key[1:])):
+        if not all(key in side and len(side[key]) == len(scored[0][0][key]) for pair in scored for side in pair):
+            continue
+        metric, sigma, depth = key
+        base, arm = (np.stack([pair[side][key] for pair in scored]) for side in (0, 1))  # [seeds, examples]
+        over_examples = np.median if metric == "lambda_1" else np.mean
+        base_seeds, arm_seeds = over_examples(base, axis=1), over_examples(arm, axis=1)
+        # A median of examples has no paired difference by example that it is the mean of.
+        by_seed = len(scored) >= SEEDS_NEEDED or metric == "lambda_1"
+        effect = paired_by_seed(arm_seeds - base_seeds) if by_seed else paired_by_example((arm - base).mean(axis=0))
+        tests = [mcnemar(a > 0, b > 0) for a, b in zip(arm, base, strict=True)] if metric in BINARY else None
+        rows.append(
+            {
+                "metric": metric,
+                "unit": METRICS[metric][0],
+                "sigma": sigma,
+                "depth": depth,
+                "n_examples": base.shape[1],
+                "baseline_mean": base_seeds.mean(),
+                "arm_mean": arm_seeds.mean(),
+                "baseline_sd": _sd(base_seeds),
+                "arm_sd": _sd(arm_seeds),
+                "baseline_iqm": iqm(base_seeds),
+                "arm_iqm": iqm(arm_seeds),
+                "difference": effect.mean,
+                "difference_sd": _sd(arm_seeds - base_seeds),
+                **{name: getattr(effect, name) for name in ("low", "high", "bca_low", "bca_high", "p")},
+                "paired_by": "seed" if by_seed else "example",
+                "probability_of_improvement": probability_of_improvement(arm_seeds, base_seeds),
+                "mcnemar_gained": tests and [test.gained for test in tests],
+                "mcnemar_lost": tests and [test.lost for test in tests],
+                "mcnemar_p": tests and [test.p for test in tests],
+            }
+        )
+    return rows
+
+
+def _read(evals: pd.DataFrame) -> Any:
+    """What the comparison reads: the clean evaluations, and all on test at each trial's last step."""
+    last = evals.step == evals.groupby("trial_id").step.transform("max")
+    return evals.loc[(evals.sigma == 0) | (last & (evals.split == "test")), list(_EVALUATED)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not pd.isna(value)]
+    return float(np.mean(known)) if known else np.nan
+
+
+def _sd(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else np.nan
+
+
+def _judge(rows: list[dict[str, Any]]) -> None:
+    """Add what depends on how many rows ask one question: corrected p, seeds needed, and what may be said."""
+    questions: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "verdict" not in row:
+            question = tuple(row[name] for name in ("sweep", "model", "task", "metric", "depth"))
+            questions.setdefault(question, []).append(row)
+    for together in questions.values():
+        corrected, needed = holm(np.array([row["p"] for row in together])), seeds_needed(len(together))
+        for row, p_holm in zip(together, corrected, strict=True):
+            row |= {"p_holm": p_holm, "comparisons": len(together), "seeds_needed": needed}
+            if row["difference_sd"] > 0:
+                row["detectable"] = detectable(row["difference_sd"], max(row["n_seeds"], needed), len(together))
+            row["verdict"] = _verdict(row)
+            row["regressed"] = _regressed(row) if row["metric"] in CLEAN else None
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["n_seeds"] < row["seeds_needed"]:
+        return f"too few seeds ({row['n_seeds']} of {row['seeds_needed']})"
+    if row["p_holm"] < ALPHA and row["low"] > 0:
+        return "above baseline"
+    if row["p_holm"] < ALPHA and row["high"] < 0:
+        return "below baseline"
+    return "no difference shown"
+
+
+def _regressed(row: dict[str, Any]) -> str:
+    if row["n_seeds"] < SEEDS_NEEDED:
+        return "cannot tell"
+    if row["low"] > -MARGIN:
+        return "no"
+    return "yes" if row["high"] < 0 else "cannot tell"

@@ -1,0 +1,39 @@
+"""Tables of diagnoses in a few numbers."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from results.stats import auc
+
+
+class Summary(NamedTuple):
+    """A diagnosis of n examples: counts, medians of lambda_1 (nats a sub-update), mean modes, AUC; nan if undefined."""
+
+    solved: int
+    lambda_1: float
+    lambda_1_solved: float
+    lambda_1_failed: float
+    n_pos: float
+    settled: float
+    auc: float
+
+
+def summary(diagnostics: pd.DataFrame) -> Summary:
+    """What the rows of one diagnosis say together. auc: that a solved example has the lower lambda_1."""
+    solved = diagnostics.solved.to_numpy(dtype=bool)
+    lambda_1 = diagnostics.lambda_1.to_numpy()
+
+    def median(values: np.ndarray) -> float:
+        return float(np.median(values)) if len(values) else float("nan")
+
+    return Summary(
+        int(solved.sum()),
+        median(lambda_1),
+        median(lambda_1[solved]),
+        median(lambda_1[~solved]),
+        float(diagnostics.n_pos.mean()),
+        float(diagnostics.settled.mean()),
+        auc(-lambda_1, solved),
+    )

@@ -1,0 +1,163 @@
+"""Figures as functions of tables, for a notebook and for the report. Each returns a matplotlib Figure."""
+
+import io
+import re
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C8C8C",
+)  # Okabe and Ito, colour-blind safe
+INK = "#010203"  # stands for the page's text colour: `svg` puts currentColor in its place
+SIZE = (5.2, 3.3)  # inches
+MOST = 30  # lines or rows of a figure; the tables have all
+
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+
+
+def accuracy_curves(curve: pd.DataFrame, snapshot: pd.DataFrame) -> Figure:
+    """Clean accuracy on test against step: a line an arm and point, a 95 % band over seeds, a ring at each best step.
+
+    The first MOST lines; a legend where it has room.
+
+    curve, snapshot: of `results.curve` and `results.snapshot`, of one sweep.
+    """
+    figure, axes = _figure("Clean accuracy on test", "batches trained", "exact accuracy")
+    clean = _trained_depth(curve.loc[(curve.split == "test") & (curve.sigma == 0)])
+    bests = snapshot.dropna(subset=["best"])
+    bests = bests.assign(point=bests.point.str.split(", ")).explode("point")
+    lines: Any = clean.groupby(["arm", "point"], sort=False)
+    for ((arm, point), line), colour in zip(islice(lines, MOST), cycle(COLOURS), strict=False):
+        axes.plot(line.step, line["mean"], color=colour, label=_name(arm, point))
+        axes.fill_between(line.step, line.low.clip(0), line.high.clip(upper=1), color=colour, alpha=0.15, linewidth=0)
+        mine = bests.loc[(bests.arm == arm) & (bests.point.map(str) == point)]
+        axes.plot(mine.best_step.astype(float), mine.best, "o", color=colour, fillstyle="none", markersize=5)
+    return _finish(figure, axes)
+
+
+def paired_differences(comparison: pd.DataFrame, metrics: tuple[str, ...] = ("final", "best", "perturbed")) -> Figure:
+    """Arm minus baseline with its 95 % interval, in points: the first MOST arms, points and metrics."""
+    rows = comparison.loc[comparison.metric.isin(metrics) & comparison.difference.notna()]
+    rows = _trained_depth(rows)[:MOST].iloc[::-1].reset_index(drop=True)
+    figure, axes = _figure("Difference to the baseline, 95 % intervals", "points of exact accuracy", "")
+    figure.set_figheight(max(SIZE[1] * 0.6, 0.9 + 0.24 * len(rows)))
+    middle = 100 * rows.difference.astype(float)
+    ends = [middle - 100 * rows.low.astype(float), 100 * rows.high.astype(float) - middle]
+    colours: Any = [COLOURS[metrics.index(metric) % len(COLOURS)] for metric in rows.metric]
+    axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
+    axes.errorbar(middle, rows.index, xerr=np.nan_to_num(ends), fmt="none", ecolor=colours, elinewidth=2)
+    axes.scatter(middle, rows.index, color=colours, zorder=3, s=18)
+    labels = [_metric_name(*row) for row in zip(rows.arm, rows.point, rows.metric, rows.sigma, strict=True)]
+    axes.set_yticks(list(rows.index), labels)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    return _finish(figure, axes, legend=False)
+
+
+def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series) -> Figure:
+    """Clean accuracy (solid) and perturbed success (dashed) against the sigma of training, on a log axis.
+
+    ladder: sigma of each row of the comparison (`training_sigma`), nan where there is none; a line an arm.
+    """
+    figure, axes = _figure("Sigma of the training", "sigma", "exact accuracy")
+    rows = _trained_depth(comparison.assign(ladder=ladder).dropna(subset=["ladder", "arm_mean"]))
+    for arm, colour in zip(rows.arm.unique(), cycle(COLOURS), strict=False):
+        mine = rows.loc[rows.arm == arm].sort_values(by=["ladder"])
+        for (metric, sigma), line in mine.loc[mine.metric.isin(["final", "perturbed"])].groupby(["metric", "sigma"]):
+            style, what = ("-", "clean") if metric == "final" else ("--", f"perturbed, sigma {sigma:g}")
+            axes.plot(line.ladder, line.arm_mean, style, marker="o", markersize=4, color=colour, label=f"{arm}, {what}")
+    for metric, style, what in (("final", "-", "clean"), ("perturbed", "--", "perturbed")):
+        for value in rows.loc[rows.metric == metric].groupby("sigma").baseline_mean.mean():
+            axes.axhline(value, linestyle=style, color=INK, linewidth=0.8, alpha=0.5, label=f"baseline, {what}")
+    axes.set_xscale("log")
+    return _finish(figure, axes)
+
+
+def training_sigma(comparison: pd.DataFrame) -> pd.Series:
+    """The sigma each row's arm was trained with, from its `perturb`: the geometric middle of an interval; else nan."""
+    found = comparison.perturb.map(lambda text: pd.read_json(io.StringIO(text), typ="series").sigma if text else np.nan)
+    return found.map(lambda sigma: float(np.exp(np.mean(np.log(sigma)))))
+
+
+def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> Figure:
+    """Distribution of lambda_1 at each trial's last diagnosis, solved and failed test puzzles side by side, by arm."""
+    figure, axes = _figure("First Lyapunov exponent by outcome", "lambda_1, nats a sub-update", "")
+    last = diagnostics.loc[diagnostics.step == diagnostics.groupby("trial_id").step.transform("max")]
+    rows = last[["trial_id", "solved", "lambda_1"]].merge(trials[["trial_id", "arm"]], on="trial_id")
+    labels, place = [], 0
+    for arm, mine in rows.groupby("arm", sort=False):
+        for solved, colour in ((True, COLOURS[0]), (False, COLOURS[1])):
+            values = mine.loc[mine.solved == solved].lambda_1.to_numpy()
+            labels.append(f"{_short(str(arm))}, {'solved' if solved else 'failed'} ({len(values)})")
+            jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
+            axes.scatter(values, place + jitter, s=6, color=colour, alpha=0.5, linewidths=0)
+            if len(values):
+                axes.plot([np.median(values)] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2)
+            place += 1
+    axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
+    axes.set_yticks(range(place), labels)
+    axes.set_ylim(place - 0.4, -0.6)
+    figure.set_figheight(max(SIZE[1] * 0.6, 0.9 + 0.3 * place))
+    return _finish(figure, axes, legend=False)
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """The figure as an SVG element that takes its text colour from the page. salt: what its ids are unique by."""
+    text = io.StringIO()
+    with rc_context(_STYLE | {"svg.hashsalt": salt}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    element = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    head, _, body = element.partition(">")
+    return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + body  # the page says how large it is
+
+
+def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    with rc_context(_STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes, legend: bool = True) -> Figure:
+    if legend and 0 < len(axes.get_legend_handles_labels()[0]) <= MOST / 2:
+        with rc_context(_STYLE):
+            figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _trained_depth(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.loc[rows.depth == rows.depth.min()]
+
+
+def _name(arm: str, point: str) -> str:
+    return _short(", ".join(filter(None, (arm, point))))
+
+
+def _metric_name(arm: str, point: str, metric: str, sigma: float) -> str:
+    return f"{_name(arm, point)}: {metric}" + (f" {sigma:g}" if sigma else "")
+
+
+def _short(name: str) -> str:
+    name = name.replace("$", r"\$")  # matplotlib would read it as mathematics
+    return name if len(name) <= 40 else f"{name[:39]}…"

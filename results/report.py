@@ -1,0 +1,152 @@
+"""A sweep on one HTML page that needs nothing else: verdicts, figures, tables that sort."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from results import plots
+from results.curves import curve, snapshot
+from results.diagnostics import summary
+from results.gather import SweepTables
+from results.rows import rows_of
+from results.schema import COMPARISON_SCHEMA, METRICS, TRIALS_SCHEMA
+from results.signals import verdicts
+from results.storage import Location, write_atomically
+
+ROWS = 2000  # a table: the page stays small enough to open on a phone; the parquet files have all
+_STATES = ("done", "failed", "unfinished", "waiting")
+_COMPARED = (
+    *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
+    *("low", "high", "bca_low", "bca_high", "p", "p_holm", "paired_by", "probability_of_improvement"),
+    *("baseline_iqm", "arm_iqm", "difference_sd", "detectable", "mcnemar_gained", "mcnemar_lost", "mcnemar_p"),
+    *("regressed", "collapsed", "compute_ratio", "minutes", "verdict"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, and the number it is sorted by: "" for an unknown one, None in a column of text."""
+
+    text: str
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading, what it is, and whether it holds numbers."""
+
+    name: str
+    description: str
+    number: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; terms are words in it that want explaining."""
+
+    title: str
+    note: str
+    terms: list[tuple[str, str]]
+    columns: list[Column]
+    rows: list[list[Cell]]
+
+
+def report(tables: SweepTables) -> str:
+    """The page, as HTML. A sweep that runs, failed in part or was stopped is shown as what it is."""
+    runs = snapshot(tables.trials, tables.evals)
+    counts = runs.status.value_counts()
+    left = ", ".join(f"{counts[state]} {state}" for state in _STATES[1:] if state in counts)
+    environment = Environment(
+        loader=PackageLoader("results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        sweep=tables.sweep,
+        baseline=tables.baseline,
+        states=f"{len(runs)} trials: " + ", ".join(f"{counts[state]} {state}" for state in _STATES if state in counts),
+        unfinished=left,
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        problems=tables.problems,
+        verdicts=[
+            (" ".join(filter(None, (row.arm, row.point))), row.verdict) for row in rows_of(verdicts(tables.comparison))
+        ],
+        figures=_figures(tables, runs),
+        tables=_tables(tables, runs),
+    )
+
+
+def write_report(tables: SweepTables, path: Location) -> Location:
+    """Write the page to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, report(tables).encode())
+    return path
+
+
+def _figures(tables: SweepTables, runs: pd.DataFrame) -> list[str]:
+    figures = {}
+    if len(tables.evals):
+        figures["curves"] = plots.accuracy_curves(curve(tables.trials, tables.evals), runs)
+    if tables.comparison.difference.notna().any():
+        figures["differences"] = plots.paired_differences(tables.comparison)
+        ladder = plots.training_sigma(tables.comparison)
+        if ladder.nunique() > 1:
+            figures["ladder"] = plots.sigma_ladder(tables.comparison, ladder)
+    if len(tables.diagnostics):
+        figures["lambda"] = plots.lambda_by_outcome(tables.trials, tables.diagnostics)
+    return [plots.svg(figure, name) for name, figure in figures.items()]
+
+
+def _tables(tables: SweepTables, runs: pd.DataFrame) -> list[Table]:
+    shown = []
+    if len(tables.comparison):
+        terms = [(name, METRICS[name][1]) for name in METRICS if name in set(tables.comparison.metric)]
+        note = f"Against {tables.baseline}, on test puzzles, with 95 % intervals."
+        if (tables.comparison.paired_by == "example").any():
+            note += " Paired by example: the interval is for these training runs only; another seed may differ by more."
+        frame = tables.comparison.loc[:, list(_COMPARED)]
+        shown.append(_table("Comparison", note, frame, COMPARISON_SCHEMA, terms))
+    runs = runs.drop(columns=["sweep", "trial_id"])
+    note = "Clean exact accuracy on test; the best step is chosen on validation."
+    shown.append(_table("Trials", note, runs, TRIALS_SCHEMA))
+    if len(tables.diagnostics):
+        shown.append(_table("Lyapunov diagnoses", "The last of each trial, on test puzzles.", _diagnoses(tables), None))
+    return shown
+
+
+def _diagnoses(tables: SweepTables) -> pd.DataFrame:
+    last = tables.diagnostics.step == tables.diagnostics.groupby("trial_id").step.transform("max")
+    diagnosed, rows = dict(iter(tables.diagnostics.loc[last].groupby("trial_id"))), []
+    for trial in rows_of(tables.trials):
+        mine = diagnosed.get(trial.trial_id)
+        if mine is not None:
+            found = summary(mine)._asdict()
+            rows.append({"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "puzzles": len(mine)} | found)
+    return pd.DataFrame(rows)
+
+
+def _table(title: str, note: str, frame: pd.DataFrame, schema: Any, terms: Any = ()) -> Table:
+    frame = frame.loc[:, [name for name in frame if set(frame[name].dropna().map(str)) - {""}]]
+    described = {field.name: field.metadata[b"description"].decode() for field in schema or ()}
+    numbers = {name: pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame}
+    columns = [Column(str(name).replace("_", " "), described.get(str(name), ""), numbers[name]) for name in frame]
+    rows = [
+        [_cell(value, number) for value, number in zip(row, numbers.values(), strict=True)]
+        for row in rows_of(frame.head(ROWS))
+    ]
+    if len(frame) > ROWS:
+        note += f" The first {ROWS} of {len(frame)} rows; the parquet file has all."
+    return Table(title, note, list(terms), columns, rows)
+
+
+def _cell(value: Any, number: bool) -> Cell:
+    if number:
+        known = not pd.isna(value)
+        whole = known and float(value).is_integer() and not isinstance(value, float)
+        return Cell((str(value) if whole else f"{value:.4g}") if known else "", str(float(value)) if known else "")
+    if isinstance(value, list):  # a value a seed
+        return Cell(", ".join(f"{one:.3g}" for one in value), None)
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", None)
+    return Cell("" if pd.isna(value) else str(value), None)

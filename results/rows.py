@@ -1,0 +1,38 @@
+"""Small readings of the evals table that several modules need."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a table as named tuples."""
+    return list(frame.itertuples(index=False))
+
+
+def by_trial(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """trial_id -> its rows as named tuples, in one pass: a small DataFrame a trial would cost milliseconds each."""
+    found: dict[str, list[Any]] = {}
+    for row in rows_of(table):
+        found.setdefault(row.trial_id, []).append(row)
+    return found
+
+
+def clean_rows(evals: list[Any], split: str) -> list[Any]:
+    """A trial's clean evaluations of a split by step, read after as many ACT steps as training takes (the fewest)."""
+    depth = min((row.depth for row in evals), default=0)
+    found = [row for row in evals if row.sigma == 0 and row.split == split and row.depth == depth]
+    return sorted(found, key=lambda row: row.step)
+
+
+def best_step(evals: list[Any]) -> int | None:
+    """The step of one trial with the highest clean accuracy on validation, the earliest of equals; None without any."""
+    best = max(clean_rows(evals, "validation"), key=lambda row: row.exact_accuracy, default=None)
+    return None if best is None else best.step
+
+
+def unpack_correct(bits: bytes, n: int, rollouts: int) -> np.ndarray:
+    """The evals table's `correct` as bool [n, rollouts]."""
+    flat = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=n * rollouts)
+    return flat.reshape(n, rollouts).astype(bool)

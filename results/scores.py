@@ -1,0 +1,64 @@
+"""The score of each test example under each metric of the comparison, from a trial's evaluations and diagnoses."""
+
+from typing import Any
+
+import numpy as np
+
+from results.rows import best_step, clean_rows, unpack_correct
+from results.schema import LAST_K
+
+Key = tuple[str, float, int]  # metric, sigma, depth
+EQUAL_ENOUGH = 0.75  # of the compute allowed, that the evaluation closest to it must have had
+# Metrics that are yes or no for an example, as McNemar's test needs them.
+BINARY = frozenset(
+    ("final", "best", "equal_compute", "perturbed_all", "perturbed_any", "perturbed_best_q", "perturbed_majority")
+)
+
+
+def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
+    """Every metric of one trial but equal_compute: (metric, sigma, depth) -> float [n], a score a test example."""
+    last_step, trained = max(row.step for row in evals), min(row.depth for row in evals)
+    clean, chosen = clean_rows(evals, "test"), best_step(evals)
+    found: dict[Key, np.ndarray] = {
+        ("last_k", 0.0, trained): np.mean([_solved(row) for row in clean[-LAST_K:]], axis=0),
+        ("best", 0.0, trained): next(_solved(row) for row in clean if row.step == chosen),
+    }
+    for row in evals:
+        if row.split != "test" or row.step != last_step:
+            continue
+        solved = unpack_correct(row.correct, row.n, row.rollouts)
+        if row.sigma == 0:
+            found["final", 0.0, row.depth] = solved[:, 0]
+            continue
+        of_rollouts = {
+            "perturbed": solved.mean(axis=1),
+            "perturbed_all": solved.all(axis=1),
+            "perturbed_any": solved.any(axis=1),
+            "perturbed_best_q": unpack_correct(row.best_q_correct, row.n, 1)[:, 0],
+            "perturbed_majority": unpack_correct(row.majority_correct, row.n, 1)[:, 0],
+        }
+        found |= {(metric, row.sigma, row.depth): score for metric, score in of_rollouts.items()}
+    if diagnostics:
+        last_diagnosis = max(row.step for row in diagnostics)
+        diagnosed = [row for row in diagnostics if row.step == last_diagnosis]
+        diagnosed.sort(key=lambda row: row.example)
+        found["positive_modes", 0.0, trained] = np.array([row.n_pos for row in diagnosed])
+        found["lambda_1", 0.0, trained] = np.array([row.lambda_1 for row in diagnosed])
+    return {key: np.asarray(score, dtype=float) for key, score in found.items()}
+
+
+def equal_compute(evals: list[Any], share: float) -> dict[Key, np.ndarray]:
+    """Clean correctness [n] on test at the last evaluation of one trial within `share` of its ACT steps.
+
+    Nothing if that evaluation came long before: it would charge the trial for compute that it had not had.
+    """
+    clean = clean_rows(evals, "test")
+    budget = clean[-1].act_steps * share * (1 + 1e-9)
+    row = [row for row in clean if row.act_steps <= budget][-1]
+    if row.act_steps < EQUAL_ENOUGH * budget:
+        return {}
+    return {("equal_compute", 0.0, row.depth): _solved(row).astype(float)}
+
+
+def _solved(row: Any) -> np.ndarray:
+    return unpack_correct(row.correct, row.n, row.rollouts)[:, 0]

@@ -1,0 +1,92 @@
+"""The report: what it says of sweeps in every state, and how it behaves in a real browser."""
+
+import re
+
+import browser
+import pandas as pd
+import pytest
+
+from results.comparison import compare
+from results.gather import SweepTables
+from results.report import report, write_report
+
+from .test_comparison import diagnoses_of, trials_of, two_arms
+
+needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
+MARKUP = '<b>&"it\'s" $x_1$'
+
+
+def tables_of(seeds=6, diagnoses=True, sweep="s", problems=(), **changes) -> SweepTables:
+    trials, evals = two_arms(range(seeds), **changes)
+    diagnosed = diagnoses_of(trials.trial_id if diagnoses else [], lambda name: 1 if name[:5] == "multi" else 3)
+    diagnosed = diagnosed.assign(solved=lambda table: table.example < 6, settled=True) if diagnoses else diagnosed
+    comparison = compare(trials, evals, diagnosed if diagnoses else None, baseline="baseline")
+    return SweepTables(sweep, "baseline", trials, evals, diagnosed, comparison, [], list(problems))
+
+
+def test_a_finished_sweep_has_its_verdict_figures_and_tables():
+    page = report(tables_of())
+    assert "12 trials: 12 done" in page
+    assert "not at its end" not in page
+    assert "no effect shown; perturbed success: not shown, positive modes: not shown" in page
+    assert page.count("<svg") == 3
+    assert page.count("<table>") == 3
+    assert "currentColor" in page
+    assert len(page) < 3_000_000
+
+
+def test_running_and_failed_trials_are_shown_as_what_they_are():
+    changes = {"multi0": {"status": "failed", "reason": "loss is NaN"}, "multi1": {"status": "unfinished"}}
+    page = report(tables_of(2, **changes, problems=["x/evals.parquet: not a table of evals; move it away"]))
+    assert "4 trials: 2 done, 1 failed, 1 unfinished" in page
+    assert "The sweep is not at its end:</b> 1 failed, 1 unfinished" in page
+    assert "No comparison yet: no seed is done in both baseline and another arm." in page
+    assert "loss is NaN" in page
+    assert "left out: x/evals.parquet" in page
+
+
+def test_a_sweep_that_has_only_begun_has_a_page():
+    trials, evals = trials_of([0]).assign(status="waiting"), two_arms([0])[1].iloc[:0]
+    empty = pd.DataFrame()
+    comparison = compare(trials, evals, baseline="baseline")
+    page = report(SweepTables("s", "baseline", trials, evals, empty, comparison, [], []))
+    assert "2 trials: 2 waiting" in page
+
+
+def test_names_are_text_wherever_they_stand():
+    trials, evals = two_arms(range(2))
+    trials["arm"] = trials.arm.replace("multi", MARKUP)
+    comparison = compare(trials, evals, baseline="baseline")
+    page = report(SweepTables(MARKUP, "baseline", trials, evals, pd.DataFrame(), comparison, [], [MARKUP]))
+    assert '<b>&"' not in page
+    assert page.count("&lt;b&gt;&amp;") > 5
+
+
+def test_nothing_on_the_page_asks_the_network():
+    page = report(tables_of())
+    asked = re.findall(r'(?:src|href)="(?!#|data:)([^"]*)|url\((?!#)([^)]*)', page)
+    assert asked == []
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+def test_in_a_browser_it_fits_sorts_and_is_quiet(tmp_path, width, dark):
+    path = write_report(tables_of(), tmp_path / "report.html")
+    with browser.Page(path, width, dark) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("Math.max(...[...document.querySelectorAll('svg')].map(s => s.clientWidth))") < width
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
+        head = "[...document.querySelectorAll('th')].find(h => h.textContent === 'difference')"
+        cells = f"[...{head}.closest('table').tBodies[0].rows].map(r => r.cells[{head}.cellIndex].dataset.key)"
+        before = [float(key) for key in page.evaluate(cells)]
+        assert before != sorted(before)
+        page.evaluate(f"{head}.firstChild.click()")
+        assert [float(key) for key in page.evaluate(cells)] == sorted(before)
+        page.evaluate(f"{head}.firstChild.click()")
+        assert [float(key) for key in page.evaluate(cells)] == sorted(before, reverse=True)
+        assert page.evaluate(f"{head}.getAttribute('aria-sort')") == "descending"
+        page.screenshot(tmp_path / "report.png")
+        assert page.console == []
+        assert page.requests == [path.as_uri()]
+    assert (tmp_path / "report.png").stat().st_size > 20_000
