@@ -1,4 +1,4 @@
-"""What each 4x4 preset reaches on held-out solution grids: `python tests/benchmarks/presets.py [PRESET ...]`.
+"""What each small preset reaches on held-out puzzles: `python tests/benchmarks/presets.py [PRESET ...]`.
 
 One process, one thread. Prints, for each preset, its weights, steps, seconds of training, and clean exact accuracy on
 test at the best step (chosen on validation) and at the end.
@@ -14,10 +14,10 @@ from rrm.train import Trainer, set_up_torch
 
 
 def main(names: list[str]) -> None:
-    """Train the presets named, or every 4x4 preset."""
+    """Train the presets named, or every small one."""
     set_up_torch(threads=1)
     print(f"{'preset':26}{'weights':>9}{'steps':>7}{'seconds':>9}{'best @ step':>16}{'final':>8}")
-    for name in names or [name for name in PRESETS if "4x4" in name]:
+    for name in names or [name for name in PRESETS if "generate" in PRESETS[name]["task"]]:
         config = TrialConfig.model_validate(merge(PRESETS[name], {"seed": 0}))
         trainer = Trainer(config, torch.device("cpu"))
         trainer.train_until(config.train.steps)
