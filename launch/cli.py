@@ -1,6 +1,7 @@
 """Sweeps over recursive reasoning models: train, compare, diagnose."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -40,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.command(arguments)
     except (SpecError, UsageError, JobError, DamagedFileError, TrialBusyError, DataError, CheckpointError) as error:
         print(error, file=sys.stderr)
+    except BrokenPipeError:  # of `rrm ... | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ALL_DONE
     except OSError as error:
         print(f"{error.filename or ' '.join(argv or sys.argv[1:])}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -101,6 +105,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return SOME_FAILED
     try:
         _write_report(_show_results(sweep), sweep.folder / REPORT)
+    except BrokenPipeError:
+        raise
     except OSError as error:  # the trials are what they are, whether or not their tables can be written
         print(f"the tables could not be written: {error}; mend it and run `rrm results`", file=sys.stderr)
     if code == STOPPED:

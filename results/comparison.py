@@ -34,8 +34,8 @@ _EVALUATED = (
 )
 _DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1")
 _INTEGERS = (
-    *("rollouts", "depth", "n_seeds", "n_examples", "comparisons", "seeds_needed", "collapsed", "baseline_collapsed"),
-    "parameters",
+    *("rollouts", "depth", "n_seeds", "n_stopped", "n_examples", "comparisons", "seeds_needed"),
+    *("collapsed", "baseline_collapsed", "parameters"),
 )
 
 
@@ -44,7 +44,8 @@ def compare(
 ) -> pd.DataFrame:
     """A row an arm, grid point and metric, against the baseline at the same grid point (results.schema, COMPARISON).
 
-    Only seeds that both arms finished count. With six pairs or more the interval is over seeds; with fewer it is over
+    Only seeds that both arms finished count. Where the sweep's scheduler stopped others early, those left are selected
+    by their accuracy: no verdict. With six pairs or more the interval is over seeds; with fewer it is over
     the test examples, given these runs. Holm's correction is over the arms, grid points and sigmas of one metric,
     model, task and depth; where the sign-flip test cannot reach 5 % after it, the verdict says "too few seeds". Arms
     that were scored on other test puzzles than the baseline's have one row that says so.
@@ -52,6 +53,7 @@ def compare(
     done = trials.loc[trials.status == "done"]
     done = done.merge(snapshot(done, evals)[["trial_id", "collapsed", "minutes"]], on="trial_id")
     done = done.explode("points").rename(columns={"points": "point"})
+    stopped = _stopped_seeds(trials)
     of_done: Any = evals.loc[evals.trial_id.isin(done.trial_id)]
     evals_of = by_trial(_read(of_done))
     diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)]) if diagnostics is not None and len(diagnostics) else {}
@@ -62,7 +64,9 @@ def compare(
         pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline")).sort_values("seed")
         if len(pairs) == 0:
             continue
-        common = {"sweep": sweep, "arm": arm, "baseline": baseline, "point": point, "n_seeds": len(pairs)}
+        left_out = {seed for side in (arm, baseline) for seed in stopped.get((sweep, side, point), ())}
+        common = {"sweep": sweep, "arm": arm, "baseline": baseline, "point": point}
+        common |= {"n_seeds": len(pairs), "n_stopped": len(left_out)}
         if pairs.test_digest.isna().any() or set(pairs.test_digest) != set(pairs.test_digest_baseline):
             rows.append(common | {"metric": "final", "unit": "share", "depth": 0, "verdict": NOT_COMPARABLE})
             continue
@@ -73,6 +77,15 @@ def compare(
         rows += [common | row for row in _effects(_with_equal_compute(pairs, scored, evals_of))]
     _judge(rows)
     return pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names).astype(dict.fromkeys(_INTEGERS, "Int64"))
+
+
+def _stopped_seeds(trials: pd.DataFrame) -> dict[tuple[str, str, str], set[int]]:
+    """(sweep, arm, point) -> the seeds of which the scheduler stopped the trial early."""
+    found: dict[tuple[str, str, str], set[int]] = {}
+    for trial in rows_of(trials.loc[trials.status == "stopped"]):
+        for point in trial.points:
+            found.setdefault((trial.sweep, trial.arm, point), set()).add(trial.seed)
+    return found
 
 
 def _facts(pairs: pd.DataFrame, evals: list[list[Any]]) -> dict[str, Any]:
@@ -182,6 +195,8 @@ def _judge(rows: list[dict[str, Any]]) -> None:
 
 
 def _verdict(row: dict[str, Any]) -> str:
+    if row["n_stopped"]:
+        return f"selected: {row['n_stopped']} of {row['n_stopped'] + row['n_seeds']} seeds stopped early"
     if row["n_seeds"] < row["seeds_needed"]:
         return f"too few seeds ({row['n_seeds']} of {row['seeds_needed']})"
     if row["p_holm"] < ALPHA and row["low"] > 0:
@@ -192,7 +207,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _regressed(row: dict[str, Any]) -> str:
-    if row["n_seeds"] < SEEDS_NEEDED:
+    if row["n_seeds"] < SEEDS_NEEDED or row["n_stopped"]:
         return "cannot tell"
     if row["low"] > -MARGIN:
         return "no"

@@ -17,7 +17,7 @@ from results.signals import verdicts
 from results.storage import Location, write_atomically
 
 ROWS = 2000  # a table: the page stays small enough to open on a phone; the parquet files have all
-_STATES = ("done", "failed", "unfinished", "waiting")
+_STATES = ("done", "stopped", "failed", "unfinished", "waiting")
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
     *("low", "high", "bca_low", "bca_high", "p", "p_holm", "paired_by", "probability_of_improvement"),

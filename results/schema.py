@@ -25,12 +25,13 @@ ATTEMPTS = "attempts"
 TRIAL = "trial.json"
 DONE = "done.json"
 FAILED = "failed.json"
+STOPPED = "stopped.json"
 EVALS = "evals.parquet"
 DIAGNOSTICS = "diagnostics.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
 
-Status = Literal["waiting", "unfinished", "done", "failed"]
+Status = Literal["waiting", "unfinished", "done", "stopped", "failed"]
 
 
 def _table(*columns: tuple[str, pa.DataType, str, str]) -> pa.Schema:
@@ -108,8 +109,8 @@ TRIALS_SCHEMA = _table(
     ("objective", _TEXT, "", "What is trained: clean, or a perturbed objective."),
     ("rollout", _TEXT, "", "What becomes of a batch: parallel_fixed, act_mask or serial_act."),
     ("rollouts", _INT, "trajectories", "Trajectories a puzzle in training, K."),
-    ("status", _TEXT, "", "waiting, unfinished, done or failed."),
-    ("reason", _TEXT, "", "Why it failed; null otherwise."),
+    ("status", _TEXT, "", "waiting, unfinished, done, stopped (early, by the sweep's scheduler) or failed."),
+    ("reason", _TEXT, "", "Why it failed or was stopped; null otherwise."),
     ("step", _INT, "batches", "Step of its last evaluation; null before the first."),
     ("steps", _INT, "batches", "Steps asked for."),
     ("data_digest", _TEXT, "", "sha256 of its puzzles; null before the start."),
@@ -171,6 +172,7 @@ COMPARISON_SCHEMA = _table(
     ("sigma", _FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),
     ("depth", _INT, "ACT steps", "Steps after which answers are read."),
     ("n_seeds", _INT, "seeds", "Seeds that both arms finished."),
+    ("n_stopped", _INT, "seeds", "Seeds of which the sweep's scheduler stopped one side early: left out."),
     ("n_examples", _INT, "examples", "Test examples, the same in both arms."),
     ("baseline_mean", _FLOAT, _OF_METRIC, "The baseline's, mean over paired seeds."),
     ("arm_mean", _FLOAT, _OF_METRIC, "The arm's, mean over paired seeds."),
@@ -212,7 +214,7 @@ COMPARISON_SCHEMA = _table(
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """How a trial stands: its status, and why it failed or how far it got where that is known."""
+    """How a trial stands: its status, and why it failed or was stopped, or how far it got, where that is known."""
 
     status: Status
     reason: str | None = None
@@ -227,6 +229,8 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
         return TrialEnd("done", done=done)
     if failed := read_json(folder / FAILED, reason=str, kind=str):
         return TrialEnd("failed", reason=failed["reason"], deterministic=failed["kind"] == "diverged")
+    if stopped := read_json(folder / STOPPED, reason=str):
+        return TrialEnd("stopped", reason=stopped["reason"])
     started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))
     return TrialEnd("unfinished" if started else "waiting")
 

@@ -21,12 +21,13 @@ _METRICS = {
     "perturbed_all": "every rollout, sigma {:g}",
     "positive_modes": "positive modes",
 }
+_STATES = ("done", "stopped", "failed", "unfinished", "waiting")
 
 
 def show(tables: SweepTables) -> Group:
     """The sweep's trials, its comparison, what could not be read, and the files that were written."""
     counts = tables.trials.status.value_counts()
-    states = ", ".join(f"{counts[s]} {s}" for s in ("done", "failed", "unfinished", "waiting") if s in counts)
+    states = ", ".join(f"{counts[state]} {state}" for state in _STATES if state in counts)
     trials = snapshot(tables.trials, tables.evals)
     parts: list[RenderableType] = [Text(f"{tables.sweep}: {len(trials)} trials, {states}\n"), _trials_table(trials)]
     parts += [Text(line, style="red") for line in _failures(trials)]
@@ -60,7 +61,7 @@ def _trials_table(trials: pd.DataFrame) -> Table:
         table.add_column(heading, justify="right")
     for row in rows_of(trials):
         best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
-        status = f"unfinished @ {row.final_step}" if row.status == "unfinished" else row.status
+        status = f"{row.status} @ {row.final_step}" if row.status in ("unfinished", "stopped") else row.status
         cells = [
             row.arm,
             *([escape(row.point)] if has_points else []),

@@ -16,6 +16,7 @@ from rich.text import Text
 from tune.expand import Cell
 
 PLAIN_LINE_SECONDS = 30.0
+_ENDED = ("done", "stopped", "failed")
 
 
 @dataclass
@@ -73,9 +74,8 @@ class Progress(Callback):
         for message in result["messages"]:
             self._say(f"{state.cell.name}: {message}", "yellow")
         if result["done"]:
-            state.status = "failed" if result["failed"] else "done"
-            ended = f"failed: {result['failed']}" if result["failed"] else f"done, accuracy {_share(state.accuracy)}"
-            self._say(f"{self._clock()}  {state.cell.name}: {ended}")
+            state.status, how = _end(state, result)
+            self._say(f"{self._clock()}  {state.cell.name}: {how}")
         elif not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
             self._say(self.headline())
@@ -104,8 +104,8 @@ class Progress(Callback):
 
     def headline(self) -> str:
         """One line: time, trials by status, steps, mean accuracy, ETA."""
-        counts = {status: self._count(status) for status in ("done", "running", "failed")}
-        trials = ", ".join(f"{n} {status}" for status, n in counts.items())
+        counts = {status: self._count(status) for status in ("done", "running", "stopped", "failed")}
+        trials = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status != "stopped")
         steps = f"step {sum(s.step for s in self.trials.values())}/{sum(s.steps for s in self.trials.values())}"
         seen = [s.accuracy for s in self.trials.values() if not math.isnan(s.accuracy)]
         accuracy = f", accuracy {_share(sum(seen) / len(seen))}" if seen else ""
@@ -115,19 +115,19 @@ class Progress(Callback):
     def render(self) -> Group:
         """The headline and a row for each arm."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("arm", "done", "running", "failed", "step", "accuracy"):
+        shown = [s for s in ("done", "running", "stopped", "failed") if s != "stopped" or self._count("stopped")]
+        for heading in ("arm", *shown, "step", "accuracy"):
             table.add_column(heading, justify="left" if heading == "arm" else "right")
         arms: dict[str, list[_TrialState]] = {}
         for state in self.trials.values():
             arms.setdefault(state.cell.arm, []).append(state)
         for arm, states in arms.items():
-            by = {status: sum(state.status == status for state in states) for status in ("done", "running", "failed")}
+            counts = [str(sum(state.status == status for state in states)) for status in shown]
             seen = [state.accuracy for state in states if not math.isnan(state.accuracy)]
             table.add_row(
                 arm,
-                f"{by['done']}/{len(states)}",
-                str(by["running"]),
-                str(by["failed"]),
+                f"{counts[0]}/{len(states)}",
+                *counts[1:],
                 f"{sum(s.step for s in states)}/{sum(s.steps for s in states)}",
                 _share(sum(seen) / len(seen)) if seen else "",
             )
@@ -142,7 +142,7 @@ class Progress(Callback):
     def _eta(self) -> str:
         states = self.trials.values()
         trained = sum(s.units(s.step) - s.units(s.started_at) for s in states)
-        left = sum(s.units(s.steps) - s.units(s.step) for s in states if s.status not in ("done", "failed"))
+        left = sum(s.units(s.steps) - s.units(s.step) for s in states if s.status not in _ENDED)
         if self._training_since is None or not trained:
             return "unknown"
         return _minutes((time.monotonic() - self._training_since) * left / trained)
@@ -181,6 +181,15 @@ class Gauges(Callback):
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """It goes on from its folder: the time its worker was away is no training."""
         self._last.pop(trial.config["job"]["trial_id"], None)
+
+
+def _end(state: _TrialState, result: dict) -> tuple[str, str]:
+    """How a trial ended, as its status and in words."""
+    if result["failed"]:
+        return "failed", f"failed: {result['failed']}"
+    if state.step < state.steps:
+        return "stopped", f"stopped early at step {state.step}, accuracy {_share(state.accuracy)}"
+    return "done", f"done, accuracy {_share(state.accuracy)}"
 
 
 def _last_error(trial: Any) -> str:

@@ -17,6 +17,7 @@ from rrm.puzzles.formats import DataError, data_digest, file_digest
 from rrm.puzzles.puzzle import SPLITS
 from rrm.puzzles.sources import on_this_node, splits_in
 from tune.fields import ABSENT, did_you_mean, explain, field_of, fields_at, lookup, nested, shown
+from tune.search import samples, space_problem
 
 Point = dict[str, Any]  # a grid point: dotted field -> value
 Layers = list[tuple[str, dict[str, Any]]]  # (where a user finds it, what it sets), the one that decides first
@@ -46,16 +47,19 @@ class Cell:
 def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
     """Every cell of a sweep as its file holds it, in the order arm, grid point, seed; and every problem found."""
     problems = list(_own_problems(raw))
-    base, arms, grid, seeds = raw.get("base"), raw.get("arms"), raw.get("grid", {}), raw.get("seeds")
-    if not isinstance(base, dict) or not isinstance(arms, dict) or not isinstance(grid, dict):
+    base, arms, seeds = raw.get("base"), raw.get("arms"), raw.get("seeds")
+    grid, search = raw.get("grid", {}), raw.get("search", {})
+    if not (isinstance(base, dict) and isinstance(arms, dict) and isinstance(grid, dict) and isinstance(search, dict)):
         return [], problems
     arms = {name: changes for name, changes in arms.items() if isinstance(changes, dict)}
-    grid = {key: values for key, values in grid.items() if isinstance(values, list) and not _unsweepable(key)}
+    grid = {key: values for key, values in grid.items() if isinstance(values, list) and not _unsweepable("grid", key)}
     good_seeds = [s for s in seeds if type(s) is int and 0 <= s <= MAX_SEED] if isinstance(seeds, list) else []
+    crossed = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    points = list(itertools.product(crossed, _drawn(search, raw.get("num_samples"))))
     cells: list[Cell] = []
-    for (arm, changes), *values in itertools.product(arms.items(), *grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        layers = [(f"arms.{arm}", changes), ("grid", _grid_layer(point)), ("base", base)]
+    for (arm, changes), (on_grid, sample) in itertools.product(arms.items(), points):
+        point = on_grid | sample
+        layers = [(f"arms.{arm}", changes), ("grid", _layer(on_grid)), ("search", _layer(sample)), ("base", base)]
         config, found = _trial_config(layers)
         problems += found
         if config is not None:
@@ -65,10 +69,16 @@ def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
     return cells, problems + list(_confusable(cells))
 
 
+def _drawn(search: dict[str, Any], count: Any) -> list[Point]:
+    """The points drawn from the fields of `search` that have a good space; the empty one if there is none."""
+    spaces = {key: space for key, space in search.items() if not (_unsweepable("search", key) or space_problem(space))}
+    return list(samples(spaces, count)) if spaces and type(count) is int and count > 0 else [{}]
+
+
 def _own_problems(raw: dict[str, Any]) -> Iterator[str]:
     """What is wrong between a sweep's own fields, whatever its trials are."""
-    base, arms, grid, seeds, baseline = (raw.get(key) for key in ("base", "arms", "grid", "seeds", "baseline"))
-    arms, grid = arms if isinstance(arms, dict) else {}, grid if isinstance(grid, dict) else {}
+    base, arms, seeds, baseline = (raw.get(key) for key in ("base", "arms", "seeds", "baseline"))
+    arms = arms if isinstance(arms, dict) else {}
     if isinstance(baseline, str) and arms and baseline not in arms:
         known = ", ".join(map(str, arms))
         yield f"baseline: {baseline!r} is not an arm{did_you_mean(baseline, arms)}; arms: {known}"
@@ -82,30 +92,48 @@ def _own_problems(raw: dict[str, Any]) -> Iterator[str]:
                 f"arms.{name}.eval: {shown(changes['eval'])} is set for one arm; arms are compared on the same "
                 "evaluation: set it in base or grid"
             )
-        for key in grid if isinstance(changes, dict) else ():
-            if lookup(changes, str(key)) is not ABSENT:
-                yield (
-                    f"grid.{key}: {grid[key]} is crossed with every arm, but arms.{name} sets {key} too; remove one of "
-                    "the two"
-                )
-    for key, values in grid.items():
-        if problem := _unsweepable(key):
-            yield problem
-        if values == []:
-            yield f"grid.{key}: [] is empty; give values to cross with the arms, or remove it"
-        elif isinstance(values, list) and any(values.count(value) > 1 for value in values):
-            yield f"grid.{key}: {values} holds a value more than once; give each once"
-        for other in grid:
-            if str(other).startswith(f"{key}."):
-                yield f"grid.{other}: part of {key}, which the grid sets too; remove one of the two"
+    yield from _swept_problems(raw, arms)
     for place, mapping in (("base", base), *((f"arms.{name}", changes) for name, changes in arms.items())):
         if isinstance(mapping, dict) and "seed" in mapping:
             yield f"{place}.seed: {mapping['seed']} is set here; seeds stand in the list `seeds`"
 
 
-def _unsweepable(key: Any) -> str | None:
+def _swept_problems(raw: dict[str, Any], arms: dict[Any, Any]) -> Iterator[str]:
+    """What is wrong with the fields of `grid` and `search`, which are crossed with every arm."""
+    grid, search = ({} if not isinstance(raw.get(place), dict) else raw[place] for place in ("grid", "search"))
+    swept = [("grid", key) for key in grid] + [("search", key) for key in search]
+    for place, key in swept:
+        if problem := _unsweepable(place, key):
+            yield problem
+        for name, changes in arms.items():
+            if isinstance(changes, dict) and lookup(changes, str(key)) is not ABSENT:
+                yield (
+                    f"{place}.{key}: {shown(raw[place][key])} is crossed with every arm, but arms.{name} sets {key} "
+                    "too; remove one of the two"
+                )
+        for other_place, other in swept:
+            if other == key and place < other_place:
+                yield f"{other_place}.{other}: set by {place}.{key} too; remove one of the two"
+            if str(other).startswith(f"{key}."):
+                yield f"{other_place}.{other}: part of {key}, which the {place} sets too; remove one of the two"
+    for key, values in grid.items():
+        if values == []:
+            yield f"grid.{key}: [] is empty; give values to cross with the arms, or remove it"
+        elif isinstance(values, list) and any(values.count(value) > 1 for value in values):
+            yield f"grid.{key}: {values} holds a value more than once; give each once"
+    for key, space in search.items():
+        if problem := space_problem(space):
+            yield f"search.{key}: {problem}"
+    count = raw.get("num_samples", 0)
+    if search and not count:
+        yield "num_samples: missing; say how many points to draw from `search`"
+    if count and not search:
+        yield f"num_samples: {shown(count)} without `search`, which says what to draw from; remove it or give one"
+
+
+def _unsweepable(place: str, key: Any) -> str | None:
     if key == "seed":
-        return "grid.seed: seeds stand in the list `seeds`; remove it from the grid"
+        return f"{place}.seed: seeds stand in the list `seeds`; remove it from {place}"
     *parents, last = str(key).split(".")
     siblings = fields_at(TrialConfig, parents) + ([] if parents else ["preset"])
     if last in siblings:
@@ -115,10 +143,10 @@ def _unsweepable(key: Any) -> str | None:
         last = parents[0]
         parents = []
     where = f"fields of {'.'.join(parents)}" if parents else "fields"
-    return f"grid.{key}: no such field{did_you_mean(last, siblings)}; {where}: {', '.join(siblings)}"
+    return f"{place}.{key}: no such field{did_you_mean(last, siblings)}; {where}: {', '.join(siblings)}"
 
 
-def _grid_layer(point: Point) -> dict[str, Any]:
+def _layer(point: Point) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for key, value in point.items():
         layer = merge(layer, nested(key, value))

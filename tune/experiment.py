@@ -28,6 +28,7 @@ from tune.callbacks import Gauges, Progress
 from tune.lease import lock_at
 from tune.plan import PlannedTrial, exit_code, plan, spec_text, write_manifest
 from tune.spec import Resources, Sweep
+from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
 from tune.trial import TrialJob, write_failed
 
@@ -177,6 +178,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
         param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu},
         tune_config=TuneConfig(
             reuse_actors=True,
+            scheduler=RecordedStopping(spec.scheduler, planned) if spec.scheduler else None,
             trial_name_creator=_trial_name,
             trial_dirname_creator=lambda trial: trial.config["job"]["trial_id"],
         ),

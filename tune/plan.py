@@ -36,10 +36,13 @@ class PlannedTrial:
     step: int
 
     def is_left(self, retry_failed: bool) -> bool:
-        """Whether a run takes it up. A diverged trial would diverge again: it stays failed unless asked for."""
+        """Whether a run takes it up. A diverged trial would diverge again: it stays failed unless asked for.
+
+        A trial that a scheduler stopped stays so, for as long as the sweep has one.
+        """
         if self.end.status == "failed":
             return retry_failed or not self.end.deterministic
-        return self.end.status != "done"
+        return self.end.status not in ("done", "stopped")
 
 
 def plan(sweep: Sweep) -> list[PlannedTrial]:
@@ -47,11 +50,14 @@ def plan(sweep: Sweep) -> list[PlannedTrial]:
 
     Raises DamagedFileError if a folder's files cannot be read.
     """
-    return side_by_side(lambda cell: _planned(cell, sweep.folder / TRIALS / cell.trial_id), sweep.trials.values())
+    return side_by_side(lambda cell: _planned(sweep, cell), sweep.trials.values())
 
 
-def _planned(cell: Cell, folder: Location) -> PlannedTrial:
+def _planned(sweep: Sweep, cell: Cell) -> PlannedTrial:
+    folder = sweep.folder / TRIALS / cell.trial_id
     end, step = trial_end(folder, cell.config.train.steps), 0
+    if end.status == "stopped" and sweep.spec.scheduler is None:  # it was asked to be trained to its end after all
+        end = TrialEnd("unfinished")
     try:
         step = max(read_table(folder / EVALS, EVALS_SCHEMA).column("step").to_pylist(), default=0)
     except DamagedFileError:

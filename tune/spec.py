@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -54,13 +54,39 @@ class Resources(Settings):
         return max(1, int(self.cpu))
 
 
+class Scheduler(Settings):
+    """Which trials are stopped early, by their clean accuracy on validation (ray.tune.schedulers).
+
+    asha: at `grace_steps`, and at `reduction_factor` times as many again and again, a trial goes on if it is among the
+    best 1 / reduction_factor of those that came so far. median: from `grace_steps` on, a trial goes on if its best
+    accuracy is not below the median of the others' means. `grace_steps` is a tenth of the longest trial's by default.
+    """
+
+    name: Literal["asha", "median"]
+    grace_steps: int | None = Field(default=None, ge=1)
+    reduction_factor: float = Field(default=4, gt=1)
+
+    def grace_steps_of(self, most_steps: int) -> int:
+        """`grace_steps`, or its default where the longest trial has so many steps."""
+        return self.grace_steps or max(1, most_steps // 10)
+
+    @model_validator(mode="after")
+    def _is_for_asha(self) -> "Scheduler":
+        if self.name != "asha" and "reduction_factor" in self.model_fields_set:
+            raise ValueError(
+                f"reduction_factor: {self.reduction_factor:g} with {self.name}, which has none; use asha, or remove it"
+            )
+        return self
+
+
 class SweepSpec(Settings):
     """A sweep file's own fields.
 
-    `resources: auto` (None here) is a GPU a trial where there are any, else a core. A trial's state is saved at every
-    evaluation and every `save_seconds`; `keep_evaluations` keeps the weights of each. A crashed worker is restarted
-    `max_failures` times. `wandb` and `tensorboard` log each trial's evaluations there too. `presets` are variants of
-    the whole file: what each lays over it.
+    `grid` crosses values with every arm; `search` draws `num_samples` points, the same for all arms and seeds.
+    `scheduler` stops trials early. `resources: auto` (None here) is a GPU a trial where there are any, else a core. A
+    trial's state is saved at every evaluation and every `save_seconds`; `keep_evaluations` keeps the weights of each. A
+    crashed worker is restarted `max_failures` times. `wandb` and `tensorboard` log each trial's evaluations there too.
+    `presets` are variants of the whole file: what each lays over it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -68,6 +94,9 @@ class SweepSpec(Settings):
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     baseline: str
     grid: dict[str, list[Any]] = Field(default_factory=dict)
+    search: dict[str, Any] = Field(default_factory=dict)
+    num_samples: int = Field(default=0, ge=0)
+    scheduler: Scheduler | None = None
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(min_length=1)
     resources: Resources | None = None
     storage: str = Field(default="runs", min_length=1)
@@ -94,6 +123,13 @@ class SweepSpec(Settings):
             kind = "tensorboard: true" if self.tensorboard else "wandb.mode: offline"
             raise ValueError(f"{kind} writes files, and {self.storage} is no folder; give a folder, or leave it out")
         return self
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _name_is_enough(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return None if value == "none" else {"name": value}
+        return value
 
     @field_validator("resources", mode="before")
     @classmethod

@@ -40,6 +40,7 @@ class RecursiveTrial(Trainable):
             self._log(f"failed: {progress.failed}" if progress.failed else f"done at step {progress.step}")
         return {
             "train_step": progress.step,
+            "evaluated_step": progress.evaluated_step,
             "exact_accuracy": math.nan if progress.exact_accuracy is None else progress.exact_accuracy,
             "failed": progress.failed or "",
             "messages": progress.messages,

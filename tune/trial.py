@@ -27,6 +27,7 @@ from results.schema import (
     FAILED,
     LATEST_STATE,
     PREVIOUS_STATE,
+    STOPPED,
     TRIAL,
     read_json,
 )
@@ -67,9 +68,10 @@ class TrialJob:
 
 @dataclass
 class Progress:
-    """Where a trial stands after a slice of training: its last clean accuracy on validation, and how long that took."""
+    """Where a trial stands after a slice of training, and its last evaluation: clean accuracy on validation."""
 
     step: int
+    evaluated_step: int  # -1: not yet
     exact_accuracy: float | None
     finished: bool = False
     failed: str | None = None
@@ -144,7 +146,8 @@ class TrialRun:
             ) from error
         try:
             set_up_torch(job.threads)
-            (self.folder / FAILED).unlink(missing_ok=True)
+            for earlier_end in (FAILED, STOPPED):
+                (self.folder / earlier_end).unlink(missing_ok=True)
             for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
                 leftover.unlink()
             self.trainer = self._trainer(device)
@@ -261,6 +264,7 @@ class TrialRun:
         messages, self.messages = self.messages, []
         return Progress(
             self.trainer.step,
+            self.trainer.history[-1]["step"] if self.trainer.history else -1,
             self.trainer.last_accuracy,
             finished,
             failed,

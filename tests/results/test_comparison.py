@@ -105,6 +105,17 @@ def test_enough_seeds_are_paired_by_seed():
     assert (final.collapsed, final.regressed) == (0, "no")
 
 
+def test_seeds_left_over_by_early_stopping_are_no_verdict():
+    """Whoever is stopped has a low accuracy: the pairs that are left are no fair sample."""
+    trials, evals = two_arms(range(7), multi3={"status": "stopped"}, baseline5={"status": "stopped"})
+    comparison = compare(trials, evals, baseline="baseline")
+    final = metric(comparison, "final")
+    assert (final.n_seeds, final.n_stopped, final.regressed) == (5, 2, "cannot tell")
+    assert set(comparison.verdict) == {"selected: 2 of 7 seeds stopped early"}
+    assert verdicts(comparison).verdict.tolist() == ["selected: 2 of 7 seeds stopped early"]
+    assert snapshot(trials, evals).set_index("trial_id").status["multi3"] == "stopped"
+
+
 def test_differences_without_spread_are_no_verdict():
     trials, _ = two_arms(range(6))
     rows = [row for arm in ("baseline", "multi") for seed in range(6) for row in evals_of(f"{arm}{seed}", [0.0, 0.5])]

@@ -1,0 +1,93 @@
+"""Early stopping by Tune's schedulers, on what is recorded: an evaluation counts once, and a decision lasts.
+
+Tune does not save a scheduler's state. Here it is made anew at each run from the evaluations in the trials' folders,
+and a trial that was stopped says so in its own (`stopped.json`).
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from results.schema import EVALS, EVALS_SCHEMA, STOPPED, read_table
+from results.storage import location, write_atomically
+from tune.plan import PlannedTrial
+from tune.spec import Scheduler
+
+STEP, ACCURACY = "step", "exact_accuracy"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A trial as Tune's schedulers know it: by its id, which is the same in every run."""
+
+    trial_id: str
+
+
+class RecordedStopping(FIFOScheduler):
+    """A scheduler that is shown each evaluation once, those of earlier runs first, and writes down whom it stops."""
+
+    def __init__(self, config: Scheduler, planned: Iterable[PlannedTrial]):
+        super().__init__()
+        self.config = config
+        trials = list(planned)
+        self.inner = _scheduler(config, max(trial.cell.config.train.steps for trial in trials))
+        self.seen: dict[str, int] = {}  # trial id -> the step of its last evaluation that the scheduler knows
+        evaluations = [
+            (step, trial.cell.trial_id, accuracy) for trial in trials for step, accuracy in _evaluations(trial)
+        ]
+        for step, trial_id, accuracy in sorted(evaluations):
+            self._tell(trial_id, step, accuracy)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Ask the scheduler about a new evaluation; anything else goes on."""
+        job, step, accuracy = trial.config["job"], result["evaluated_step"], result[ACCURACY]
+        if step <= self.seen.get(job["trial_id"], -1):
+            return TrialScheduler.CONTINUE
+        known, controller = self._known(job["trial_id"], step), tune_controller
+        if self.inner.on_trial_result(controller, known, {STEP: step, ACCURACY: accuracy}) != TrialScheduler.STOP:
+            return TrialScheduler.CONTINUE
+        reason = f"{self.config.name}: exact accuracy {accuracy:.4f} on validation at step {step}"
+        content = {"step": step, "reason": reason}
+        write_atomically(location(job["folder"]) / STOPPED, json.dumps(content, indent=1).encode())
+        return TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """The last evaluation of a trial counts for the others."""
+        self._tell(trial.config["job"]["trial_id"], result["evaluated_step"], result[ACCURACY])
+
+    def _tell(self, trial_id: str, step: int, accuracy: float) -> None:
+        """Tell the scheduler an evaluation about which nothing is left to decide."""
+        if step > self.seen.get(trial_id, -1):
+            controller: Any = None  # neither scheduler asks it anything
+            self.inner.on_trial_complete(controller, self._known(trial_id, step), {STEP: step, ACCURACY: accuracy})
+
+    def _known(self, trial_id: str, step: int) -> Any:
+        self.seen[trial_id] = step
+        controller, known = None, _Known(trial_id)
+        self.inner.on_trial_add(controller, known)  # pyright: ignore[reportArgumentType]
+        return known
+
+
+def _scheduler(config: Scheduler, most_steps: int) -> TrialScheduler:
+    grace = config.grace_steps_of(most_steps)
+    common: Any = {"time_attr": STEP, "metric": ACCURACY, "mode": "max", "grace_period": grace}
+    if config.name == "asha":
+        return ASHAScheduler(**common, max_t=most_steps, reduction_factor=config.reduction_factor)
+    # It never pauses a trial to wait for the others: a pause would cost a worker's start.
+    return MedianStoppingRule(**common, min_time_slice=math.inf)  # pyright: ignore[reportArgumentType]
+
+
+def _evaluations(trial: PlannedTrial) -> list[tuple[int, float]]:
+    """(step, clean accuracy on validation after as many ACT steps as in training) of a trial's folder, by step."""
+    table = read_table(trial.folder / EVALS, EVALS_SCHEMA)
+    rows = table.select(["step", "split", "sigma", "depth", ACCURACY]).to_pylist()
+    depth = trial.cell.config.model.halt_max_steps
+    return sorted(
+        (row["step"], row[ACCURACY])
+        for row in rows
+        if row["split"] == "validation" and row["sigma"] == 0 and row["depth"] == depth
+    )
