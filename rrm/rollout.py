@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput, q_continue_target
+from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput, continue_value, q_continue_target
 from rrm.models.losses import RowLosses, TokenLoss, row_losses
 
 Normalise = Literal["valid_steps", "slots", "per_trajectory"]
@@ -31,7 +31,7 @@ class Trajectories:
 
     batch holds B rows, latents B * K. `min_steps` int64 [B, K] keeps one from halting before (exploration). `slots`,
     one for each rollout, is what serial_act carries from one call to the next; it is replaced there. `normalise` is
-    act_mask's.
+    act_mask's. `constant_weights` says that the caller changes no weights before the rollout's end.
     """
 
     batch: Batch
@@ -41,20 +41,28 @@ class Trajectories:
     min_steps: Tensor | None = None
     slots: list[Slots] = field(default_factory=list)
     normalise: Normalise = "slots"
+    constant_weights: bool = False
 
 
 def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
     """All trajectories at once, exactly halt_max_steps ACT steps, no halting and no reset.
 
     Yields the losses [B * K] of each ACT step as it is taken, so that a caller can run backward before the next one:
-    gradient never crosses a step.
+    gradient never crosses a step. With constant weights the look ahead of a model that learns to continue is the next
+    step itself, taken once for both; two steps' activations are held then.
     """
     batch, latents = start.batch.repeat(start.rollouts), start.latents
+    following = None
     for step in range(1, model.halt_max_steps + 1):
-        latents, output = model.act_step(latents, batch)
-        target = None
+        is_last = step == model.halt_max_steps
+        latents, output = following or model.act_step(latents, batch)
+        following, target = None, None
         if model.learns_q_continue and torch.is_grad_enabled():
-            target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
+            if start.constant_weights and not is_last:
+                following = model.act_step(latents, batch)
+                target = continue_value(following[1], is_last=False)
+            else:
+                target = q_continue_target(model, latents, batch, is_last)
         yield row_losses(output, batch.labels, start.token_loss, target)
 
 

@@ -160,6 +160,7 @@ class Trainer:
             self._min_steps(batch_size, K),
             self.slots,
             config.train.normalise,
+            constant_weights=config.optimizer_steps_per_batch == 1,
         )
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         rows = batch_size * K * config.act_steps_per_batch  # over which the loss of this batch is a mean

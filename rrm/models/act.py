@@ -68,11 +68,16 @@ class RecursiveModel(Protocol):
 
 @torch.no_grad()
 def q_continue_target(model: RecursiveModel, latents: Latents, batch: Batch, is_last: bool | Tensor) -> Tensor:
-    """The Q-learning target for "continue" [B], from one extra step after `latents` (HRM, arXiv 2506.21734, section 2).
+    """The Q-learning target for "continue" [B], from one extra step after `latents`: see `continue_value`."""
+    return continue_value(model.act_step(latents, batch)[1], is_last)
 
-    sigmoid of the next halting value on the last allowed step (is_last, for all rows or bool [B]), else of the better
-    of the next two values.
+
+@torch.no_grad()
+def continue_value(following: StepOutput, is_last: bool | Tensor) -> Tensor:
+    """What continuing is worth [B], by the output of the step that follows (HRM, arXiv 2506.21734, section 2).
+
+    sigmoid of its halting value on the last allowed step (is_last, for all rows or bool [B]), else of the better of its
+    two values.
     """
-    _, following = model.act_step(latents, batch)
     better = torch.maximum(following.q_halt_logits, following.q_continue_logits)
     return torch.where(torch.as_tensor(is_last, device=better.device), following.q_halt_logits, better).sigmoid()

@@ -147,9 +147,11 @@ def counted(config) -> int:
     return counter.get_total_flops()
 
 
+@pytest.mark.parametrize("optimizer_step", ["act", "rollout"])
 @pytest.mark.parametrize("model", [{}, {"mlp_t": False, "pos_encodings": "rope"}, TINY_HRM, TINY_SRM])
-def test_flops_are_those_of_a_real_step(model):
+def test_flops_are_those_of_a_real_step(model, optimizer_step):
     """What a larger batch takes more on real tensors, K rollouts and every ACT step counted."""
-    small, large = (tiny_config(model=model, train={"batch_size": B}, **MULTI) for B in (4, 12))
+    train = {"optimizer_step": optimizer_step}
+    small, large = (tiny_config(model=model, train=train | {"batch_size": B}, **MULTI) for B in (4, 12))
     trajectory_steps = (12 - 4) * small.rollouts * small.act_steps_per_batch
     assert (counted(large) - counted(small)) / trajectory_steps == flops_per_act_step(small)

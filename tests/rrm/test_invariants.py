@@ -102,7 +102,7 @@ def masked(model, z, K, min_steps=None):
 
 def run(model, name, z, K, min_steps=None, normalise="slots"):
     """A whole rollout, M calls of serial_act: losses [M, B * K], trajectory fastest, and the gradient of their sum."""
-    start = Trajectories(batch(), z, K, "stablemax", min_steps, normalise=normalise)
+    start = Trajectories(batch(), z, K, "stablemax", min_steps, normalise=normalise, constant_weights=True)
     losses = []
     for _ in range(M if name == "serial_act" else 1):
         for step in ROLLOUTS[name](model, start):

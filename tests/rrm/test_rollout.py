@@ -46,6 +46,26 @@ def test_no_gradient_crosses_an_act_step(model):
     assert not any(z.requires_grad for z in moved.values())
 
 
+def test_with_constant_weights_the_look_ahead_is_the_next_step(monkeypatch):
+    """HRM takes M + 1 ACT steps then, not 2 M, to the same losses and gradients."""
+    config = tiny_config(model=TINY_HRM | {"halt_max_steps": 4}).model
+    model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=1, generator=torch_generator(0, "init"))
+    taken, act_step = [], model.act_step
+    monkeypatch.setattr(model, "act_step", lambda *given: taken.append(0) or act_step(*given))
+    found = []
+    for constant_weights in (False, True):
+        start = Trajectories(batch(), noisy(model), K, "stablemax", constant_weights=constant_weights)
+        losses = []
+        for step in parallel_fixed(model, start):
+            step.total.sum().backward()
+            losses.append(step.total.detach())
+        found.append([*losses, *(p.grad.clone() for p in model.parameters())])
+        model.zero_grad()
+    assert len(taken) == 2 * 4 + 4 + 1
+    for plain, shared in zip(*found, strict=True):
+        torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-7)
+
+
 class Counting:
     """Row b wants to halt from step inputs[b, 0] on; it writes down how many rows each ACT step has."""
 
