@@ -21,6 +21,7 @@ TRIALS = "trials"
 TABLES = "tables"
 REPORT = "report.html"
 ATTEMPTS = "attempts"
+LOG = "log.txt"
 
 TRIAL = "trial.json"
 DONE = "done.json"

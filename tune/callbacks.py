@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,13 @@ class _TrialState:
 
 
 class Progress(Callback):
-    """What is going on in a sweep: per arm the trials done, running and failed, the steps, the accuracy; and an ETA."""
+    """What is going on in a sweep: per arm the trials done, running and failed, the steps, the accuracy; and an ETA.
 
-    def __init__(self, name: str, trials: dict[str, Cell], status: dict[str, str], steps: dict[str, int]):
-        self.name = name
+    The lines that a log has (one for every trial that ends, one every half minute) are appended to the file `log`, too.
+    """
+
+    def __init__(self, name: str, trials: dict[str, Cell], status: dict[str, str], steps: dict[str, int], log: Path):
+        self.name, self.log = name, log
         self.started = time.monotonic()
         self._training_since: float | None = None  # the first report, so that starting Ray does not count
         self.errors: dict[str, str] = {}  # trial id -> why it was given up
@@ -76,9 +80,9 @@ class Progress(Callback):
         if result["done"]:
             state.status, how = _end(state, result)
             self._say(f"{self._clock()}  {state.cell.name}: {how}")
-        elif not self.console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._say(self.headline())
+            self._say(self.headline(), on_terminal=False)  # which has the table
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A worker took up a trial."""
@@ -99,8 +103,11 @@ class Progress(Callback):
         message = f"{self._clock()}  {state.cell.name}: failed: {_last_error(trial)}"
         self._say(message, "red")
 
-    def _say(self, line: str, style: str = "") -> None:
-        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    def _say(self, line: str, style: str = "", on_terminal: bool = True) -> None:
+        if on_terminal or not self.console.is_terminal:
+            self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        with suppress(OSError), open(self.log, "a", encoding="utf-8") as log:  # a full disk is the trials' to tell
+            log.write(f"{line}\n")
 
     def headline(self) -> str:
         """One line: time, trials by status, steps, mean accuracy, ETA."""

@@ -22,7 +22,7 @@ from ray.tune import (
     grid_search,
 )
 
-from results.schema import FAILED, SPEC, TRIALS, read_json
+from results.schema import FAILED, LOG, SPEC, TRIALS, read_json
 from results.storage import Location, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.lease import lock_at
@@ -169,10 +169,11 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     ]
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
-    progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned})
     attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     (sweep.attempts / attempt).mkdir(parents=True)
     write_atomically(sweep.attempts / attempt / SPEC, spec_text(sweep))
+    log = sweep.attempts / attempt / LOG
+    progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned}, log)
     tuner = Tuner(
         RecursiveTrial,
         param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu},

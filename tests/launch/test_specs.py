@@ -41,7 +41,7 @@ def test_every_spec_is_valid_and_says_what_it_asks(path, cluster, monkeypatch):
     if path in WITH_LAPTOP:
         assert "ounts as an answer" in comment
         assert sweep.spec.name == path.stem.replace("_", "-")
-        assert len(sweep.spec.seeds) >= 6
+        assert len(sweep.spec.seeds) >= 6 or sweep.spec.search  # what was searched for is compared in another sweep
         laptop = load_sweep(str(path), preset="laptop")
         assert laptop.spec.name == f"{sweep.spec.name}-laptop"
         assert set(laptop.spec.arms) == set(sweep.spec.arms)
