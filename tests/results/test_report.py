@@ -1,6 +1,7 @@
 """The report: what it says of sweeps in every state, and how it behaves in a real browser."""
 
 import re
+from pathlib import Path
 
 import browser
 import pandas as pd
@@ -13,15 +14,16 @@ from results.report import report, write_report
 from .test_comparison import diagnoses_of, trials_of, two_arms
 
 needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
+NOWHERE = Path("/nowhere")  # the folder of a sweep that has no files
 MARKUP = '<b>&"it\'s" $x_1$'
 
 
-def tables_of(seeds=6, diagnoses=True, sweep="s", problems=(), **changes) -> SweepTables:
+def tables_of(seeds=6, diagnoses=True, sweep="s", problems=(), folder=NOWHERE, **changes) -> SweepTables:
     trials, evals = two_arms(range(seeds), **changes)
     diagnosed = diagnoses_of(trials.trial_id if diagnoses else [], lambda name: 1 if name[:5] == "multi" else 3)
     diagnosed = diagnosed.assign(solved=lambda table: table.example < 6, settled=True) if diagnoses else diagnosed
     comparison = compare(trials, evals, diagnosed if diagnoses else None, baseline="baseline")
-    return SweepTables(sweep, "baseline", trials, evals, diagnosed, comparison, [], list(problems))
+    return SweepTables(sweep, "baseline", trials, evals, diagnosed, comparison, [], list(problems), folder)
 
 
 def test_a_finished_sweep_has_its_verdict_figures_and_tables():
@@ -49,7 +51,7 @@ def test_a_sweep_that_has_only_begun_has_a_page():
     trials, evals = trials_of([0]).assign(status="waiting"), two_arms([0])[1].iloc[:0]
     empty = pd.DataFrame()
     comparison = compare(trials, evals, baseline="baseline")
-    page = report(SweepTables("s", "baseline", trials, evals, empty, comparison, [], []))
+    page = report(SweepTables("s", "baseline", trials, evals, empty, comparison, [], [], NOWHERE))
     assert "2 trials: 2 waiting" in page
 
 
@@ -57,7 +59,7 @@ def test_names_are_text_wherever_they_stand():
     trials, evals = two_arms(range(2))
     trials["arm"] = trials.arm.replace("multi", MARKUP)
     comparison = compare(trials, evals, baseline="baseline")
-    page = report(SweepTables(MARKUP, "baseline", trials, evals, pd.DataFrame(), comparison, [], [MARKUP]))
+    page = report(SweepTables(MARKUP, "baseline", trials, evals, pd.DataFrame(), comparison, [], [MARKUP], NOWHERE))
     assert '<b>&"' not in page
     assert page.count("&lt;b&gt;&amp;") > 5
 
