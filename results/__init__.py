@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from results.curves import snapshot as snapshot
     from results.query import configs as configs
     from results.query import load as load
+    from results.query import unroll as unroll
     from results.signals import verdicts as verdicts
 
-_HOME = {"compare": "comparison", "configs": "query", "load": "query", "verdicts": "signals"} | dict.fromkeys(
-    ("curve", "sentences", "snapshot"), "curves"
-)
+_HOME = {
+    "compare": "comparison",
+    "verdicts": "signals",
+    **dict.fromkeys(("configs", "load", "unroll"), "query"),
+    **dict.fromkeys(("curve", "sentences", "snapshot"), "curves"),
+}
 
 
 def __getattr__(name: str) -> Any:

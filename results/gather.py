@@ -42,7 +42,10 @@ _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
 
 @dataclass(frozen=True)
 class SweepTables:
-    """The tables of a sweep (columns in results.schema), the files they were written to, and what could not be read."""
+    """The tables of a sweep (columns in results.schema), the files they were written to, and what could not be read.
+
+    `folder` is the sweep's own.
+    """
 
     sweep: str
     baseline: str
@@ -52,6 +55,7 @@ class SweepTables:
     comparison: pd.DataFrame
     files: list[Location]
     problems: list[str]
+    folder: Location
 
 
 def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> SweepTables:
@@ -108,6 +112,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
         comparison,
         [files[name] for name in ("trials", "evals", "diagnostics", "comparison")],
         problems,
+        sweep_folder,
     )
 
 

@@ -11,18 +11,12 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#8C8C8C",
-)  # Okabe and Ito, colour-blind safe
-INK = "#010203"  # stands for the page's text colour: `svg` puts currentColor in its place
+from results.grids import BLUE_INK, COLOURS, INK, PANEL, draw_maze, draw_sudoku
+from results.rows import rows_of
+
 SIZE = (5.2, 3.3)  # inches
 MOST = 30  # lines or rows of a figure; the tables have all
+STEPS = 6  # ACT steps of a figure of a puzzle
 
 _STYLE: Any = {
     "font.size": 9,
@@ -121,12 +115,50 @@ def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> Figure
     return _finish(figure, axes, legend=False)
 
 
+def solving(unrolls: pd.DataFrame, example: int = 0, name: str = "") -> Figure:
+    """A Sudoku or maze as the model thinks: the puzzle, what is answered after up to STEPS ACT steps, the true answer.
+
+    A row of answers for the clean run and one for the perturbed one; each says how many of its cells are wrong, and the
+    halting logit q.
+
+    unrolls: of `results.unroll`. name: whose it is, for the title. Raises ValueError if it has no such example.
+    """
+    runs = rows_of(unrolls.loc[unrolls.example == example].sort_values("sigma"))
+    if not runs:
+        raise ValueError(f"example: {example} is not unrolled here; give one of {sorted(set(unrolls.example))}")
+    question, answer = runs[0].question, runs[0].answer
+    draw = draw_maze if "S" in question else draw_sudoku  # no Sudoku has that many digits
+    steps = np.unique(np.linspace(1, len(runs[0].predicted), STEPS).round().astype(int))
+    with rc_context(_STYLE | {"axes.titlesize": 8, "axes.titlelocation": "center"}):
+        figure = Figure(figsize=(PANEL * (len(steps) + 2), (PANEL + 0.3) * len(runs) + 0.7), layout="constrained")
+        title = f"test puzzle {example} after {runs[0].step} batches"
+        figure.suptitle(f"{_short(name)}: {title}" if name else title.capitalize(), fontsize=10, x=0.01, ha="left")
+        places = figure.add_gridspec(len(runs), len(steps) + 2, width_ratios=[1.1, *[1] * len(steps), 1.1])
+        draw(figure.add_subplot(places[:, 0], title="puzzle", anchor="W"), question, question, question)
+        for row, run in enumerate(runs):
+            for column, step in enumerate(steps, start=1):
+                shown = run.predicted[step - 1]
+                wrong = sum(cell != true for cell, true in zip(shown, answer, strict=True))
+                says = f"{wrong} wrong" if wrong else "solved"
+                title = f"ACT step {step}\n{says}, q {run.q_halt[step - 1]:+.1f}".replace("-", "\N{MINUS SIGN}")
+                draw(figure.add_subplot(places[row, column], title=title), question, answer, shown)
+            figure.axes[-len(steps)].set_ylabel(f"sigma {run.sigma:g}" if run.sigma else "clean")
+        signs = draw(figure.add_subplot(places[:, -1], title="true answer", anchor="E"), question, answer, answer)
+        figure.legend(handles=signs, fontsize=8, loc="outside lower left", ncols=len(signs))
+    return figure
+
+
 def svg(figure: Figure, salt: str) -> str:
-    """The figure as an SVG element that takes its text colour from the page. salt: what its ids are unique by."""
+    """The figure as an SVG element that takes its text colour, and digits' blue (--blue), from the page.
+
+    salt: what its ids are unique by.
+    """
     text = io.StringIO()
     with rc_context(_STYLE | {"svg.hashsalt": salt}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     element = text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+    element = element.replace(BLUE_INK.lower(), f"var(--blue, {BLUE_INK})")
+    element = element.replace("image-rendering:crisp-edges;image-rendering:pixelated", "")  # grids are shrunk
     head, _, body = element.partition(">")
     return re.sub(r' (width|height)="[^"]*"', "", head) + ">" + body  # the page says how large it is
 

@@ -15,8 +15,13 @@ from results.schema import (
     DIAGNOSTICS_SCHEMA,
     EVALS_SCHEMA,
     TABLES,
+    TRIALS,
     TRIALS_SCHEMA,
+    UNROLLS,
+    UNROLLS_SCHEMA,
+    read_table,
 )
+from results.storage import location
 
 _SCHEMAS = {
     "trials": TRIALS_SCHEMA,
@@ -82,6 +87,16 @@ def _scan(
     # The schema is given, so that a column that an older sweep's table lacks is null.
     data = ds.dataset(files, schema=_SCHEMAS[table], format="parquet")
     return data.to_table(columns=columns, filter=fits).to_pandas()
+
+
+def unroll(storage: str | Path, sweep: str, trial_id: str) -> pd.DataFrame:
+    """What a trial's last evaluation answered to the first test puzzles after every ACT step, clean and perturbed.
+
+    Read from the trial's own folder, gathered or not; `storage` may be an s3:// URL. The columns are those of
+    UNROLLS_SCHEMA, a row an example and sigma; none before the first evaluation. Raises DamagedFileError; OSError.
+    """
+    path = location(str(storage)) / sweep / TRIALS / trial_id / UNROLLS
+    return read_table(path, UNROLLS_SCHEMA).to_pandas()
 
 
 def configs(trials: pd.DataFrame) -> pd.DataFrame:

@@ -11,12 +11,14 @@ from results import plots
 from results.curves import curve, snapshot
 from results.diagnostics import summary
 from results.gather import SweepTables
+from results.query import unroll
 from results.rows import rows_of
-from results.schema import COMPARISON_SCHEMA, METRICS, TRIALS_SCHEMA
+from results.schema import COMPARISON_SCHEMA, METRICS, TRIALS_SCHEMA, DamagedFileError
 from results.signals import verdicts
 from results.storage import Location, write_atomically
 
 ROWS = 2000  # a table: the page stays small enough to open on a phone; the parquet files have all
+SOLVING = 3  # figures of puzzles solved step by step: the baseline's and those of the first arms
 _STATES = ("done", "stopped", "failed", "unfinished", "waiting")
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
@@ -58,6 +60,7 @@ def report(tables: SweepTables) -> str:
     """The page, as HTML. A sweep that runs, failed in part or was stopped is shown as what it is."""
     runs = snapshot(tables.trials, tables.evals)
     counts = runs.status.value_counts()
+    solving, unread = _solving(tables)
     left = ", ".join(f"{counts[state]} {state}" for state in _STATES[1:] if state in counts)
     environment = Environment(
         loader=PackageLoader("results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -68,11 +71,12 @@ def report(tables: SweepTables) -> str:
         states=f"{len(runs)} trials: " + ", ".join(f"{counts[state]} {state}" for state in _STATES if state in counts),
         unfinished=left,
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        problems=tables.problems,
+        problems=[*tables.problems, *unread],
         verdicts=[
             (" ".join(filter(None, (row.arm, row.point))), row.verdict) for row in rows_of(verdicts(tables.comparison))
         ],
         figures=_figures(tables, runs),
+        solving=solving,
         tables=_tables(tables, runs),
     )
 
@@ -96,6 +100,25 @@ def _figures(tables: SweepTables, runs: pd.DataFrame) -> list[str]:
     if len(tables.diagnostics):
         figures["lambda"] = plots.lambda_by_outcome(tables.trials, tables.diagnostics)
     return [plots.svg(figure, name) for name, figure in figures.items()]
+
+
+def _solving(tables: SweepTables) -> tuple[list[tuple[str, float]], list[str]]:
+    """Of the lowest seed of each of the first arms, what it last unrolled as SVG, its width in inches; and problems."""
+    evaluated = tables.trials.loc[tables.trials.trial_id.isin(tables.evals.trial_id)].sort_values("seed", kind="stable")
+    arms = dict.fromkeys((tables.baseline, *tables.trials.arm))
+    firsts = [mine.iloc[0] for arm in arms if len(mine := evaluated.loc[evaluated.arm == arm])]
+    drawn, problems = [], []
+    for trial in firsts[:SOLVING]:
+        try:
+            unrolls = unroll(str(tables.folder.parent), tables.folder.name, trial.trial_id)
+        except DamagedFileError as error:
+            problems.append(str(error))
+            continue
+        if len(unrolls):
+            point = trial.points[0] if len(trial.points) == 1 else ""
+            figure = plots.solving(unrolls, name=f"seed {trial.seed} of " + " ".join(filter(None, (trial.arm, point))))
+            drawn.append((plots.svg(figure, f"solving {trial.trial_id}"), float(figure.get_figwidth())))
+    return drawn, problems
 
 
 def _tables(tables: SweepTables, runs: pd.DataFrame) -> list[Table]:

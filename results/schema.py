@@ -29,6 +29,7 @@ FAILED = "failed.json"
 STOPPED = "stopped.json"
 EVALS = "evals.parquet"
 DIAGNOSTICS = "diagnostics.parquet"
+UNROLLS = "unrolls.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
 
@@ -97,6 +98,17 @@ DIAGNOSTICS_SCHEMA = _table(
     ("late_drift", _FLOAT, "latent norm", "Mean ||z_t - z_(t-1)|| of z_H over the last four ACT steps."),
     ("relative_late_drift", _FLOAT, "ratio", "late_drift over ||z|| at the end."),
     ("settled", pa.bool_(), "", "Whether late_drift is below Otsu's threshold of all examples of this diagnosis."),
+)
+
+UNROLLS_SCHEMA = _table(
+    ("trial_id", _TEXT, "", "Hash of the trial's config; names its folder."),
+    ("step", _INT, "batches", "Batches trained before this evaluation, the trial's last."),
+    ("example", _INT, "", "Place among the test puzzles; the evaluation's `correct` has the same order."),
+    ("sigma", _FLOAT, "latent RMS", "0 is the clean run; else rollout 0 at the largest of the evaluation's sigmas."),
+    ("question", _TEXT, "", "The puzzle, as a CSV holds it."),
+    ("answer", _TEXT, "", "Its answer."),
+    ("predicted", pa.list_(_TEXT), "", "What the model answers after each ACT step; ? is no cell of the task."),
+    ("q_halt", pa.list_(_FLOAT), "logit", "Halting logit after each ACT step."),
 )
 
 TRIALS_SCHEMA = _table(

@@ -1,13 +1,14 @@
 """Evaluation on fixed puzzles: one row for each split and noise level, with the correctness of every example kept."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from rrm.models.act import Batch, Latents, RecursiveModel
+from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput
 from rrm.models.losses import TokenLoss, row_losses
 from rrm.perturb import Location, distinct_locations, perturb_latents
 from rrm.puzzles.tasks import BaseTask
@@ -47,6 +48,10 @@ class EvalConfig(Settings):
         return tuple(sorted(depths))
 
 
+# Is shown the output of every ACT step, with its sigma, the examples it is for, and its number (1-based).
+Watch = Callable[[float, range, int, StepOutput], None]
+
+
 def pack_bits(correct: np.ndarray) -> bytes:
     """Booleans of any shape as bits, row-major, eight to a byte (numpy.unpackbits reads them)."""
     return np.packbits(correct.astype(bool)).tobytes()
@@ -77,6 +82,7 @@ def evaluate_split(
     token_loss: TokenLoss,
     seed: int,
     split: str,
+    watch: Watch | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows for the clean run (sigma 0, one rollout) and for each of `config.sigmas`, at halt_max_steps and each depth.
 
@@ -84,7 +90,7 @@ def evaluate_split(
     examples that every rollout solves, that some does, and whose chosen answer is right: that of the rollout with the
     highest halting logit, or the one that most rollouts give (of equals the one with the highest). correct holds the
     packed bits of bool [n, rollouts], best_q_correct and majority_correct of bool [n]. What else the task says of
-    answers is a share under its own name (of a maze's: valid_accuracy, shortest_accuracy).
+    answers is a share under its own name (of a maze's: valid_accuracy, shortest_accuracy). `watch` sees every ACT step.
     """
     depths = (model.halt_max_steps, *config.depths)
     for sigma in (0.0, *config.sigmas):
@@ -105,7 +111,8 @@ def evaluate_split(
                 step=0,
                 rows=rows,
             )
-            for depth, answers in _unroll(model, part.repeat(K), z0, K, depths, token_loss, task):
+            show = None if watch is None else partial(watch, sigma, rows)
+            for depth, answers in _unroll(model, part.repeat(K), z0, K, depths, token_loss, task, show):
                 parts[depth].append(answers)
         for depth in depths:
             yield {"split": split, "sigma": sigma, "depth": depth, "rollouts": K, **_row(parts[depth])}
@@ -119,10 +126,13 @@ def _unroll(
     depths: tuple[int, ...],
     token_loss: TokenLoss,
     task: BaseTask,
+    show: Callable[[int, StepOutput], None] | None,
 ) -> Iterator[tuple[int, Answers]]:
     """The answers after each of `depths` ACT steps: no halting, no reset."""
     for step in range(1, max(depths) + 1):
         latents, output = model.act_step(latents, batch)
+        if show is not None:
+            show(step, output)
         if step in depths:
             losses = row_losses(output, batch.labels, token_loss)
             cells = _grids(losses.predicted, task)

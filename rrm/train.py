@@ -17,7 +17,7 @@ from torch.utils import deterministic
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
 from rrm.diagnose import DiagnoseConfig, diagnose_examples
-from rrm.evaluate import evaluate_split
+from rrm.evaluate import Watch, evaluate_split
 from rrm.models import build_model
 from rrm.models.act import Batch, Latents
 from rrm.models.published import initial_state
@@ -26,6 +26,7 @@ from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
 from rrm.puzzles.dataset import load_task
 from rrm.rollout import ROLLOUTS, Slots, Trajectories
 from rrm.streams import torch_generator, uniforms
+from rrm.unroll import Unrolls
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -74,9 +75,10 @@ class Trainer:
 
     `step` counts batches trained; `history` holds a row for each evaluation, split and noise level; `best` the step and
     accuracy of the best clean evaluation on validation, `last_accuracy` the accuracy of the last;
-    `diagnostics` holds a row for each diagnosis and example. Weights and their average start at `init_from` where it is
-    given. Raises DataError if the puzzles cannot be had, CheckpointError if `init_from` cannot be used, CompilerError
-    without a compiler for train.compile.
+    `diagnostics` holds a row for each diagnosis and example, `unrolls` a row for each example and sigma that the last
+    evaluation was watched on (see rrm.unroll). Weights and their average start at `init_from` where it is given. Raises
+    DataError if the puzzles cannot be had, CheckpointError if `init_from` cannot be used, CompilerError without a
+    compiler for train.compile.
     """
 
     def __init__(self, config: TrialConfig, device: torch.device):
@@ -121,6 +123,7 @@ class Trainer:
         self.best: dict[str, Any] | None = None
         self.last_accuracy: float | None = None
         self.diagnostics: list[dict[str, Any]] = []
+        self.unrolls: list[dict[str, Any]] = []
         self.losses_since_evaluation: list[float] = []
         self.seconds = {"train": 0.0, "evaluate": 0.0, "last_evaluation": 0.0}
         self.noise_since_evaluation: dict[str, torch.Tensor] = {}
@@ -253,8 +256,11 @@ class Trainer:
             )
         self.ema.update()
 
-    def evaluate(self) -> list[dict[str, Any]]:
-        """Evaluate the averaged weights now: a row for each split and noise level (see rrm.evaluate)."""
+    def evaluate(self, watch: Watch | None = None) -> list[dict[str, Any]]:
+        """Evaluate the averaged weights now: a row for each split and noise level (see rrm.evaluate).
+
+        `watch` sees every ACT step on the test puzzles.
+        """
         self.model.eval()
         with self.ema.applied():
             return [
@@ -268,6 +274,7 @@ class Trainer:
                     token_loss=self.config.model.token_loss,
                     seed=self.config.seed,
                     split=split,
+                    watch=watch if split == "test" else None,
                 )
             ]
 
@@ -289,7 +296,9 @@ class Trainer:
         if evaluated or self.step % self.config.eval.every:
             return
         started, config = time.perf_counter(), self.config
-        rows = self.evaluate()
+        unrolls = Unrolls(config.eval, config.task, self.eval_batches["test"], self.model.halt_max_steps)
+        rows = self.evaluate(unrolls.watch)
+        self.unrolls = [{"step": self.step} | row for row in unrolls.rows()]
         if config.diagnose is not None and self.step % config.diagnose.every == 0:
             self.diagnostics += [{"step": self.step} | row for row in self.diagnose(config.diagnose)]
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []
@@ -327,6 +336,7 @@ class Trainer:
             "slots": [slots._replace(batch=slots.batch._asdict())._asdict() for slots in self.slots],
             "history": self.history,
             "diagnostics": self.diagnostics,
+            "unrolls": self.unrolls,
             "best": self.best,
             "last_accuracy": self.last_accuracy,
             "losses_since_evaluation": self.losses_since_evaluation,
@@ -346,6 +356,7 @@ class Trainer:
         self.step, self.optimizer_steps, self.act_steps = state["step"], state["optimizer_steps"], state["act_steps"]
         self.history, self.best = list(state["history"]), state["best"]
         self.last_accuracy, self.diagnostics = state["last_accuracy"], list(state["diagnostics"])
+        self.unrolls = list(state["unrolls"])
         self.losses_since_evaluation = list(state["losses_since_evaluation"])
         self.noise_since_evaluation = {name: x.to(self.device) for name, x in state["noise_since_evaluation"].items()}
         self.seconds = dict(state["seconds"])

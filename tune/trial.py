@@ -29,6 +29,8 @@ from results.schema import (
     PREVIOUS_STATE,
     STOPPED,
     TRIAL,
+    UNROLLS,
+    UNROLLS_SCHEMA,
     read_json,
 )
 from results.storage import Location, copy, location, write_atomically
@@ -307,6 +309,7 @@ class TrialRun:
         self._write_table(EVALS, EVALS_SCHEMA, self.trainer.history)
         if self.trainer.config.diagnose is not None:
             self._write_table(DIAGNOSTICS, DIAGNOSTICS_SCHEMA, self.trainer.diagnostics)
+        self._write_table(UNROLLS, UNROLLS_SCHEMA, self.trainer.unrolls)
         for log in self.logs:
             log.write(self.trainer.history)
 

@@ -133,8 +133,9 @@ class BaseTask(Settings, ABC):
         return puzzles
 
     def text(self, grid: np.ndarray) -> str:
-        """A grid [side, side] as a CSV holds it."""
-        return "".join(self.symbols[cell] for cell in grid.ravel())
+        """A grid, cells of any shape, as a CSV holds it; "?" stands for what is no cell, such as padding (-1)."""
+        symbols = self.symbols
+        return "".join(symbols[cell] if 0 <= cell < len(symbols) else "?" for cell in grid.ravel())
 
     @model_validator(mode="after")
     def _one_source(self) -> "BaseTask":

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import results
-from results.schema import EVALS_SCHEMA, TRIALS_SCHEMA
+from results.schema import EVALS_SCHEMA, TRIALS_SCHEMA, UNROLLS_SCHEMA, DamagedFileError
+from results.storage import location, write_atomically
 
 
 @pytest.fixture
@@ -77,6 +78,35 @@ def test_the_seed_tables_line_comes_out_of_a_stored_table(storage):
 def test_configs_are_columns(storage):
     trials = results.load("trials", storage, arm="multi", sweep="first")
     assert results.configs(trials)["optim.lr"].to_dict() == {"first-multi-0": 0.1, "first-multi-1": 0.2}
+
+
+UNROLL = {
+    "trial_id": "x",
+    "step": 10,
+    "example": 0,
+    "sigma": 0.5,
+    "question": "1..",
+    "answer": "123",
+    "predicted": ["1??", "123"],
+    "q_halt": [-1.0, 2.5],
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_trials_unrolls_are_read_from_its_own_folder(kind, tmp_path, request):
+    storage = str(tmp_path) if kind == "folder" else request.getfixturevalue("bucket") + "/a/prefix"
+    assert results.unroll(storage, "first", "x").columns.tolist() == UNROLLS_SCHEMA.names
+    assert len(results.unroll(storage, "first", "x")) == 0
+    folder = location(storage) / "first" / "trials" / "x"
+    folder.mkdir(parents=True)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([UNROLL], schema=UNROLLS_SCHEMA), sink)
+    write_atomically(folder / "unrolls.parquet", sink.getvalue().to_pybytes())
+    (row,) = results.unroll(storage, "first", "x").to_dict("records")
+    assert {name: list(value) if name in ("predicted", "q_halt") else value for name, value in row.items()} == UNROLL
+    write_atomically(folder / "unrolls.parquet", b"PAR1")
+    with pytest.raises(DamagedFileError, match=r"x/unrolls\.parquet: not a table of unrolls .* move it away"):
+        results.unroll(storage, "first", "x")
 
 
 def test_import_results_is_cheap_and_names_what_it_has():

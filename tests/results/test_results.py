@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from results.gather import gather
-from results.schema import COMPARISON_SCHEMA, EVALS_SCHEMA, TRIALS_SCHEMA
+from results.schema import COMPARISON_SCHEMA, EVALS_SCHEMA, TRIALS_SCHEMA, UNROLLS_SCHEMA
 
 
 def test_importing_results_needs_neither_torch_nor_ray():
@@ -14,7 +14,7 @@ def test_importing_results_needs_neither_torch_nor_ray():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("schema", [EVALS_SCHEMA, TRIALS_SCHEMA, COMPARISON_SCHEMA])
+@pytest.mark.parametrize("schema", [EVALS_SCHEMA, TRIALS_SCHEMA, COMPARISON_SCHEMA, UNROLLS_SCHEMA])
 def test_every_column_says_what_it_is(schema):
     for field in schema:
         assert field.metadata[b"description"].endswith(b"."), field.name

@@ -8,7 +8,7 @@ import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from results.rows import unpack_correct
-from rrm.evaluate import EvalConfig, evaluate_split
+from rrm.evaluate import EvalConfig, Watch, evaluate_split
 from rrm.models.act import Batch, Latents, StepOutput, q_continue_target
 from rrm.models.losses import row_losses
 from rrm.optim import AdamATan2, schedule, sign_sgd
@@ -212,7 +212,7 @@ def test_the_best_step_is_chosen_on_validation_the_earliest_of_equals(monkeypatc
     trainer = Trainer(tiny_config(), CPU)
     validation, test = iter([0.1, 0.6, 0.6, 0.3]), iter([0.9, 0.2, 0.3, 0.8])
 
-    def rows() -> list[dict[str, Any]]:
+    def rows(_watch: Watch) -> list[dict[str, Any]]:
         scores = {"validation": next(validation), "test": next(test)}
         return [
             {"split": split, "sigma": sigma, "exact_accuracy": score if sigma == 0 else 1.0}

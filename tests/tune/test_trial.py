@@ -13,7 +13,7 @@ from filelock import FileLock
 from tiny import MULTI, tiny_config
 
 from results import storage
-from results.schema import EVALS_SCHEMA, read_table, trial_end
+from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA, read_table, trial_end
 from results.storage import Location, location
 from rrm import checkpoint
 from tune import trial as trial_module
@@ -39,10 +39,11 @@ def finish(run: TrialRun, seconds: float = 1.0):
     raise AssertionError("the trial does not end")
 
 
-def results_of(folder: Location) -> tuple[dict, dict, list]:
-    """What a trial comes to: its final weights, its best weights, its evaluations."""
+def results_of(folder: Location) -> tuple[dict, dict, list, list]:
+    """What a trial comes to: its final weights, its best weights, its evaluations, what the last one unrolled."""
     rows = read_table(folder / "evals.parquet", EVALS_SCHEMA).to_pylist()
-    return load(folder / "final.pt"), load(folder / "best.pt"), rows
+    unrolls = read_table(folder / "unrolls.parquet", UNROLLS_SCHEMA).to_pylist()
+    return load(folder / "final.pt"), load(folder / "best.pt"), rows, unrolls
 
 
 def load(path: Location) -> dict:
@@ -53,7 +54,7 @@ def assert_same_results(a: Location, b: Location) -> None:
     for x, y in zip(results_of(a)[:2], results_of(b)[:2], strict=True):
         assert x.keys() == y.keys()
         assert all(torch.equal(x[name], y[name]) for name in x)
-    assert results_of(a)[2] == results_of(b)[2]
+    assert results_of(a)[2:] == results_of(b)[2:]
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -80,6 +81,7 @@ def test_a_finished_trials_folder(unbroken):
         "best.pt",
         "final.pt",
         "evals.parquet",
+        "unrolls.parquet",
         "done.json",
     }
     record = json.loads((unbroken / "trial.json").read_text())
@@ -87,10 +89,20 @@ def test_a_finished_trials_folder(unbroken):
     assert record["config"] == tiny_config(**MULTI).model_dump(mode="json")
     assert {"commit", "torch", "device", "threads"} <= record["attempts"][0].keys()
     assert pq.read_schema(unbroken / "evals.parquet").equals(EVALS_SCHEMA)
+    assert pq.read_schema(unbroken / "unrolls.parquet").equals(UNROLLS_SCHEMA)
     done = json.loads((unbroken / "done.json").read_text())
     assert done["step"] == 12
     final, best = checkpoint.load(unbroken / "final_state.pt"), checkpoint.load(unbroken / "best_state.pt")
     assert (final["step"], best["step"]) == (12, done["best"]["step"])
+
+
+def test_the_unrolls_are_those_of_the_last_evaluation_and_of_the_state(unbroken):
+    rows = read_table(unbroken / "unrolls.parquet", UNROLLS_SCHEMA).to_pylist()
+    assert [(row["step"], row["example"], row["sigma"]) for row in rows] == [
+        (12, example, sigma) for example in (0, 1) for sigma in (0, 0.5)
+    ]
+    trial_id = {"trial_id": json.loads((unbroken / "trial.json").read_text())["trial_id"]}
+    assert rows == [trial_id | row for row in load(unbroken / "final_state.pt")["unrolls"]]
 
 
 def test_dropped_at_any_moment_it_goes_on_to_the_same_bits(place, unbroken):
