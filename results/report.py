@@ -19,7 +19,7 @@ from results.storage import Location, write_atomically
 
 ROWS = 2000  # a table: the page stays small enough to open on a phone; the parquet files have all
 SOLVING = 3  # figures of puzzles solved step by step: the baseline's and those of the first arms
-_STATES = ("done", "stopped", "failed", "unfinished", "waiting")
+_STATES = ("done", "stopped", "failed", "unfinished", "waiting")  # the first two are ends
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
     *("low", "high", "bca_low", "bca_high", "p", "p_holm", "paired_by", "probability_of_improvement"),
@@ -61,7 +61,7 @@ def report(tables: SweepTables) -> str:
     runs = snapshot(tables.trials, tables.evals)
     counts = runs.status.value_counts()
     solving, unread = _solving(tables)
-    left = ", ".join(f"{counts[state]} {state}" for state in _STATES[1:] if state in counts)
+    left = ", ".join(f"{counts[state]} {state}" for state in _STATES[2:] if state in counts)
     environment = Environment(
         loader=PackageLoader("results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
