@@ -108,7 +108,7 @@ def submit(arguments: argparse.Namespace) -> int:
         if name not in os.environ:
             raise JobError(f"--env {name}: not set here; set it, or leave it out")
     client = connect(arguments.address)
-    from tune.experiment import RAY_SETTINGS
+    from tune.connection import RAY_SETTINGS
 
     name = sweep.spec.name
     jobs = jobs_of(client, name)

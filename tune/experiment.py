@@ -25,6 +25,7 @@ from ray.tune import (
 from results.schema import FAILED, LOG, SPEC, TRIALS, read_json
 from results.storage import Location, write_atomically
 from tune.callbacks import Gauges, Progress
+from tune.connection import RunRefused, connected
 from tune.lease import lock_at
 from tune.plan import PlannedTrial, exit_code, plan, spec_text, write_manifest
 from tune.spec import Resources, Sweep
@@ -33,17 +34,6 @@ from tune.trainable import RecursiveTrial
 from tune.trial import TrialJob, write_failed
 
 CLAIM = "run.json"
-RAY_SETTINGS = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU must not see the others'
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-
-class RunRefused(RuntimeError):
-    """The sweep cannot be run now: another run holds it, or the cluster has no place for its trials."""
 
 
 class RunBroken(RuntimeError):
@@ -69,7 +59,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
             sweep.check_logs()
             errors: dict[str, str] = {}
             try:
-                with _ray():
+                with connected():
                     errors = _fit(sweep, planned, left)
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
@@ -111,25 +101,6 @@ def holder(folder: Location) -> dict[str, Any] | None:
         return read_json(folder / CLAIM, pid=int, host=str, since=str)
     lock.release()
     return None
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """A connection to Ray: the process's own if it has one, the cluster of RAY_ADDRESS, else a local one."""
-    if ray.is_initialized():
-        yield
-        return
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        # Without an address Ray joins whatever cluster it finds on this machine, and its trials end with that one.
-        ray.init(address=os.environ.get("RAY_ADDRESS") or "local", log_to_driver=False, logging_level=logging.ERROR)
-    except (ValueError, ConnectionError, RuntimeError) as error:
-        raise RunRefused(f"Ray cannot be started or reached: {str(error).partition(chr(10))[0]}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _resources(asked: Resources | None) -> Resources:
