@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
@@ -20,8 +20,10 @@ from results.schema import (
     trial_end,
 )
 from results.storage import Location, side_by_side, write_atomically
-from tune.expand import Cell
-from tune.spec import Sweep
+
+if TYPE_CHECKING:
+    from tune.expand import Cell
+    from tune.spec import Sweep
 
 ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 
@@ -30,7 +32,7 @@ ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 class PlannedTrial:
     """A trial of the sweep, where its folder is, how it stands and the step of its last evaluation."""
 
-    cell: Cell
+    cell: "Cell"
     folder: Location
     end: TrialEnd
     step: int
@@ -42,7 +44,7 @@ class PlannedTrial:
         return self.end.status != "done"
 
 
-def plan(sweep: Sweep) -> list[PlannedTrial]:
+def plan(sweep: "Sweep") -> list[PlannedTrial]:
     """Every trial of the sweep as its folder stands now, in the order of the spec.
 
     Raises DamagedFileError if a folder's files cannot be read.
@@ -50,7 +52,7 @@ def plan(sweep: Sweep) -> list[PlannedTrial]:
     return side_by_side(lambda cell: _planned(cell, sweep.folder / TRIALS / cell.trial_id), sweep.trials.values())
 
 
-def _planned(cell: Cell, folder: Location) -> PlannedTrial:
+def _planned(cell: "Cell", folder: Location) -> PlannedTrial:
     end, step = trial_end(folder, cell.config.train.steps), 0
     try:
         step = max(read_table(folder / EVALS, EVALS_SCHEMA).column("step").to_pylist(), default=0)
@@ -60,7 +62,7 @@ def _planned(cell: Cell, folder: Location) -> PlannedTrial:
     return PlannedTrial(cell, folder, end, step)
 
 
-def manifest(sweep: Sweep) -> dict[str, Any]:
+def manifest(sweep: "Sweep") -> dict[str, Any]:
     """What the tables need to know of a sweep: which arms, grid points and seeds stand for which trial."""
     cells = [
         {
@@ -81,14 +83,14 @@ def manifest(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def write_manifest(sweep: Sweep) -> None:
+def write_manifest(sweep: "Sweep") -> None:
     """Write the manifest into the sweep's folder, beside the spec as it was run."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(sweep.folder / MANIFEST, json.dumps(manifest(sweep)).encode())
     write_atomically(sweep.folder / SPEC, spec_text(sweep))
 
 
-def spec_text(sweep: Sweep) -> bytes:
+def spec_text(sweep: "Sweep") -> bytes:
     """The sweep file with what `--set` laid over it, as YAML."""
     text = io.BytesIO()
     yaml = YAML(typ="safe", pure=True)
@@ -100,6 +102,6 @@ def spec_text(sweep: Sweep) -> bytes:
 def exit_code(planned: list[PlannedTrial]) -> int:
     """How a sweep stands, as the exit code of a command: ALL_DONE, SOME_FAILED or STOPPED."""
     statuses = {trial.end.status for trial in planned}
-    if statuses & {"waiting", "unfinished"}:
+    if statuses & {"waiting", "running", "unfinished"}:
         return STOPPED
     return SOME_FAILED if "failed" in statuses else ALL_DONE

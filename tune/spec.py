@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from results.schema import ATTEMPTS
+from results.schema import ATTEMPTS, TABLES
 from results.storage import S3, Location, S3Path, location
 from rrm.checkpoint import CheckpointError
 from rrm.config import MAX_SEED
@@ -77,6 +77,13 @@ class SweepSpec(Settings):
     wandb: WandbConfig | None = None
     tensorboard: bool = False
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_the_tables(cls, value: str) -> str:
+        if value == TABLES:
+            raise ValueError(f"{value!r} is the folder of all sweeps' tables in a storage; give another name")
+        return value
 
     @field_validator("storage")
     @classmethod
