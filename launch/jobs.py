@@ -16,9 +16,7 @@ from rich.table import Table
 
 from launch import local
 from launch.local import JobError
-from launch.packing import SWEEP_FILE, pack
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, manifest
-from tune.spec import load_sweep
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -46,7 +44,8 @@ def add_commands(commands: argparse._SubParsersAction, submit: argparse.Argument
         if name == "logs":
             parser.add_argument("--follow", action="store_true", help="until it ends; exit with the sweep's exit code")
         else:
-            parser.add_argument("--storage", default="runs", help="without an address: where its folder is (runs)")
+            help = "without an address: where its folder is, or s3://bucket/prefix (default: runs)"
+            parser.add_argument("--storage", default="runs", help=help)
         parser.set_defaults(command=run)
 
 
@@ -102,6 +101,9 @@ def _newest(client: "JobSubmissionClient", name: str) -> "JobDetails":
 
 def submit(arguments: argparse.Namespace) -> int:
     """Send a sweep to a cluster as a job. Raises JobError if a job of this sweep is running there."""
+    from launch.packing import SWEEP_FILE, pack  # torch takes seconds to import
+    from tune.spec import load_sweep
+
     sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
     sweep.check_storage()
     for name in arguments.env:

@@ -1,13 +1,13 @@
-"""A sweep on this machine by its folder: how it stands, and how to stop it."""
+"""A sweep by its folder, here or in a bucket: how it stands, and how to stop its run on this machine."""
 
 import os
 import platform
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
 from results.schema import MANIFEST, TRIALS, read_json, trial_end
+from results.storage import Location, location, side_by_side
 from tune.plan import ALL_DONE
 
 
@@ -20,7 +20,8 @@ def status(storage: str, name: str | None) -> int:
     folder = _folder(storage, name)
     manifest = read_json(folder / MANIFEST) or {}
     steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
-    counts = Counter(trial_end(folder / TRIALS / trial_id, steps[trial_id]).status for trial_id in steps)
+    ends = side_by_side(lambda trial_id: trial_end(folder / TRIALS / trial_id, steps[trial_id]), steps)
+    counts = Counter(end.status for end in ends)
     trials = ", ".join(f"{n} {status}" for status, n in counts.items())
     print(f"{name}: {len(steps)} trials, {trials}; {_runner(folder) or 'not running'}; {folder}")
     return ALL_DONE
@@ -45,16 +46,17 @@ def stop(storage: str, name: str) -> int:
     return ALL_DONE
 
 
-def _folder(storage: str, name: str | None) -> Path:
+def _folder(storage: str, name: str | None) -> Location:
     if name is None:
         raise JobError("NAME: missing; give a sweep's name, or --address for all on a cluster")
-    folder = Path(storage).expanduser().absolute() / name
+    folder = location(storage) / name
     if not (folder / MANIFEST).exists():
-        raise JobError(f"{name}: no such sweep in {folder.parent}; give --storage FOLDER, or --address of its cluster")
+        mend = "give --storage, a folder or s3://bucket/prefix, or --address of its cluster"
+        raise JobError(f"{name}: no such sweep in {folder.parent}; {mend}")
     return folder
 
 
-def _runner(folder: Path) -> str:
+def _runner(folder: Location) -> str:
     from tune.experiment import holder
 
     run = holder(folder)

@@ -9,6 +9,7 @@ from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
 from rrm import checkpoint
+from tune.spec import load_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -17,28 +18,37 @@ def no_cluster(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_status_and_stop(tmp_path, capsys):
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_status_and_stop(place, request, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Tune's own files go if the trials are in a bucket
+    storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
     changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
-    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), **changes))
+    spec = write_spec(tmp_path, tiny_sweep(storage=storage, **changes))
+    sweep = load_sweep(spec)
+    trials = [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while len(list(tmp_path.rglob("evals.parquet"))) < 2:
+    while not all((trial / "evals.parquet").exists() for trial in trials):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     time.sleep(2)
-    on = ("tiny", "--storage", str(tmp_path))
+    on = ("tiny", "--storage", storage)
     assert main(["status", *on]) == 0
-    assert f"tiny: 2 trials, 2 unfinished; run by process {process.pid} on " in capsys.readouterr().out
+    assert f"tiny: 2 trials, 2 running; run by process {process.pid} on " in capsys.readouterr().out
     assert main(["stop", *on]) == 0
     assert "tiny: stopped in " in capsys.readouterr().out
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 4, printed
+    assert "tiny: 2 trials, 2 unfinished" in printed
     assert "Stopped before the end; the same command goes on from here." in printed
     assert "\x1b" not in printed  # quiet where no terminal is: no colours, no cursor
-    for state in tmp_path.rglob("latest_state.pt"):
-        assert checkpoint.load(state)["step"] > 0
+    for trial in trials:
+        state = trial / "latest_state.pt"
+        assert checkpoint.loads(state.read_bytes(), state)["step"] > 0
     assert main(["stop", *on]) == 0
     assert "tiny: not running" in capsys.readouterr().out
+    assert main(["status", *on]) == 0
+    assert f"tiny: 2 trials, 2 unfinished; not running; {sweep.folder}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
