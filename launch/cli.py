@@ -5,27 +5,22 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launch import data, diagnose, jobs
+from launch import jobs, results_commands
 from launch.local import JobError
+from launch.terminal import console
 from results.schema import REPORT, DamagedFileError
-from results.storage import Location
-from rrm.checkpoint import CheckpointError
-from rrm.puzzles.formats import DataError
-from tune.expand import Cell
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, plan
-from tune.spec import Resources, SpecError, Sweep, load_sweep
-from tune.trial import TrialBusyError, TrialJob, TrialRun
 
+# torch and Ray take seconds to import: commands that train import them, on use.
 if TYPE_CHECKING:
-    from results.gather import SweepTables
+    from tune.expand import Cell
+    from tune.spec import Sweep
 
 _EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
 
@@ -34,12 +29,24 @@ class UsageError(ValueError):
     """A command that cannot be carried out as given; the text says what to give instead."""
 
 
+class _Command(argparse.ArgumentParser):
+    """A command of `rrm`. One with a `module` imports it, which adds its arguments, once the command is used."""
+
+    module = ""
+
+    def parse_known_args(self, *arguments: Any, **named: Any) -> Any:
+        """As ArgumentParser's."""
+        if self.module:
+            import_module(self.module).add_arguments(self)
+        return super().parse_known_args(*arguments, **named)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Bad input is one message on stderr and exit code 2."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (SpecError, UsageError, JobError, DamagedFileError, TrialBusyError, DataError, CheckpointError) as error:
+    except (UsageError, JobError, DamagedFileError) as error:
         print(error, file=sys.stderr)
     except BrokenPipeError:  # of `rrm ... | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,24 +56,29 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return STOPPED
+    except _bad_input() as error:
+        print(error, file=sys.stderr)
     return BAD_INPUT
+
+
+def _bad_input() -> tuple[type[Exception], ...]:
+    """The errors that say themselves what is wrong, of modules that are imported once something is."""
+    from rrm.checkpoint import CheckpointError
+    from rrm.puzzles.formats import DataError
+    from tune.spec import SpecError
+    from tune.trial import TrialBusyError
+
+    return CheckpointError, DataError, SpecError, TrialBusyError
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rrm", description=__doc__, epilog=_EXIT_CODES)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help, epilog=_EXIT_CODES)
         sub.add_argument("spec", metavar="SPEC", help="a sweep file")
-        sub.add_argument(
-            "--set",
-            metavar="FIELD=VALUE",
-            action="append",
-            dest="overrides",
-            help="lay a value over the sweep file, such as base.train.steps=100 or seeds=[0,1]; may be repeated",
-        )
-        sub.add_argument("--preset", metavar="NAME", help="a variant of the sweep that its file holds under `presets`")
+        results_commands.add_variations(sub)
         sub.set_defaults(command=run)
         return sub
 
@@ -77,23 +89,25 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", required=True, type=int)
     train.add_argument("--point", help="the grid point, as `rrm plan` shows it, if the sweep has a grid")
     command("plan", _plan, "show what a run would train and what is done")
-    command("results", _results, "gather a sweep's tables and print the comparison")
+    results_commands.add_commands(commands)
     submit = command("submit", jobs.submit, "send a sweep to a Ray cluster as a job")
     jobs.add_commands(commands, submit)
-    report = command("report", _report, "write a sweep's report, one HTML page, also while it runs")
-    report.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in the sweep's folder")
-    data.add_commands(commands)
-    diagnose.add_command(commands)
+    for name, help in (
+        ("data", "build, generate, show and check puzzle files"),
+        ("diagnose", "the Lyapunov spectrum of a checkpoint on test puzzles, as a table by example"),
+    ):
+        commands.add_parser(name, help=help, description=help).module = f"launch.{name}"
     return parser
 
 
-def _console() -> Console:
-    # In a pipe or a log there is no width to fit: wide tables stay whole.
-    return Console() if sys.stdout.isatty() else Console(width=200)
+def _sweep(arguments: argparse.Namespace) -> "Sweep":
+    from tune.spec import load_sweep
+
+    return load_sweep(arguments.spec, arguments.overrides, arguments.preset)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    sweep = _sweep(arguments)
     from tune.experiment import RunBroken, RunRefused, run_sweep  # Ray takes seconds to import; bad input should not
 
     try:
@@ -103,19 +117,24 @@ def _run(arguments: argparse.Namespace) -> int:
     except RunBroken as error:
         print(error, file=sys.stderr)
         return SOME_FAILED
+    from results.gather import gather
+
     try:
-        _write_report(_show_results(sweep), sweep.folder / REPORT)
+        tables = gather(sweep.folder, manifest(sweep))
+        results_commands.print_tables(tables)
+        results_commands.print_report(tables, sweep.folder / REPORT)
     except BrokenPipeError:
         raise
     except OSError as error:  # the trials are what they are, whether or not their tables can be written
-        print(f"the tables could not be written: {error}; mend it and run `rrm results`", file=sys.stderr)
+        mend = f"mend it and run `rrm results show {sweep.folder}`"
+        print(f"the tables could not be written: {error}; {mend}", file=sys.stderr)
     if code == STOPPED:
         print("Stopped before the end; the same command goes on from here.")
     return code
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    sweep = _sweep(arguments)
     cell = _cell(sweep, arguments)
     sweep.check_data()
     planned = next(trial for trial in plan(sweep) if trial.cell.trial_id == cell.trial_id)
@@ -126,7 +145,7 @@ def _train(arguments: argparse.Namespace) -> int:
     return _train_here(sweep, planned)
 
 
-def _cell(sweep: Sweep, arguments: argparse.Namespace) -> Cell:
+def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
     cells = [cell for cell in sweep.cells if cell.arm == arguments.arm]
     if not cells:
         raise UsageError(f"--arm {arguments.arm}: no such arm; arms: {', '.join(sweep.spec.arms)}")
@@ -141,7 +160,12 @@ def _cell(sweep: Sweep, arguments: argparse.Namespace) -> Cell:
     return chosen[0]
 
 
-def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
+def _train_here(sweep: "Sweep", planned: PlannedTrial) -> int:
+    import torch
+
+    from tune.spec import Resources
+    from tune.trial import TrialJob, TrialRun
+
     cell, resources = planned.cell, sweep.spec.resources
     job = TrialJob(
         arm=cell.arm,
@@ -191,7 +215,7 @@ def _train_here(sweep: Sweep, planned: PlannedTrial) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    sweep = _sweep(arguments)
     trials = plan(sweep)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("arm", "point", "seed", "trial", "status", "step", "run"):
@@ -206,43 +230,13 @@ def _plan(arguments: argparse.Namespace) -> int:
         step = f"{trial.step}/{cell.config.train.steps}"
         table.add_row(cell.arm, escape(point), str(cell.seed), cell.trial_id, trial.end.status, step, left)
     left = sum(trial.is_left(retry_failed=False) for trial in trials)
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
     shares = {f"{trial.cell.config.evaluation_share:.0%}": None for trial in trials}
-    console.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps", highlight=False, soft_wrap=True)
+    out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps", highlight=False, soft_wrap=True)
     return ALL_DONE
-
-
-def _results(arguments: argparse.Namespace) -> int:
-    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
-    _show_results(sweep)
-    return ALL_DONE
-
-
-def _show_results(sweep: Sweep) -> "SweepTables":
-    from results.gather import gather
-    from results.text import show
-
-    tables = gather(sweep.folder, manifest(sweep))
-    console = _console()
-    console.print(show(tables), soft_wrap=not sys.stdout.isatty(), highlight=False)
-    return tables
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    from results.gather import gather
-
-    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
-    _write_report(gather(sweep.folder, manifest(sweep)), arguments.output or sweep.folder / REPORT)
-    return ALL_DONE
-
-
-def _write_report(tables: "SweepTables", path: Location) -> None:
-    from results.report import write_report  # matplotlib takes a second to import
-
-    print(f"  {write_report(tables, path)}")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,8 @@ from tune.fields import explain
 DONE, BAD_INPUT = 0, 2
 
 
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add `data` and its commands to the parser of `rrm`."""
-    help = "build, generate, show and check puzzle files"
-    data = commands.add_parser("data", help=help, description=help)
+def add_arguments(data: argparse.ArgumentParser) -> None:
+    """Add the commands of `rrm data` to its parser."""
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
     source = "a folder with train.csv and test.csv, or with processed train/ and test/, or a Hugging Face name"
 

@@ -16,10 +16,8 @@ from tune.diagnose import config_beside, diagnose_checkpoint
 from tune.spec import load_sweep
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `diagnose` to the parser of `rrm`."""
-    help = "the Lyapunov spectrum of a checkpoint on test puzzles, as a table by example"
-    parser = commands.add_parser("diagnose", help=help, description=help)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rrm diagnose` to its parser."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="best.pt, final.pt, or a published file")
     parser.add_argument("--spec", help="a sweep file whose model and puzzles to take; needed outside a trial's folder")
     parser.add_argument("--arm", help="of the sweep file (default: its baseline)")

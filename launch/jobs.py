@@ -16,9 +16,7 @@ from rich.table import Table
 
 from launch import local
 from launch.local import JobError
-from launch.packing import SWEEP_FILE, pack
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, manifest
-from tune.spec import load_sweep
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -37,16 +35,16 @@ def add_commands(commands: argparse._SubParsersAction, submit: argparse.Argument
     _add_address(submit)
     for name, run, help in (
         ("status", _status, "how a sweep stands; on a cluster without NAME: all of them"),
-        ("logs", _logs, "the log of a sweep's newest job"),
+        ("logs", _logs, "the log of a sweep's newest job, or of its newest run on this machine"),
         ("stop", _stop, "stop a sweep; its trials save first"),
     ):
         parser = commands.add_parser(name, help=help, description=help)
         parser.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="the sweep's name")
         _add_address(parser)
+        help = "without an address: where its folder is, or s3://bucket/prefix (default: runs)"
+        parser.add_argument("--storage", default="runs", help=help)
         if name == "logs":
             parser.add_argument("--follow", action="store_true", help="until it ends; exit with the sweep's exit code")
-        else:
-            parser.add_argument("--storage", default="runs", help="without an address: where its folder is (runs)")
         parser.set_defaults(command=run)
 
 
@@ -102,6 +100,9 @@ def _newest(client: "JobSubmissionClient", name: str) -> "JobDetails":
 
 def submit(arguments: argparse.Namespace) -> int:
     """Send a sweep to a cluster as a job. Raises JobError if a job of this sweep is running there."""
+    from launch.packing import SWEEP_FILE, pack  # torch takes seconds to import
+    from tune.spec import load_sweep
+
     sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
     sweep.check_storage()
     for name in arguments.env:
@@ -194,6 +195,8 @@ def _row(job: Any) -> list[str]:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
+    if arguments.address is None:
+        return local.logs(arguments.storage, arguments.name, arguments.follow)
     client = connect(arguments.address)
     job_id = str(_newest(client, arguments.name).submission_id)
     if arguments.follow:

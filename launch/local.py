@@ -1,14 +1,14 @@
-"""A sweep on this machine by its folder: how it stands, and how to stop it."""
+"""A sweep by its folder, here or in a bucket: how it stands; the log of its run on this machine, and how to stop it."""
 
 import os
 import platform
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 
-from results.schema import MANIFEST, TRIALS, read_json, trial_end
-from tune.plan import ALL_DONE
+from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
+from results.storage import Location, location, side_by_side
+from tune.plan import ALL_DONE, attempts_of, exit_code
 
 
 class JobError(ValueError):
@@ -18,12 +18,37 @@ class JobError(ValueError):
 def status(storage: str, name: str | None) -> int:
     """Print how many trials of a sweep are done, and who is running it. Raises JobError if there is no such sweep."""
     folder = _folder(storage, name)
+    ends = _ends(folder)
+    trials = ", ".join(f"{n} {status}" for status, n in Counter(end.status for end in ends).items())
+    print(f"{name}: {len(ends)} trials, {trials}; {_runner(folder) or 'not running'}; {folder}")
+    return ALL_DONE
+
+
+def logs(storage: str, name: str, follow: bool) -> int:
+    """Print the log of a sweep's newest run on this machine; with `follow` until its end, for the sweep's exit code.
+
+    Raises JobError if there is no such sweep, or none of its runs was here.
+    """
+    from tune.experiment import holder
+
+    folder = _folder(storage, name)
+    log = max(attempts_of(folder).glob(f"*/{LOG}"), default=None)  # they are called by their time
+    if log is None:
+        raise JobError(f"{name}: no log of a run in {attempts_of(folder)}; run it, or ask where it ran")
+    with open(log, encoding="utf-8") as file:
+        while True:
+            going_on = follow and holder(folder) is not None
+            print(file.read(), end="", flush=True)
+            if not going_on:
+                return exit_code(_ends(folder)) if follow else ALL_DONE
+            time.sleep(0.5)
+
+
+def _ends(folder: Location) -> list[TrialEnd]:
+    """How each trial of a sweep stands."""
     manifest = read_json(folder / MANIFEST) or {}
     steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
-    counts = Counter(trial_end(folder / TRIALS / trial_id, steps[trial_id]).status for trial_id in steps)
-    trials = ", ".join(f"{n} {status}" for status, n in counts.items())
-    print(f"{name}: {len(steps)} trials, {trials}; {_runner(folder) or 'not running'}; {folder}")
-    return ALL_DONE
+    return side_by_side(lambda trial_id: trial_end(folder / TRIALS / trial_id, steps[trial_id]), steps)
 
 
 def stop(storage: str, name: str) -> int:
@@ -45,16 +70,17 @@ def stop(storage: str, name: str) -> int:
     return ALL_DONE
 
 
-def _folder(storage: str, name: str | None) -> Path:
+def _folder(storage: str, name: str | None) -> Location:
     if name is None:
         raise JobError("NAME: missing; give a sweep's name, or --address for all on a cluster")
-    folder = Path(storage).expanduser().absolute() / name
+    folder = location(storage) / name
     if not (folder / MANIFEST).exists():
-        raise JobError(f"{name}: no such sweep in {folder.parent}; give --storage FOLDER, or --address of its cluster")
+        mend = "give --storage, a folder or s3://bucket/prefix, or --address of its cluster"
+        raise JobError(f"{name}: no such sweep in {folder.parent}; {mend}")
     return folder
 
 
-def _runner(folder: Path) -> str:
+def _runner(folder: Location) -> str:
     from tune.experiment import holder
 
     run = holder(folder)

@@ -48,15 +48,27 @@ def compare(
     by their accuracy: no verdict. With six pairs or more the interval is over seeds; with fewer it is over
     the test examples, given these runs. Holm's correction is over the arms, grid points and sigmas of one metric,
     model, task and depth; where the sign-flip test cannot reach 5 % after it, the verdict says "too few seeds". Arms
-    that were scored on other test puzzles than the baseline's have one row that says so.
+    that were scored on other test puzzles than the baseline's have one row that says so. Of several sweeps, each is
+    compared by itself.
     """
-    done = trials.loc[trials.status == "done"]
-    done = done.merge(snapshot(done, evals)[["trial_id", "collapsed", "minutes"]], on="trial_id")
+    rows: list[dict[str, Any]] = []
+    for _, of_sweep in trials.groupby("sweep", sort=False):
+        rows += _of_sweep(of_sweep, evals, diagnostics, baseline)
+    _judge(rows)
+    return pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names).astype(dict.fromkeys(_INTEGERS, "Int64"))
+
+
+def _of_sweep(
+    trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None, baseline: str
+) -> list[dict[str, Any]]:
+    """The rows of one sweep, whose trials are given. Another may have the same trials, of other lengths."""
+    name, done, stopped = trials.sweep.iloc[0], trials.loc[trials.status == "done"], _stopped_seeds(trials)
+    of_done: Any = evals.loc[(evals.sweep == name) & evals.trial_id.isin(done.trial_id)]
+    done = done.merge(snapshot(done, of_done)[["trial_id", "collapsed", "minutes"]], on="trial_id")
     done = done.explode("points").rename(columns={"points": "point"})
-    stopped = _stopped_seeds(trials)
-    of_done: Any = evals.loc[evals.trial_id.isin(done.trial_id)]
-    evals_of = by_trial(_read(of_done))
-    diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)]) if diagnostics is not None and len(diagnostics) else {}
+    evals_of, diagnosed = by_trial(_read(of_done)), {}
+    if diagnostics is not None and len(diagnostics):
+        diagnosed = by_trial(diagnostics.loc[diagnostics.sweep == name, list(_DIAGNOSED)])
     baselines, known = done.loc[done.arm == baseline], {}
     rows: list[dict[str, Any]] = []
     places = ["sweep", "point", "seed"]
@@ -64,7 +76,7 @@ def compare(
         pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline")).sort_values("seed")
         if len(pairs) == 0:
             continue
-        left_out = {seed for side in (arm, baseline) for seed in stopped.get((sweep, side, point), ())}
+        left_out = {seed for side in (arm, baseline) for seed in stopped.get((side, point), ())}
         common = {"sweep": sweep, "arm": arm, "baseline": baseline, "point": point}
         common |= {"n_seeds": len(pairs), "n_stopped": len(left_out)}
         if pairs.test_digest.isna().any() or set(pairs.test_digest) != set(pairs.test_digest_baseline):
@@ -75,16 +87,15 @@ def compare(
         common |= _facts(pairs, [evals_of[trial_id] for trial_id in pairs.trial_id])
         scored = [(known[pair.trial_id_baseline], known[pair.trial_id]) for pair in rows_of(pairs)]
         rows += [common | row for row in _effects(_with_equal_compute(pairs, scored, evals_of))]
-    _judge(rows)
-    return pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names).astype(dict.fromkeys(_INTEGERS, "Int64"))
+    return rows
 
 
-def _stopped_seeds(trials: pd.DataFrame) -> dict[tuple[str, str, str], set[int]]:
-    """(sweep, arm, point) -> the seeds of which the scheduler stopped the trial early."""
-    found: dict[tuple[str, str, str], set[int]] = {}
+def _stopped_seeds(trials: pd.DataFrame) -> dict[tuple[str, str], set[int]]:
+    """(arm, point) -> the seeds of which the scheduler stopped the trial early, in one sweep."""
+    found: dict[tuple[str, str], set[int]] = {}
     for trial in rows_of(trials.loc[trials.status == "stopped"]):
         for point in trial.points:
-            found.setdefault((trial.sweep, trial.arm, point), set()).add(trial.seed)
+            found.setdefault((trial.arm, point), set()).add(trial.seed)
     return found
 
 

@@ -31,9 +31,10 @@ def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
     shortest ones (mazes). collapsed: final is more than COLLAPSE below best.
     """
     rows = []
-    of_trial = by_trial(evals.loc[evals.sigma == 0, list(_READ)])
+    # By sweep: several may have the same trial, trained for as many steps as each asks for.
+    of_sweep = {sweep: by_trial(rows[list(_READ)]) for sweep, rows in evals.loc[evals.sigma == 0].groupby("sweep")}
     for trial in rows_of(trials):
-        mine = of_trial.get(trial.trial_id, [])
+        mine = of_sweep.get(trial.sweep, {}).get(trial.trial_id, [])
         test, chosen = clean_rows(mine, "test"), best_step(mine)
         best = next((row.exact_accuracy for row in test if row.step == chosen), np.nan)
         final = test[-1].exact_accuracy if test else np.nan
@@ -84,7 +85,8 @@ def curve(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accura
     A trial that stands for several grid points counts at each of them.
     """
     places: pd.DataFrame = trials.loc[:, ["sweep", "trial_id", "arm", "points"]].explode(column="points")
-    values = evals[["trial_id", "split", "sigma", "depth", "step", metric]].merge(places, on="trial_id")
+    values = evals[["sweep", "trial_id", "split", "sigma", "depth", "step", metric]]
+    values = values.merge(places, on=["sweep", "trial_id"])
     by = ["sweep", "arm", "points", "split", "sigma", "depth", "step"]
     table = (
         values.groupby(by)[metric].agg(n_seeds="count", mean="mean", sd="std", worst="min", best="max").reset_index()

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from results.comparison import compare
 from results.schema import (
-    COMPARISON_SCHEMA,
     DIAGNOSTICS,
     DIAGNOSTICS_SCHEMA,
     DONE,
@@ -24,18 +23,20 @@ from results.schema import (
     EVALS_SCHEMA,
     FAILED,
     LATEST_STATE,
+    LOCK,
     MANIFEST,
+    PARTITION,
     PREVIOUS_STATE,
-    TABLES,
     TRIAL,
     TRIALS,
-    TRIALS_SCHEMA,
     DamagedFileError,
+    file_schema,
     read_json,
     read_table,
+    table_file,
     trial_end,
 )
-from results.storage import Location, S3Path, side_by_side, write_atomically
+from results.storage import Location, S3Path, is_held, side_by_side, write_atomically
 
 _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
 
@@ -59,12 +60,12 @@ class SweepTables:
 
 
 def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> SweepTables:
-    """Read every trial of a sweep, compare, and write tables/{trials,evals,diagnostics,comparison}.parquet.
+    """Read every trial of a sweep, compare, and write its part of the storage's tables (results.schema).
 
-    `manifest` says which trials belong to it; the default is what its last run wrote (sweep.json). Only what the sweep
-    asks for is taken: its trials, and their evaluations up to the steps asked for. A trial whose files are those of the
-    last time is taken from the tables. A trial with a damaged file is left out and named in `problems`. Raises
-    FileNotFoundError if the folder holds no sweep.
+    The sweep is called as its folder is. `manifest` says which trials belong to it; the default is what its last run
+    wrote (sweep.json). Only what the sweep asks for is taken: its trials, and their evaluations up to the steps asked
+    for. A trial whose files are those of the last time is taken from the tables. A trial with a damaged file is left
+    out and named in `problems`. Raises FileNotFoundError if the folder holds no sweep.
     """
     manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -72,39 +73,37 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
     cells: dict[str, list[dict[str, Any]]] = {}
     for cell in manifest["cells"]:
         cells.setdefault(cell["trial_id"], []).append(cell)
-    folder = sweep_folder / TRIALS
-    sources = dict(
-        zip(
-            cells,
-            side_by_side(lambda name: _source(folder / name, manifest["sweep"], cells[name]), list(cells)),
-            strict=True,
-        )
-    )
-    before = _gathered_before(sweep_folder / TABLES, sources)
+    folder, sweep = sweep_folder / TRIALS, sweep_folder.name
+    listed = side_by_side(lambda name: _source(folder / name, cells[name]), cells)
+    sources = dict(zip(cells, listed, strict=True))
+    before = _gathered_before(sweep_folder, sources)
     rows = {row["trial_id"]: row for row in before["trials"].to_pylist()}
     evals, diagnostics, problems = [before["evals"]], [before["diagnostics"]], []
     changed = [trial_id for trial_id in cells if trial_id not in rows]
-    read = side_by_side(lambda name: _read_trial(manifest["sweep"], folder / name, cells[name]), changed)
+    read = side_by_side(lambda name: _read_trial(folder / name, cells[name]), changed)
     for trial_id, found in zip(changed, read, strict=True):
         if isinstance(found, DamagedFileError):
             problems.append(str(found))
             continue
         row, evaluated, diagnosed = found
-        rows[trial_id] = row | {"source": sources[trial_id]}
+        # A running trial is read again: its process may die and leave its files as they are.
+        rows[trial_id] = row | {"source": "" if row["status"] == "running" else sources[trial_id]}
         evals.append(evaluated)
         diagnostics.append(diagnosed)
     order = [trial_id for trial_id in cells if trial_id in rows]
     tables = {
         "evals": _in_order(pa.concat_tables(evals), order),
         "diagnostics": _in_order(pa.concat_tables(diagnostics), order),
-        "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=TRIALS_SCHEMA),
+        "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),
     }
     frames = {name: table.to_pandas() for name, table in tables.items()}
+    for frame in frames.values():
+        frame.insert(0, PARTITION, sweep)
     comparison = compare(frames["trials"], frames["evals"], frames["diagnostics"], baseline=manifest["baseline"])
-    tables["comparison"] = pa.Table.from_pandas(comparison, schema=COMPARISON_SCHEMA, preserve_index=False)
-    files = {name: _write(table, sweep_folder / TABLES / f"{name}.parquet") for name, table in tables.items()}
+    tables["comparison"] = pa.Table.from_pandas(comparison, schema=file_schema("comparison"), preserve_index=False)
+    files = {name: _write(table, name, sweep_folder) for name, table in tables.items()}
     return SweepTables(
-        manifest["sweep"],
+        sweep,
         manifest["baseline"],
         frames["trials"],
         frames["evals"],
@@ -117,26 +116,26 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
 
 
 def _read_trial(
-    sweep: str, folder: Location, places: list[dict[str, Any]]
+    folder: Location, places: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], pa.Table, pa.Table] | DamagedFileError:
     """A trial's row, its evaluations and its diagnoses up to the steps asked for; or what is wrong with its files."""
     steps = places[0]["config"]["train"]["steps"]
     try:
         evals = _up_to(steps, read_table(folder / EVALS, EVALS_SCHEMA))
         diagnosed = _up_to(steps, read_table(folder / DIAGNOSTICS, DIAGNOSTICS_SCHEMA))
-        return _trial_row(sweep, folder, places, steps, evals), evals, diagnosed
+        return _trial_row(folder, places, steps, evals), evals, diagnosed
     except DamagedFileError as error:
         return error
 
 
-def _source(folder: Location, sweep: str, places: list[dict[str, Any]]) -> str:
+def _source(folder: Location, places: list[dict[str, Any]]) -> str:
     """Digest of all that a trial's rows depend on: the places it stands for, and its files as they are listed."""
-    digest = json.dumps([sweep, places, _listed(folder)], sort_keys=True)
+    digest = json.dumps([places, _listed(folder)], sort_keys=True)
     return hashlib.sha256(digest.encode()).hexdigest()[:16]
 
 
 def _listed(folder: Location) -> dict[str, Any]:
-    """The files that a trial's rows come from, by what changes when they do."""
+    """The files that a trial's rows come from, by what changes when they do, and whether a process holds the trial."""
     if isinstance(folder, S3Path):
         ages = folder.ages()
         # A bucket's times are whole seconds: of a trial that goes on, two files may have the same.
@@ -149,14 +148,17 @@ def _listed(folder: Location) -> dict[str, Any]:
                 files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             elif entry.name in (LATEST_STATE, PREVIOUS_STATE):
                 files[entry.name] = "is there"
+            elif entry.name == LOCK:
+                files[entry.name] = is_held(folder / LOCK)
     return files
 
 
-def _gathered_before(tables: Location, sources: dict[str, str]) -> dict[str, pa.Table]:
+def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[str, pa.Table]:
     """The rows of the last gathering whose trials have the same source; none if the tables are of another version."""
-    schemas = {"trials": TRIALS_SCHEMA, "evals": EVALS_SCHEMA, "diagnostics": DIAGNOSTICS_SCHEMA}
+    schemas = {name: file_schema(name) for name in ("trials", "evals", "diagnostics")}
+    files = {name: table_file(sweep_folder.parent, name, sweep_folder.name) for name in schemas}
     try:
-        found = {name: pq.read_table(pa.BufferReader((tables / f"{name}.parquet").read_bytes())) for name in schemas}
+        found = {name: pq.read_table(pa.BufferReader(path.read_bytes())) for name, path in files.items()}
     except (pa.ArrowException, OSError):
         found = {}
     if any(name not in found or found[name].schema != schema for name, schema in schemas.items()):
@@ -179,17 +181,18 @@ def _in_order(table: pa.Table, trial_ids: list[str]) -> pa.Table:
     return table.take(np.argsort([places[name] for name in table["trial_id"].to_pylist()], kind="stable"))
 
 
-def _write(table: pa.Table, path: Location) -> Location:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(table: pa.Table, name: str, sweep_folder: Location) -> Location:
+    path = table_file(sweep_folder.parent, name, sweep_folder.name)
+    for folder in (path.parent, sweep_folder):
+        folder.mkdir(parents=True, exist_ok=True)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    # What a kill leaves of a file must not stand in the data set: polars refuses a folder that holds other files.
+    write_atomically(path, sink.getvalue().to_pybytes(), scratch=sweep_folder)
     return path
 
 
-def _trial_row(
-    sweep: str, folder: Location, places: list[dict[str, Any]], steps: int, evals: pa.Table
-) -> dict[str, Any]:
+def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals: pa.Table) -> dict[str, Any]:
     end = trial_end(folder, steps)
     record = read_json(folder / TRIAL) or {}
     attempts, config = record.get("attempts", []), places[0]["config"]
@@ -199,7 +202,6 @@ def _trial_row(
     step, act_steps = (max(evals[name].to_pylist(), default=None) for name in ("step", "act_steps"))
     flops = record.get("flops_per_act_step")
     return {
-        "sweep": sweep,
         "arm": places[0]["arm"],
         "points": [place["point"] for place in places],
         "seed": places[0]["seed"],

@@ -96,8 +96,9 @@ def training_sigma(comparison: pd.DataFrame) -> pd.Series:
 def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> Figure:
     """Distribution of lambda_1 at each trial's last diagnosis, solved and failed test puzzles side by side, by arm."""
     figure, axes = _figure("First Lyapunov exponent by outcome", "lambda_1, nats a sub-update", "")
-    last = diagnostics.loc[diagnostics.step == diagnostics.groupby("trial_id").step.transform("max")]
-    rows = last[["trial_id", "solved", "lambda_1"]].merge(trials[["trial_id", "arm"]], on="trial_id")
+    trial = ["sweep", "trial_id"]
+    last = diagnostics.loc[diagnostics.step == diagnostics.groupby(trial).step.transform("max")]
+    rows = last[[*trial, "solved", "lambda_1"]].merge(trials[[*trial, "arm"]], on=trial)
     labels, place = [], 0
     for arm, mine in rows.groupby("arm", sort=False):
         for solved, colour in ((True, COLOURS[0]), (False, COLOURS[1])):

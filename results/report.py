@@ -12,14 +12,13 @@ from results.curves import curve, snapshot
 from results.diagnostics import summary
 from results.gather import SweepTables
 from results.query import unroll
-from results.rows import rows_of
+from results.rows import counted, rows_of
 from results.schema import COMPARISON_SCHEMA, METRICS, TRIALS_SCHEMA, DamagedFileError
 from results.signals import verdicts
 from results.storage import Location, write_atomically
 
 ROWS = 2000  # a table: the page stays small enough to open on a phone; the parquet files have all
 SOLVING = 3  # figures of puzzles solved step by step: the baseline's and those of the first arms
-_STATES = ("done", "stopped", "failed", "unfinished", "waiting")  # the first two are ends
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
     *("low", "high", "bca_low", "bca_high", "p", "p_holm", "paired_by", "probability_of_improvement"),
@@ -59,17 +58,15 @@ class Table:
 def report(tables: SweepTables) -> str:
     """The page, as HTML. A sweep that runs, failed in part or was stopped is shown as what it is."""
     runs = snapshot(tables.trials, tables.evals)
-    counts = runs.status.value_counts()
     solving, unread = _solving(tables)
-    left = ", ".join(f"{counts[state]} {state}" for state in _STATES[2:] if state in counts)
     environment = Environment(
         loader=PackageLoader("results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("report.html.j2").render(
         sweep=tables.sweep,
         baseline=tables.baseline,
-        states=f"{len(runs)} trials: " + ", ".join(f"{counts[state]} {state}" for state in _STATES if state in counts),
-        unfinished=left,
+        states=f"{len(runs)} trials: {counted(runs.status)}",
+        unfinished=counted(runs.status[~runs.status.isin(["done", "stopped"])]),
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         problems=[*tables.problems, *unread],
         verdicts=[

@@ -5,10 +5,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+_STATUSES = ("done", "stopped", "failed", "running", "unfinished", "waiting")
+
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
     """The rows of a table as named tuples."""
     return list(frame.itertuples(index=False))
+
+
+def counted(statuses: pd.Series) -> str:
+    """How many trials have each status, such as `3 done, 1 running`."""
+    counts = statuses.value_counts()
+    return ", ".join(f"{counts[status]} {status}" for status in _STATUSES if status in counts)
 
 
 def by_trial(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -1,9 +1,12 @@
-"""What stands in a sweep's folder: file names, the tables' columns with types and units, how a trial ended.
+"""What stands in a storage: file names, the tables' columns with types and units, how a trial ended.
 
 <storage>/<sweep>/sweep.json          which arms, grid points and seeds stand for which trial
 <storage>/<sweep>/trials/<trial id>/  one folder a trial
-<storage>/<sweep>/tables/             the tables that `gather` makes of them
-<storage>/<sweep>/report.html         the same on a page
+<storage>/<sweep>/report.html         the sweep on a page
+<storage>/tables/<table>/sweep=<sweep>/<table>.parquet
+
+The last are the tables that `gather` makes: trials, evals, diagnostics and comparison, each a data set of all sweeps. A
+sweep is a partition of it, in Hive's layout: its name is the column `sweep` of every row, and stands in no file.
 """
 
 import json
@@ -13,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.storage import Location
+from results.storage import Location, is_held
 
 MANIFEST = "sweep.json"
 SPEC = "spec.yaml"
@@ -24,6 +27,7 @@ ATTEMPTS = "attempts"
 LOG = "log.txt"
 
 TRIAL = "trial.json"
+LOCK = ".lock"
 DONE = "done.json"
 FAILED = "failed.json"
 STOPPED = "stopped.json"
@@ -33,7 +37,7 @@ UNROLLS = "unrolls.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
 
-Status = Literal["waiting", "unfinished", "done", "stopped", "failed"]
+Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed"]
 
 
 def _table(*columns: tuple[str, pa.DataType, str, str]) -> pa.Schema:
@@ -122,8 +126,13 @@ TRIALS_SCHEMA = _table(
     ("objective", _TEXT, "", "What is trained: clean, or a perturbed objective."),
     ("rollout", _TEXT, "", "What becomes of a batch: parallel_fixed, act_mask or serial_act."),
     ("rollouts", _INT, "trajectories", "Trajectories a puzzle in training, K."),
-    ("status", _TEXT, "", "waiting, unfinished, done, stopped (early, by the sweep's scheduler) or failed."),
-    ("reason", _TEXT, "", "Why it failed or was stopped; null otherwise."),
+    (
+        "status",
+        _TEXT,
+        "",
+        "waiting, running (a process trains it), unfinished (interrupted), done, stopped or failed.",
+    ),
+    ("reason", _TEXT, "", "Why it failed, or the sweep's scheduler stopped it early; null otherwise."),
     ("step", _INT, "batches", "Step of its last evaluation; null before the first."),
     ("steps", _INT, "batches", "Steps asked for."),
     ("data_digest", _TEXT, "", "sha256 of its puzzles; null before the start."),
@@ -224,6 +233,25 @@ COMPARISON_SCHEMA = _table(
     ("verdict", _TEXT, "", "What the numbers allow to say."),
 )
 
+PARTITION = "sweep"
+# The tables as `gather` and `load` give them: the partition is the first column, as in trials and comparison above.
+TABLE_SCHEMAS = {
+    "trials": TRIALS_SCHEMA,
+    "evals": EVALS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
+    "diagnostics": DIAGNOSTICS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
+    "comparison": COMPARISON_SCHEMA,
+}
+
+
+def file_schema(table: str) -> pa.Schema:
+    """The columns of a table's files. The partition is none of them: its folder's name says it."""
+    return TABLE_SCHEMAS[table].remove(0)
+
+
+def table_file(storage: Location, table: str, sweep: str) -> Location:
+    """The file of a table that holds the rows of one sweep."""
+    return storage / TABLES / table / f"{PARTITION}={sweep}" / f"{table}.parquet"
+
 
 @dataclass(frozen=True)
 class TrialEnd:
@@ -236,7 +264,10 @@ class TrialEnd:
 
 
 def trial_end(folder: Location, steps: int) -> TrialEnd:
-    """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting."""
+    """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting.
+
+    running: a live process holds the trial's lock. Without one, a trial that has a saved state is unfinished.
+    """
     done = read_json(folder / DONE, step=int, seconds=dict)
     if done and done["step"] >= steps and (folder / EVALS).exists():
         return TrialEnd("done", done=done)
@@ -244,6 +275,8 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
         return TrialEnd("failed", reason=failed["reason"], deterministic=failed["kind"] == "diverged")
     if stopped := read_json(folder / STOPPED, reason=str):
         return TrialEnd("stopped", reason=stopped["reason"])
+    if is_held(folder / LOCK):
+        return TrialEnd("running")
     started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))
     return TrialEnd("unfinished" if started else "waiting")
 

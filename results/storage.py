@@ -1,9 +1,12 @@
 """Where sweeps are stored: a folder, or s3://bucket/prefix. A file is the old one or the new one, whole, on both."""
 
 import errno
+import fcntl
 import os
+import platform
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ _Thing = TypeVar("_Thing")
 _Read = TypeVar("_Read")
 S3 = "s3://"
 REQUEST_SECONDS = 60
+STALE_SECONDS = 30.0  # a claim in a bucket whose last beat is older is dead
 # What S3 answers, by the name that the AWS library gives it, and what a user can do about it.
 _MENDS = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it, or mend the name",
@@ -66,17 +70,17 @@ class S3Path:
         """Nothing: a bucket has no folders to make."""
 
     def exists(self) -> bool:
-        return self._do(lambda s3: s3.get_file_info(self.key)).type.name == "File"
+        return self.ask(lambda s3: s3.get_file_info(self.key)).type.name == "File"
 
     def read_bytes(self) -> bytes:
-        return self._do(lambda s3: s3.open_input_file(self.key).read())
+        return self.ask(lambda s3: s3.open_input_file(self.key).read())
 
     def read_text(self) -> str:
         return self.read_bytes().decode()
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            self._do(lambda s3: s3.delete_file(self.key))
+            self.ask(lambda s3: s3.delete_file(self.key))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -85,7 +89,7 @@ class S3Path:
         """The objects below this name, one level down: their names, and when the server had them, in its own time."""
         from pyarrow import fs
 
-        infos = self._do(lambda s3: s3.get_file_info(fs.FileSelector(self.key, allow_not_found=True)))
+        infos = self.ask(lambda s3: s3.get_file_info(fs.FileSelector(self.key, allow_not_found=True)))
         return {info.base_name: info.mtime_ns / 1e9 for info in infos if info.type.name == "File"}
 
     def glob(self, pattern: str) -> Iterator["S3Path"]:
@@ -101,13 +105,14 @@ class S3Path:
             stream.write(content)
             stream.close()
 
-        self._do(write)
+        self.ask(write)
 
     def copy_to(self, target: "S3Path") -> None:
         """Copy on the server."""
-        self._do(lambda s3: s3.copy_file(self.key, target.key))
+        self.ask(lambda s3: s3.copy_file(self.key, target.key))
 
-    def _do(self, operation: Any) -> Any:
+    def ask(self, operation: Any) -> Any:
+        """What an operation on pyarrow's S3 file system gives."""
         try:
             return operation(_s3(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")))
         except FileNotFoundError as error:
@@ -139,11 +144,24 @@ def location(text: str) -> Location:
     return Path(text).expanduser().absolute()
 
 
-def write_atomically(path: Location, content: bytes) -> None:
-    """Write a file so that it is the old one or the new one, whole, whenever the machine stops."""
+def on_filesystem(path: Location, read: Callable[[Any, str], _Read]) -> _Read:
+    """What `read` gives for pyarrow's file system of the place, and its name there. Raises as S3Path does."""
+    if isinstance(path, S3Path):
+        return path.ask(lambda s3: read(s3, path.key))
+    from pyarrow import fs
+
+    return read(fs.LocalFileSystem(), str(path))
+
+
+def write_atomically(path: Location, content: bytes, scratch: Location | None = None) -> None:
+    """Write a file so that it is the old one or the new one, whole, whenever the machine stops.
+
+    Until it is whole it stands in the folder `scratch`, of the same file system; the default is beside `path`.
+    """
     if isinstance(path, S3Path):
         path.put(content)
         return
+    assert not isinstance(scratch, S3Path)
 
     def write(temporary: Path) -> None:
         with open(temporary, "xb") as file:
@@ -151,7 +169,7 @@ def write_atomically(path: Location, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    _replace(path, write)
+    _replace(path, write, scratch or path.parent)
 
 
 def copy(source: Location, target: Location) -> None:
@@ -168,11 +186,11 @@ def copy(source: Location, target: Location) -> None:
         except OSError:  # a file system without hard links
             shutil.copyfile(source, temporary)
 
-    _replace(target, write)
+    _replace(target, write, target.parent)
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _replace(path: Path, write: Callable[[Path], None], scratch: Path) -> None:
+    temporary = scratch / f".{path.name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     try:
         write(temporary)
@@ -188,6 +206,43 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def is_held(path: Location) -> bool:
+    """Whether a live process holds the lock with this name (tune.lease). Changes nothing: a lock not there stays so.
+
+    In a folder the operating system is asked, for a moment and shared: whoever takes the lock just then tries again. In
+    a bucket it is held if a claim is newer than STALE_SECONDS, by this machine's clock and not the server's: where they
+    differ by more, a running trial looks interrupted, or an interrupted one runs for longer.
+    """
+    if isinstance(path, S3Path):
+        now = time.time()
+        return any(now - at < STALE_SECONDS and not died_here(claim) for claim, at in path.ages().items())
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)  # lets go of it, too
+    return False
+
+
+def died_here(claim: str) -> bool:
+    """Whether a claim in a bucket, host:pid:random, is of a process of this machine that is gone."""
+    host, pid, _ = claim.rsplit(":", 2)
+    if host != platform.node():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def side_by_side(read: Callable[[_Thing], _Read], things: Iterable[_Thing]) -> list[_Read]:

@@ -9,7 +9,7 @@ from rich.text import Text
 from results.curves import snapshot
 from results.diagnostics import summary
 from results.gather import SweepTables
-from results.rows import rows_of
+from results.rows import counted, rows_of
 from results.signals import verdicts
 
 # The metrics of the comparison that a terminal has room for; the table holds all.
@@ -21,15 +21,13 @@ _METRICS = {
     "perturbed_all": "every rollout, sigma {:g}",
     "positive_modes": "positive modes",
 }
-_STATES = ("done", "stopped", "failed", "unfinished", "waiting")
 
 
 def show(tables: SweepTables) -> Group:
     """The sweep's trials, its comparison, what could not be read, and the files that were written."""
-    counts = tables.trials.status.value_counts()
-    states = ", ".join(f"{counts[state]} {state}" for state in _STATES if state in counts)
     trials = snapshot(tables.trials, tables.evals)
-    parts: list[RenderableType] = [Text(f"{tables.sweep}: {len(trials)} trials, {states}\n"), _trials_table(trials)]
+    headline = Text(f"{tables.sweep}: {len(trials)} trials, {counted(trials.status)}\n")
+    parts: list[RenderableType] = [headline, _trials_table(trials)]
     parts += [Text(line, style="red") for line in _failures(trials)]
     parts += [Text(f"left out: {problem}", style="yellow") for problem in tables.problems]
     if len(tables.diagnostics):
@@ -61,7 +59,8 @@ def _trials_table(trials: pd.DataFrame) -> Table:
         table.add_column(heading, justify="right")
     for row in rows_of(trials):
         best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
-        status = f"{row.status} @ {row.final_step}" if row.status in ("unfinished", "stopped") else row.status
+        on_the_way = row.status in ("running", "unfinished", "stopped") and not pd.isna(row.final_step)
+        status = f"{row.status} @ {row.final_step}" if on_the_way else row.status
         cells = [
             row.arm,
             *([escape(row.point)] if has_points else []),

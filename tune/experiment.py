@@ -27,7 +27,7 @@ from results.storage import Location, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected
 from tune.lease import lock_at
-from tune.plan import PlannedTrial, exit_code, plan, spec_text, write_manifest
+from tune.plan import PlannedTrial, attempts_of, exit_code, plan, spec_text, write_manifest
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
@@ -63,12 +63,12 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
                     errors = _fit(sweep, planned, left)
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
-                return exit_code(plan(sweep))
+                return exit_code(trial.end for trial in plan(sweep))
             except OSError as error:
                 reason = f"{error.filename or sweep.folder}: {error.strerror or error}"
                 text = f"{reason}; mend it, and the same command goes on from what was saved"
                 raise RunBroken("\n".join([*dict.fromkeys(errors.values()), text])) from error
-    return exit_code(planned)
+    return exit_code(trial.end for trial in planned)
 
 
 @contextmanager
@@ -141,9 +141,10 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    (sweep.attempts / attempt).mkdir(parents=True)
-    write_atomically(sweep.attempts / attempt / SPEC, spec_text(sweep))
-    log = sweep.attempts / attempt / LOG
+    attempts = attempts_of(sweep.folder)
+    (attempts / attempt).mkdir(parents=True)
+    write_atomically(attempts / attempt / SPEC, spec_text(sweep))
+    log = attempts / attempt / LOG
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned}, log)
     tuner = Tuner(
         RecursiveTrial,
@@ -156,7 +157,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
         ),
         run_config=RunConfig(
             name=attempt,
-            storage_path=str(sweep.attempts),
+            storage_path=str(attempts),
             failure_config=FailureConfig(max_failures=spec.max_failures),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
             callbacks=[progress, Gauges(spec.name, sweep.trials)],

@@ -10,10 +10,9 @@ from contextlib import suppress
 
 from filelock import FileLock, Timeout
 
-from results.storage import Location, S3Path
+from results.storage import STALE_SECONDS, Location, S3Path, died_here
 
 BEAT_SECONDS = 5.0
-STALE_SECONDS = 30.0
 
 
 class Lease:
@@ -81,24 +80,11 @@ class Lease:
             return [self.claim.name]
         live = []
         for name, at in beaten.items():
-            if now - at > STALE_SECONDS or _died_here(name):
+            if now - at > STALE_SECONDS or died_here(name):
                 (self.path / name).unlink(missing_ok=True)
             else:
                 live.append(name)
         return live
-
-
-def _died_here(claim: str) -> bool:
-    host, pid, _ = claim.rsplit(":", 2)
-    if host != platform.node():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def lock_at(path: Location) -> FileLock | Lease:

@@ -3,12 +3,15 @@
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
 from results.schema import (
+    ATTEMPTS,
     EVALS,
     EVALS_SCHEMA,
     MANIFEST,
@@ -19,9 +22,11 @@ from results.schema import (
     read_table,
     trial_end,
 )
-from results.storage import Location, side_by_side, write_atomically
-from tune.expand import Cell
-from tune.spec import Sweep
+from results.storage import Location, S3Path, side_by_side, write_atomically
+
+if TYPE_CHECKING:
+    from tune.expand import Cell
+    from tune.spec import Sweep
 
 ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 
@@ -30,7 +35,7 @@ ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 class PlannedTrial:
     """A trial of the sweep, where its folder is, how it stands and the step of its last evaluation."""
 
-    cell: Cell
+    cell: "Cell"
     folder: Location
     end: TrialEnd
     step: int
@@ -45,7 +50,7 @@ class PlannedTrial:
         return self.end.status not in ("done", "stopped")
 
 
-def plan(sweep: Sweep) -> list[PlannedTrial]:
+def plan(sweep: "Sweep") -> list[PlannedTrial]:
     """Every trial of the sweep as its folder stands now, in the order of the spec.
 
     Raises DamagedFileError if a folder's files cannot be read.
@@ -53,7 +58,7 @@ def plan(sweep: Sweep) -> list[PlannedTrial]:
     return side_by_side(lambda cell: _planned(sweep, cell), sweep.trials.values())
 
 
-def _planned(sweep: Sweep, cell: Cell) -> PlannedTrial:
+def _planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
     folder = sweep.folder / TRIALS / cell.trial_id
     end, step = trial_end(folder, cell.config.train.steps), 0
     if end.status == "stopped" and sweep.spec.scheduler is None:  # it was asked to be trained to its end after all
@@ -66,7 +71,7 @@ def _planned(sweep: Sweep, cell: Cell) -> PlannedTrial:
     return PlannedTrial(cell, folder, end, step)
 
 
-def manifest(sweep: Sweep) -> dict[str, Any]:
+def manifest(sweep: "Sweep") -> dict[str, Any]:
     """What the tables need to know of a sweep: which arms, grid points and seeds stand for which trial."""
     cells = [
         {
@@ -87,14 +92,14 @@ def manifest(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def write_manifest(sweep: Sweep) -> None:
+def write_manifest(sweep: "Sweep") -> None:
     """Write the manifest into the sweep's folder, beside the spec as it was run."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(sweep.folder / MANIFEST, json.dumps(manifest(sweep)).encode())
     write_atomically(sweep.folder / SPEC, spec_text(sweep))
 
 
-def spec_text(sweep: Sweep) -> bytes:
+def spec_text(sweep: "Sweep") -> bytes:
     """The sweep file with what `--set` laid over it, as YAML."""
     text = io.BytesIO()
     yaml = YAML(typ="safe", pure=True)
@@ -103,9 +108,14 @@ def spec_text(sweep: Sweep) -> bytes:
     return text.getvalue()
 
 
-def exit_code(planned: list[PlannedTrial]) -> int:
-    """How a sweep stands, as the exit code of a command: ALL_DONE, SOME_FAILED or STOPPED."""
-    statuses = {trial.end.status for trial in planned}
-    if statuses & {"waiting", "unfinished"}:
+def attempts_of(folder: Location) -> Path:
+    """Where Tune keeps its own files of a sweep's runs: beside the trials; in its usual place if those are in S3."""
+    return Path.home() / "ray_results" / folder.name if isinstance(folder, S3Path) else folder / ATTEMPTS
+
+
+def exit_code(ends: Iterable[TrialEnd]) -> int:
+    """How a sweep stands, by its trials, as the exit code of a command: ALL_DONE, SOME_FAILED or STOPPED."""
+    statuses = {end.status for end in ends}
+    if statuses & {"waiting", "running", "unfinished"}:
         return STOPPED
     return SOME_FAILED if "failed" in statuses else ALL_DONE

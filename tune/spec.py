@@ -8,8 +8,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from results.schema import ATTEMPTS
-from results.storage import S3, Location, S3Path, location
+from results.schema import TABLES
+from results.storage import S3, Location, location
 from rrm.checkpoint import CheckpointError
 from rrm.config import MAX_SEED
 from rrm.models.published import check_fit
@@ -107,6 +107,13 @@ class SweepSpec(Settings):
     tensorboard: bool = False
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
+    @field_validator("name")
+    @classmethod
+    def _is_not_the_tables(cls, value: str) -> str:
+        if value == TABLES:
+            raise ValueError(f"{value!r} is the folder of all sweeps' tables in a storage; give another name")
+        return value
+
     @field_validator("storage")
     @classmethod
     def _is_a_place(cls, value: str) -> str:
@@ -152,13 +159,6 @@ class Sweep:
     def folder(self) -> Location:
         """<storage>/<sweep>, absolute."""
         return location(self.spec.storage) / self.spec.name
-
-    @property
-    def attempts(self) -> Path:
-        """Where Ray Tune keeps its own files: beside the trials, or where it puts them itself if those are in S3."""
-        if isinstance(self.folder, S3Path):
-            return Path.home() / "ray_results" / self.spec.name
-        return self.folder / ATTEMPTS
 
     @property
     def trials(self) -> dict[str, Cell]:

@@ -26,6 +26,7 @@ from results.schema import (
     EVALS_SCHEMA,
     FAILED,
     LATEST_STATE,
+    LOCK,
     PREVIOUS_STATE,
     STOPPED,
     TRIAL,
@@ -137,7 +138,7 @@ class TrialRun:
         self.messages: list[str] = []
         self.logs: list[TrialLog] = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_at(self.folder / ".lock")
+        self._lock = lock_at(self.folder / LOCK)
         try:
             self._lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:

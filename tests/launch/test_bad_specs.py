@@ -32,6 +32,10 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(baseline="basline"),
         ["baseline: 'basline' is not an arm (did you mean baseline?); arms: baseline, multi2"],
     ),
+    "the name of the tables' folder": (
+        tiny_sweep(name="tables"),
+        ["name: 'tables' is the folder of all sweeps' tables in a storage; give another name"],
+    ),
     "duplicate seed": (tiny_sweep(seeds=[0, 1, 1]), ["seeds: 1 stands more than once; give each seed once"]),
     "missing file": (
         tiny_sweep(
@@ -324,9 +328,9 @@ def test_a_missing_compiler_is_told_before_anything_starts(command, tmp_path, ca
     assert not list((tmp_path / "runs").rglob("*.pt"))
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "results"])
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["results", "show"]])
 def test_a_spec_that_is_not_there(command, tmp_path, capsys):
-    assert main([command, str(tmp_path / "no.yaml")]) == 2
+    assert main([*command, str(tmp_path / "no.yaml")]) == 2
     assert (
         "no.yaml: 1 problem, nothing was started\n  No such file or directory; give the path" in capsys.readouterr().err
     )

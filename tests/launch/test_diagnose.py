@@ -35,7 +35,7 @@ def test_a_sweep_keeps_a_row_an_example_and_diagnosis(trial, capsys):
     assert [(row["step"], row["example"]) for row in rows] == [(step, i) for step in (0, 4, 8) for i in range(5)]
     assert all(len(row["exponents"]) == 3 for row in rows)
     assert rows[0]["lambda_1"] != rows[-1]["lambda_1"]
-    assert main(["results", spec]) == 0
+    assert main(["results", "show", spec]) == 0
     assert "Lyapunov exponents on test" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny import tiny_sweep, write_spec
 
+import results
 from launch.cli import main
 from results.schema import EVALS_SCHEMA, read_table
 from rrm import checkpoint
@@ -34,7 +35,7 @@ def unbroken(tmp_path_factory) -> Path:
     spec, trials = sweep_in(tmp_path_factory.mktemp("unbroken") / "here")
     for arm in ("baseline", "multi2"):
         assert main(["train", spec, "--arm", arm, "--seed", "0"]) == 0
-    assert main(["results", spec]) == 0
+    assert main(["results", "gather", spec]) == 0
     return trials
 
 
@@ -101,5 +102,5 @@ def test_a_kill_changes_nothing(killed, tmp_path, unbroken, cluster):
             a, b = checkpoint.load(ours / name), checkpoint.load(theirs / name)
             assert all(torch.equal(a[key], b[key]) for key in a | b), f"{ours.name}/{name}"
         assert (ours / "evals.parquet").read_bytes() == (theirs / "evals.parquet").read_bytes()
-    tables = [pd.read_parquet(folder.parent / "tables" / "comparison.parquet") for folder in (trials, unbroken)]
+    tables = [results.load("comparison", folder.parents[1]) for folder in (trials, unbroken)]
     pd.testing.assert_frame_equal(*(table.drop(columns=["minutes", "baseline_minutes"]) for table in tables))

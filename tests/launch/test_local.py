@@ -1,14 +1,21 @@
-"""A sweep on this machine by its name: status, and a stop that lets trials save."""
+"""A sweep on this machine by its name: status, log, a stop that lets trials save; and that it is closed to others."""
 
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
 from rrm import checkpoint
+from tune.spec import load_sweep
+
+QUICKSTART = str(Path(__file__).parents[2] / "launch" / "specs" / "quickstart.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -17,28 +24,70 @@ def no_cluster(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_status_and_stop(tmp_path, capsys):
+def descendants(pid: int) -> Iterator[int]:
+    """A process, and all that it started."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from descendants(int(child))
+
+
+def listening(pids: Iterator[int]) -> set[str]:
+    """The addresses on which the processes take TCP connections, as the kernel writes them."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since
+                sockets.add(str(link.readlink()))
+    found = set()
+    for kind in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]:
+            _, address, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                found.add(address.partition(":")[0])
+    return found
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_status_and_stop(place, request, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Tune's own files go if the trials are in a bucket
+    storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
     changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
-    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), **changes))
+    spec = write_spec(tmp_path, tiny_sweep(storage=storage, **changes))
+    sweep = load_sweep(spec)
+    trials = [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while len(list(tmp_path.rglob("evals.parquet"))) < 2:
+    while not all((trial / "evals.parquet").exists() for trial in trials):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     time.sleep(2)
-    on = ("tiny", "--storage", str(tmp_path))
+    mapped = "0000000000000000FFFF0000"  # an IPv4 address as IPv6
+    assert listening(descendants(process.pid)) == {"0100007F", f"{mapped}0100007F"}  # 127.0.0.1
+    token = tmp_path / ".ray" / "auth_token"
+    assert re.fullmatch("[0-9a-f]{64}", token.read_text())
+    assert token.stat().st_mode & 0o777 == 0o600
+    on = ("tiny", "--storage", storage)
     assert main(["status", *on]) == 0
-    assert f"tiny: 2 trials, 2 unfinished; run by process {process.pid} on " in capsys.readouterr().out
+    assert f"tiny: 2 trials, 2 running; run by process {process.pid} on " in capsys.readouterr().out
     assert main(["stop", *on]) == 0
     assert "tiny: stopped in " in capsys.readouterr().out
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 4, printed
+    assert "tiny: 2 trials, 2 unfinished" in printed
     assert "Stopped before the end; the same command goes on from here." in printed
     assert "\x1b" not in printed  # quiet where no terminal is: no colours, no cursor
-    for state in tmp_path.rglob("latest_state.pt"):
-        assert checkpoint.load(state)["step"] > 0
+    for trial in trials:
+        state = trial / "latest_state.pt"
+        assert checkpoint.loads(state.read_bytes(), state)["step"] > 0
+    assert main(["logs", *on]) == 0
+    (log,) = re.findall(r"\d:\d\d  tiny: 2 trials, 0 done, \d running, 0 failed; step \d+/2000000", printed)
+    assert capsys.readouterr().out.startswith(log)
+    assert main(["logs", "--follow", *on]) == 4
     assert main(["stop", *on]) == 0
     assert "tiny: not running" in capsys.readouterr().out
+    assert main(["status", *on]) == 0
+    assert f"tiny: 2 trials, 2 unfinished; not running; {sweep.folder}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -47,7 +96,11 @@ def test_status_and_stop(tmp_path, capsys):
         (["status", "nowhere"], "nowhere: no such sweep in "),
         (["status"], "NAME: missing; give a sweep's name, or --address for all on a cluster"),
         (["stop", "nowhere"], "nowhere: no such sweep in "),
-        (["logs", "nowhere"], "--address: missing; give it, or set RAY_API_SERVER_ADDRESS"),
+        (["logs", "nowhere"], "nowhere: no such sweep in "),
+        (
+            ["submit", "launch/specs/quickstart.yaml", "--set=storage=/x"],
+            "--address: missing; give it, or set RAY_API_",
+        ),
     ],
 )
 def test_unknown_sweeps_are_named(arguments, message, capsys):

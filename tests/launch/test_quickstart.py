@@ -23,13 +23,13 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert "ETA" in ran.stdout  # progress, where no terminal is, as lines
     assert "Against baseline, test puzzles, 95 % intervals" in ran.stdout
     assert "too few seeds (2 of 6)" in ran.stdout
-    tables = tmp_path / "runs" / "quickstart" / "tables"
+    tables, report = tmp_path / "runs" / "tables", tmp_path / "runs" / "quickstart" / "report.html"
     for name in ("trials", "evals", "comparison"):
-        assert str(tables / f"{name}.parquet") in ran.stdout
+        assert str(tables / name / "sweep=quickstart" / f"{name}.parquet") in ran.stdout
     assert "too few seeds (2 of 6): 4 more would detect about" in ran.stdout
-    assert ran.stdout.endswith(f"  {tables.parent / 'report.html'}\n")
-    assert "4 trials: 4 done" in (tables.parent / "report.html").read_text()
-    evals = pd.read_parquet(tables / "evals.parquet")
+    assert ran.stdout.endswith(f"  {report}\n")
+    assert "4 trials: 4 done" in report.read_text()
+    evals = pd.read_parquet(tables / "evals")
     final = evals[(evals.step == evals.step.max()) & (evals.sigma == 0) & (evals.split == "test")]
     assert len(final) == 4
     assert final.exact_accuracy.min() > 0.8

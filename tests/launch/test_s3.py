@@ -55,10 +55,10 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(tmp_path, bucket, home, ca
     capsys.readouterr()
     assert main(["run", in_bucket]) == 0
     assert main(["plan", in_bucket]) == 0
-    assert main(["results", in_bucket]) == 0
+    assert main(["results", "show", in_bucket]) == 0
     printed = capsys.readouterr().out
     assert "4 trials, 0 would be trained" in printed
-    assert f"{bucket}/runs/tiny/tables/comparison.parquet" in printed
+    assert f"{bucket}/runs/tables/comparison/sweep=tiny/comparison.parquet" in printed
     assert objects(sweep) == before
     timed = ["minutes", "baseline_minutes"]
     tables = (gather(at).comparison.drop(columns=timed) for at in (sweep.folder, other.folder))
@@ -120,8 +120,8 @@ def test_what_is_wrong_with_a_bucket_is_one_message(tmp_path, bucket, capsys, mo
     assert error.startswith("s3://nowhere/runs/tiny/")
     assert error.endswith(": there is no such bucket; make it, or mend the name\n")
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on it checks who asks
-    for command in (["run"], ["plan"], ["results"], ["train", "--arm=multi2", "--seed=0"]):
-        assert main([command[0], refused, *command[1:]]) == 2
+    for command in (["run"], ["plan"], ["results", "show"], ["train", "--arm=multi2", "--seed=0"]):
+        assert main([*command, refused]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"{bucket}/runs/tiny")
         assert "these credentials; see AWS_ACCESS_KEY_ID" in error

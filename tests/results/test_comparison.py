@@ -23,6 +23,7 @@ def evals_of(trial_id: str, curve: list[float], perturbed: float = 0.5, validati
             for sigma, solved in ((0.0, clean[:, None]), (SIGMA, noisy)):
                 rows.append(
                     {
+                        "sweep": "s",
                         "trial_id": trial_id,
                         "step": 10 * i,
                         "optimizer_steps": 10 * i,
@@ -205,6 +206,7 @@ def test_packed_bits_come_back():
 def diagnoses_of(trial_ids, n_pos, n=8):
     return pd.DataFrame(
         {
+            "sweep": "s",
             "trial_id": trial_id,
             "step": 20,
             "example": example,

@@ -1,17 +1,23 @@
 """Trial folders as they may be found: whole, waiting, damaged."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pandas as pd
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import torch
+from holding import held_elsewhere
 from tiny import tiny_sweep, write_spec
 
+import results
 from launch.cli import main
 from results import gather as gathering
 from results.gather import gather
-from results.schema import read_table
+from results.schema import read_table, table_file
 from tune.plan import plan, write_manifest
 from tune.spec import load_sweep
 from tune.trial import TrialJob, TrialRun
@@ -63,7 +69,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, content, tmp
     assert len(tables.problems) == 1
     assert tables.problems[0].startswith(f"{damaged}: ")
     assert "move it away" in tables.problems[0]
-    assert main(["results", str(tmp_path / "sweep.yaml")]) == 0
+    assert main(["results", "show", str(tmp_path / "sweep.yaml")]) == 0
     assert f"left out: {damaged}" in capsys.readouterr().out
     if name in ("done.json", "failed.json"):
         assert main(["plan", str(tmp_path / "sweep.yaml")]) == 2
@@ -78,7 +84,7 @@ def test_a_lost_table_of_evaluations_is_written_again_from_the_state(sweep, gone
         lost.unlink()
     else:
         lost.write_bytes(b"PAR1")
-    assert main(["results", str(tmp_path / "sweep.yaml")]) == 0
+    assert main(["results", "show", str(tmp_path / "sweep.yaml")]) == 0
     assert {trial.end.status for trial in plan(sweep) if trial.cell.seed == 0} == {"done", "unfinished"}
     assert main(["train", str(tmp_path / "sweep.yaml"), "--arm", "baseline", "--seed", "0"]) == 0
     assert lost.read_bytes() == before
@@ -86,8 +92,8 @@ def test_a_lost_table_of_evaluations_is_written_again_from_the_state(sweep, gone
 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys):
     path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "[red]runs[" / "x]")))
-    for command in ("plan", "results"):
-        assert main([command, path]) == 0
+    for command in (["plan"], ["results", "show"]):
+        assert main([*command, path]) == 0
         assert "[red]runs[/x]" in capsys.readouterr().out
 
 
@@ -133,11 +139,12 @@ def test_only_trials_whose_files_changed_are_read_again(sweep, monkeypatch):
 
 def test_tables_of_an_older_version_or_damaged_ones_are_made_anew(sweep, monkeypatch):
     first = gather(sweep.folder)
-    tables, read = sweep.folder / "tables", read_files(monkeypatch)
-    pq.write_table(pq.read_table(tables / "trials.parquet").drop_columns(["model"]), tables / "trials.parquet")
+    trials, evals = (table_file(sweep.folder.parent, name, "tiny") for name in ("trials", "evals"))
+    read = read_files(monkeypatch)
+    pq.write_table(pq.ParquetFile(trials).read().drop_columns(["model"]), trials)
     pd.testing.assert_frame_equal(gather(sweep.folder).trials, first.trials)
     assert len(set(read)) == 4
-    (tables / "evals.parquet").write_bytes(b"PAR1")
+    evals.write_bytes(b"PAR1")
     read.clear()
     pd.testing.assert_frame_equal(gather(sweep.folder).evals, first.evals)
     assert len(set(read)) == 4
@@ -148,10 +155,76 @@ def test_a_damaged_file_is_named_every_time(sweep):
     assert [len(gather(sweep.folder).problems) for _ in range(2)] == [1, 1]
 
 
+def test_running_interrupted_and_waiting_trials_are_told_apart(sweep, tmp_path, capsys):
+    longer = ["--set", "base.train.steps=12"]
+    show = ["results", "show", str(tmp_path / "sweep.yaml"), *longer]
+    folders = [sweep.folder / "trials" / cell.trial_id for cell in sweep.cells]
+    assert main(show) == 0
+    assert "tiny: 4 trials, 2 unfinished, 2 waiting" in capsys.readouterr().out
+    with held_elsewhere(folders[0] / ".lock"), held_elsewhere(folders[1] / ".lock"):
+        assert main(show) == 0
+        printed = capsys.readouterr().out
+        assert "tiny: 4 trials, 2 running, 1 unfinished, 1 waiting" in printed
+        assert "baseline  running @ 8        0 " in printed
+        assert "baseline  running            1 " in printed
+        assert "multi2    unfinished @ 8     0 " in printed
+        assert main(["results", "report", str(tmp_path / "sweep.yaml"), *longer]) == 0
+        page = (sweep.folder / "report.html").read_text()
+        assert "The sweep is not at its end:</b> 2 running, 1 unfinished, 1 waiting" in page
+        trials, evals = (results.load(name, sweep.folder.parent) for name in ("trials", "evals"))
+        lines = results.sentences(results.snapshot(trials, evals))
+        assert [line[line.index(" (") :] for line in lines if "running" in line] == [" (running @ 8)", " (running)"]
+        assert main(["plan", str(tmp_path / "sweep.yaml"), *longer]) == 0
+        assert capsys.readouterr().out.count("running  ") == 2
+        assert {trial.is_left(retry_failed=False) for trial in plan(sweep) if trial.end.status == "running"} == {True}
+    assert main(show) == 0
+    assert "tiny: 4 trials, 2 unfinished, 2 waiting" in capsys.readouterr().out
+
+
+def test_sweeps_are_one_data_set_that_opens_as_it_is(sweep):
+    """A sweep is called as its folder: a copy under another name is another one."""
+    duckdb, polars = (pytest.importorskip(name, reason=f"{name} is not installed") for name in ("duckdb", "polars"))
+    shutil.copytree(sweep.folder, sweep.folder.with_name("copy"))
+    frames = [gather(sweep.folder.with_name(name)) for name in ("tiny", "copy")]
+    for name in ("trials", "evals", "diagnostics", "comparison"):
+        folder, rows = sweep.folder.parent / "tables" / name, len(getattr(frames[0], name))
+        columns = set(getattr(frames[0], name))
+        assert set(pq.ParquetFile(frames[0].files[0]).schema_arrow.names) & {"sweep"} == set()
+        expected = {"tiny": rows, "copy": rows} if rows else {}
+        for opened in (
+            results.load(name, sweep.folder.parent),
+            pd.read_parquet(folder).astype({"sweep": str}),
+            ds.dataset(folder, partitioning="hive").to_table().to_pandas(),
+            duckdb.sql(f"select * from read_parquet('{folder}/*/*.parquet')").df(),
+            polars.read_parquet(folder).to_pandas(),
+        ):
+            assert columns <= set(opened)
+            assert opened.groupby("sweep", observed=True).size().to_dict() == expected
+
+
+def test_a_gathering_that_is_killed_leaves_the_data_set_as_it_was(sweep):
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    before = gather(sweep.folder)
+    (sweep.folder / "trials" / sweep.cells[0].trial_id / "done.json").touch()
+    script = """
+import os, sys
+from pathlib import Path
+Path.replace = lambda *_: os.kill(os.getpid(), 9)
+from results.gather import gather
+gather(Path(sys.argv[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script, sweep.folder], check=False).returncode == -9
+    assert [path.name for path in sweep.folder.glob(".*.tmp")] != []
+    assert len(polars.read_parquet(sweep.folder.parent / "tables" / "evals")) == len(before.evals)
+    pd.testing.assert_frame_equal(gather(sweep.folder).evals, before.evals)
+
+
 def test_report_writes_a_page_where_it_is_asked_to(sweep, tmp_path, capsys):
-    assert main(["report", str(tmp_path / "sweep.yaml")]) == 0
+    assert main(["results", "report", str(tmp_path / "sweep.yaml")]) == 0
     default = sweep.folder / "report.html"
     assert capsys.readouterr().out == f"  {default}\n"
     assert "2 done, 2 waiting" in default.read_text()
-    assert main(["report", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "new" / "page.html")]) == 0
+    assert (
+        main(["results", "report", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "new" / "page.html")]) == 0
+    )
     assert "The sweep is not at its end" in (tmp_path / "new" / "page.html").read_text()

@@ -8,36 +8,44 @@ import pyarrow.parquet as pq
 import pytest
 
 import results
-from results.schema import EVALS_SCHEMA, TRIALS_SCHEMA, UNROLLS_SCHEMA, DamagedFileError
+from results.schema import UNROLLS_SCHEMA, DamagedFileError, file_schema, table_file
 from results.storage import location, write_atomically
 
 
-@pytest.fixture
-def storage(tmp_path):
+def write(rows: list[dict], storage, name: str, sweep: str, without: tuple[str, ...] = ()) -> None:
+    """Write a sweep's part of a table, without some columns."""
+    sink, path = pa.BufferOutputStream(), table_file(storage, name, sweep)
+    pq.write_table(pa.Table.from_pylist(rows, schema=file_schema(name)).drop_columns(list(without)), sink)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request, tmp_path):
     """Two sweeps, two arms, two seeds, two steps on two splits; the older sweep's evals lack a column."""
+    place = tmp_path if request.param == "folder" else location(request.getfixturevalue("bucket")) / "runs"
     for sweep, model in (("first", "hrm"), ("second", "trm")):
         trials, evals = [], []
         for arm in ("baseline", "multi"):
             for seed in (0, 1):
                 trial_id = f"{sweep}-{arm}-{seed}"
                 config = f'{{"optim": {{"lr": 0.{seed + 1}}}}}'
-                trials.append({"sweep": sweep, "arm": arm, "points": [""], "seed": seed, "trial_id": trial_id})
+                trials.append({"arm": arm, "points": [""], "seed": seed, "trial_id": trial_id})
                 trials[-1] |= {"model": model, "status": "done", "rollout": "parallel_fixed", "config": config}
                 for step, accuracy in ((0, 0.25), (10, 0.5 + 0.125 * (arm == "multi"))):
                     for split in ("validation", "test"):
                         row = {"trial_id": trial_id, "step": step, "split": split, "sigma": 0.0, "depth": 4}
                         evals.append(row | {"exact_accuracy": accuracy, "n": 4, "rollouts": 1})
-        folder = tmp_path / sweep / "tables"
-        folder.mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(trials, schema=TRIALS_SCHEMA), folder / "trials.parquet")
-        table = pa.Table.from_pylist(evals, schema=EVALS_SCHEMA)
-        pq.write_table(table.drop_columns(["train_sigma"]) if sweep == "first" else table, folder / "evals.parquet")
-    return tmp_path
+        write(trials, place, "trials", sweep)
+        write(evals, place, "evals", sweep, ("train_sigma",) if sweep == "first" else ())
+    return str(place)
 
 
 def test_every_sweep_under_a_storage_is_one_table(storage):
-    assert len(results.load("trials", storage)) == 8
-    evals = results.load("evals", storage)
+    trials, evals = (results.load(name, storage) for name in ("trials", "evals"))
+    assert len(trials) == 8
+    assert (trials.columns[0], evals.columns[0]) == ("sweep", "sweep")
+    assert evals.columns[-5:].tolist() == ["arm", "seed", "model", "task", "status"]
     assert len(evals) == 32
     assert evals.groupby("sweep").model.unique().map(list).to_dict() == {"first": ["hrm"], "second": ["trm"]}
     assert evals.train_sigma.isna().all()
@@ -54,15 +62,44 @@ def test_filters_of_the_table_and_of_its_trials(storage):
     assert few.columns.tolist() == ["arm", "exact_accuracy"]
     assert len(few) == 16
     assert len(results.load("evals", storage, arm="nobody")) == 0
+    assert results.load("evals", storage, trial_id="first-multi-1").trial_id.tolist() == ["first-multi-1"] * 4
+    assert (
+        results.load("trials", storage, ["sweep"], seed=0, sweep=["second", "third"]).sweep.tolist() == ["second"] * 2
+    )
 
 
-def test_what_is_asked_for_and_is_not_there_is_named(storage, tmp_path):
-    with pytest.raises(KeyError, match="sigmas: no column of evals; it has trial_id, step"):
+def test_only_the_files_of_the_sweeps_asked_for_are_opened(storage):
+    table_file(location(storage), "evals", "first").unlink()
+    broken = table_file(location(storage), "evals", "broken")
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(broken, b"PAR1 not really")
+    assert len(results.load("evals", storage, sweep="second")) == 16
+    with pytest.raises(pa.ArrowInvalid, match="broken"):
+        results.load("evals", storage)
+
+
+def test_the_same_trial_in_two_sweeps_counts_once_in_each(storage):
+    """A longer sweep has the trial too, with an evaluation more."""
+    place, rows = location(storage), {}
+    for name in ("trials", "evals"):
+        rows[name] = pq.read_table(pa.BufferReader(table_file(place, name, "second").read_bytes())).to_pylist()
+    more = [row | {"step": 20, "exact_accuracy": 0.75} for row in rows["evals"] if row["step"] == 10]
+    write(rows["trials"], place, "trials", "longer")
+    write(rows["evals"] + more, place, "evals", "longer")
+    trials, evals = (results.load(name, storage, sweep=["second", "longer"]) for name in ("trials", "evals"))
+    assert len(evals) == 16 + 24
+    runs = results.snapshot(trials, evals)
+    assert runs.groupby("sweep").final_step.unique().map(list).to_dict() == {"longer": [20], "second": [10]}
+    assert set(results.curve(trials, evals).n_seeds) == {2}
+
+
+def test_what_is_asked_for_and_is_not_there_is_named(storage):
+    with pytest.raises(KeyError, match="sigmas: no column of evals; it has sweep, trial_id, step"):
         results.load("evals", storage, sigmas=1)
     with pytest.raises(KeyError, match="no such table; there are trials"):
         results.load("eval", storage)
-    with pytest.raises(FileNotFoundError, match="gather a sweep first: rrm results SPEC"):
-        results.load("trials", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="gather a sweep first: rrm results gather SWEEP"):
+        results.load("trials", f"{storage}/nothing")
 
 
 def test_the_seed_tables_line_comes_out_of_a_stored_table(storage):

@@ -1,0 +1,97 @@
+"""`rrm results` by sweeps' folders and files: gather, show, report."""
+
+import subprocess
+import sys
+
+import pytest
+from tiny import tiny_sweep, write_spec
+
+import results
+from launch.cli import main
+from tune.plan import write_manifest
+from tune.spec import load_sweep
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    """A storage with the sweeps one, of which half is trained, and two, that waits; the file of one is beside it."""
+    folder = tmp_path_factory.mktemp("results")
+    for name in ("two", "one"):
+        spec = write_spec(folder, tiny_sweep(name=name, storage=str(folder / "runs"), base={"train": {"steps": 8}}))
+        write_manifest(load_sweep(spec))
+    for arm in ("baseline", "multi2"):
+        assert main(["train", spec, "--arm", arm, "--seed", "0"]) == 0
+    return folder / "runs"
+
+
+def test_gather_takes_many_sweeps_and_names_the_ones_that_are_not_there(storage, capsys):
+    capsys.readouterr()
+    assert main(["results", "gather", str(storage / "one"), str(storage / "nowhere"), str(storage / "two")]) == 2
+    printed = capsys.readouterr()
+    lines = [line.rpartition("; ")[0] or line for line in printed.out.splitlines()]
+    assert lines[0].startswith("one: 4 trials, 2 done, 2 waiting; rows: 24 evals, 0 diagnostics, ")
+    assert lines[1:] == [
+        "two: 4 trials, 4 waiting; rows: 0 evals, 0 diagnostics, 0 comparison",
+        f"Written: {storage / 'tables'}",
+    ]
+    assert printed.err == (
+        f"{storage / 'nowhere'}: no sweep, for it holds no sweep.json; give a sweep's folder or its file\n"
+    )
+    trials = results.load("trials", storage)
+    assert trials.groupby("sweep").status.value_counts().to_dict() == {
+        ("one", "done"): 2,
+        ("one", "waiting"): 2,
+        ("two", "waiting"): 4,
+    }
+
+
+def test_gather_says_what_is_left_out(storage, capsys):
+    damaged = next((storage / "one" / "trials").glob("*/done.json"))
+    content = damaged.read_bytes()
+    damaged.write_text("{")
+    assert main(["results", "gather", str(storage / "one")]) == 0
+    damaged.write_bytes(content)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("one: 3 trials, 1 done, 2 waiting; ")
+    assert lines[1].startswith(f"  left out: {damaged}: cannot be read ")
+    manifest = storage / "two" / "sweep.json"
+    whole = manifest.read_bytes()
+    manifest.write_text("[]")
+    assert main(["results", "gather", str(storage / "two"), str(storage / "one")]) == 2
+    manifest.write_bytes(whole)
+    printed = capsys.readouterr()
+    assert printed.err == f"{manifest}: holds no JSON object; move it away\n"
+    assert printed.out.startswith("one: 4 trials, 2 done, 2 waiting; ")
+
+
+def test_a_folder_and_a_file_show_and_report_the_same(storage, tmp_path, capsys):
+    spec, folder = str(storage.parent / "sweep.yaml"), str(storage / "one")
+    shown = []
+    for sweep in (spec, folder):
+        capsys.readouterr()
+        assert main(["results", "show", sweep]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "one: 4 trials, 2 done, 2 waiting" in shown[0]
+    assert f"  {storage}/tables/comparison/sweep=one/comparison.parquet\n" in shown[0]
+    assert main(["results", "report", folder, "--output", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out == f"  {tmp_path / 'page.html'}\n"
+    assert main(["results", "report", folder]) == 0
+    assert "4 trials: 2 done, 2 waiting" in (storage / "one" / "report.html").read_text()
+    assert main(["results", "show", spec, "--set", "seeds=[0]"]) == 0
+    assert "one: 2 trials, 2 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [["--set", "seeds=[0]"], ["--preset", "small"]])
+def test_a_folder_takes_no_variations(storage, option, capsys):
+    assert main(["results", "show", str(storage / "one"), *option]) == 2
+    assert capsys.readouterr().err == (
+        f"{option[0]}: lays over a sweep file, and {storage / 'one'} is none; give the file, or leave it out\n"
+    )
+
+
+def test_reading_a_folder_needs_neither_torch_nor_ray(storage):
+    script = "import sys; from launch.cli import main; main(); print([m for m in ('torch', 'ray') if m in sys.modules])"
+    for kind in ("gather", "show", "report"):
+        command = [sys.executable, "-c", script, "results", kind, str(storage / "one")]
+        assert subprocess.run(command, capture_output=True, text=True).stdout.endswith("\n[]\n")
