@@ -8,6 +8,8 @@ import re
 import shlex
 import tempfile
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +166,20 @@ def _follow(client: "JobSubmissionClient", job_id: str) -> int:
     return STOPPED
 
 
+def _or_job_error(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command whose cluster may fail to answer: Ray raises a bare RuntimeError then."""
+
+    @wraps(command)
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except RuntimeError as error:
+            raise JobError(f"--address {arguments.address}: {str(error).partition(chr(10))[0]}") from error
+
+    return run
+
+
+@_or_job_error
 def _status(arguments: argparse.Namespace) -> int:
     if arguments.address is None:
         return local.status(arguments.storage, arguments.name)
@@ -194,6 +210,7 @@ def _row(job: Any) -> list[str]:
     return [job.submission_id, str(job.status).lower(), code, when, f"{took:.0f} s"]
 
 
+@_or_job_error
 def _logs(arguments: argparse.Namespace) -> int:
     if arguments.address is None:
         return local.logs(arguments.storage, arguments.name, arguments.follow)
@@ -205,6 +222,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     return ALL_DONE
 
 
+@_or_job_error
 def _stop(arguments: argparse.Namespace) -> int:
     if arguments.address is None:
         return local.stop(arguments.storage, arguments.name)

@@ -5,6 +5,7 @@ import platform
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
 from results.storage import Location, location, side_by_side
@@ -32,16 +33,19 @@ def logs(storage: str, name: str, follow: bool) -> int:
     from tune.experiment import holder
 
     folder = _folder(storage, name)
-    log = max(attempts_of(folder).glob(f"*/{LOG}"), default=None)  # they are called by their time
-    if log is None:
-        raise JobError(f"{name}: no log of a run in {attempts_of(folder)}; run it, or ask where it ran")
-    with open(log, encoding="utf-8") as file:
-        while True:
-            going_on = follow and holder(folder) is not None
-            print(file.read(), end="", flush=True)
-            if not going_on:
-                return exit_code(_ends(folder)) if follow else ALL_DONE
-            time.sleep(0.5)
+    printed: dict[Path, int] = {}
+    while True:
+        going_on = follow and holder(folder) is not None
+        log = max(attempts_of(folder).glob(f"*/{LOG}"), default=None)  # they are called by their time
+        if log is None and not going_on:
+            raise JobError(f"{name}: no log of a run in {attempts_of(folder)}; run it, or ask where it ran")
+        if log is not None:
+            text = log.read_bytes()
+            print(text[printed.get(log, 0) :].decode(), end="", flush=True)
+            printed[log] = len(text)
+        if not going_on:
+            return exit_code(_ends(folder)) if follow else ALL_DONE
+        time.sleep(0.5)
 
 
 def _ends(folder: Location) -> list[TrialEnd]:

@@ -73,7 +73,8 @@ def _of_sweep(
     rows: list[dict[str, Any]] = []
     places = ["sweep", "point", "seed"]
     for (sweep, arm, point), mine in done.loc[done.arm != baseline].groupby(["sweep", "arm", "point"], sort=False):
-        pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline")).sort_values("seed")
+        # A seed that stood twice would count as two.
+        pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline"), validate="one_to_one").sort_values("seed")
         if len(pairs) == 0:
             continue
         left_out = {seed for side in (arm, baseline) for seed in stopped.get((side, point), ())}

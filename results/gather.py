@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
         evals.append(evaluated)
         diagnostics.append(diagnosed)
     order = [trial_id for trial_id in cells if trial_id in rows]
+    written_by = {b"gathering": uuid.uuid4().hex.encode()}
     tables = {
         "evals": _in_order(pa.concat_tables(evals), order),
         "diagnostics": _in_order(pa.concat_tables(diagnostics), order),
@@ -101,7 +103,9 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
         frame.insert(0, PARTITION, sweep)
     comparison = compare(frames["trials"], frames["evals"], frames["diagnostics"], baseline=manifest["baseline"])
     tables["comparison"] = pa.Table.from_pandas(comparison, schema=file_schema("comparison"), preserve_index=False)
-    files = {name: _write(table, name, sweep_folder) for name, table in tables.items()}
+    files = {
+        name: _write(table.replace_schema_metadata(written_by), name, sweep_folder) for name, table in tables.items()
+    }
     return SweepTables(
         sweep,
         manifest["baseline"],
@@ -163,7 +167,9 @@ def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[st
         found = {}
     if any(name not in found or found[name].schema != schema for name, schema in schemas.items()):
         return {name: schema.empty_table() for name, schema in schemas.items()}
-    # trials is written last, so its rows are never newer than those of the other tables.
+    # Of two gatherings at once, or one that was killed, each may have left some of the files.
+    if len({(table.schema.metadata or {}).get(b"gathering") for table in found.values()}) > 1:
+        return {name: schema.empty_table() for name, schema in schemas.items()}
     stored = found["trials"].select(["trial_id", "source"]).to_pylist()
     unchanged = [row["trial_id"] for row in stored if sources.get(row["trial_id"]) == row["source"]]
     return {

@@ -140,7 +140,7 @@ Location = Path | S3Path
 def location(text: str) -> Location:
     """The place that a user names: s3://bucket/prefix, or a folder (which becomes absolute)."""
     if text.startswith(S3):
-        return S3Path(text.removeprefix(S3).strip("/"))
+        return S3Path("/".join(filter(None, text.removeprefix(S3).split("/"))))
     return Path(text).expanduser().absolute()
 
 
@@ -224,8 +224,9 @@ def is_held(path: Location) -> bool:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+    except OSError as error:
+        # Some network file systems refuse with EACCES. One without such locks cannot be asked.
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
     finally:
         os.close(file)  # lets go of it, too
     return False
@@ -233,8 +234,8 @@ def is_held(path: Location) -> bool:
 
 def died_here(claim: str) -> bool:
     """Whether a claim in a bucket, host:pid:random, is of a process of this machine that is gone."""
-    host, pid, _ = claim.rsplit(":", 2)
-    if host != platform.node():
+    host, _, pid = claim.rpartition(":")[0].rpartition(":")
+    if host != platform.node() or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)

@@ -89,6 +89,12 @@ class TrialConfig(Settings):
                 f"perturb.antithetic: true with an odd number of perturbed trajectories a puzzle "
                 f"({rollouts - self.clean_first}); make pairs: multi_perturbed_ce with an odd number of rollouts"
             )
+        if self.perturb and self.rollout == "serial_act":
+            why = "with rollout serial_act, whose trajectories are soon at different puzzles"
+            if self.perturb.antithetic:
+                yield f"perturb.antithetic: true {why}; remove it, or choose parallel_fixed or act_mask"
+            if self.perturb.sigma_per == "example":
+                yield f"perturb.sigma_per: example {why}; use trajectory, or choose parallel_fixed or act_mask"
         if self.perturb and self.perturb.warmup_steps >= self.train.steps:
             yield (
                 f"perturb.warmup_steps: {self.perturb.warmup_steps} leaves none of train.steps {self.train.steps} to "

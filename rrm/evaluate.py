@@ -174,8 +174,8 @@ def majority(cells: np.ndarray, q_halt: np.ndarray) -> np.ndarray:
     Of answers with as many votes, the one that a rollout of the highest q_halt gives.
     """
     n, K = q_halt.shape
-    flat = cells.reshape(n, K, -1)
-    votes = (flat[:, :, None] == flat[:, None]).all(axis=-1).sum(axis=-1)
+    answers = np.ascontiguousarray(cells.reshape(n, K, -1)).view(f"V{cells[0, 0].nbytes}")[..., 0]  # a word an answer
+    votes = (answers[:, :, None] == answers[:, None]).sum(axis=-1)
     return np.where(votes == votes.max(axis=1, keepdims=True), q_halt, -np.inf).argmax(axis=1)
 
 

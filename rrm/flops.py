@@ -1,14 +1,18 @@
 """Floating-point operations of a training step, counted by torch on tensors without data."""
 
+from functools import lru_cache
+
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrm.config import TrialConfig
-from rrm.models import build_model
-from rrm.models.act import Batch, q_continue_target
+from rrm.models import ModelConfig, build_model
+from rrm.models.act import Batch, RecursiveModel
 from rrm.models.losses import row_losses
 from rrm.streams import torch_generator
+
+_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
 def flops_per_act_step(config: TrialConfig) -> int:
@@ -16,27 +20,35 @@ def flops_per_act_step(config: TrialConfig) -> int:
 
     Multiplications and additions of matrix products count one each. Elementwise work is left out, and what a step costs
     whatever its batch: the optimizer, SRM's factors. A fixed unroll with constant weights looks ahead once: its share.
+    Losses that are averaged by trajectory take a forward pass more, which counts the steps.
     """
+    training, forward = _a_row(config.model.model_dump_json(), config.task.seq_len, config.task.vocab_size)
+    if config.train.normalise == "per_trajectory":
+        training += forward
+    if not config.model.learns_q_continue:
+        return training
     looks_ahead_once = config.rollout == "parallel_fixed" and config.optimizer_steps_per_batch == 1
-    steps = config.model.halt_max_steps if looks_ahead_once else 1
-    alone, with_look_ahead = (_flops(config, 4, ahead) - _flops(config, 2, ahead) for ahead in (False, True))
-    return (alone + (with_look_ahead - alone) // steps) // 2
+    return training + forward // (config.model.halt_max_steps if looks_ahead_once else 1)
 
 
-def _flops(config: TrialConfig, rows: int, look_ahead: bool) -> int:
-    task = config.task
-    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+@lru_cache
+def _a_row(config_json: str, seq_len: int, vocab_size: int) -> tuple[int, int]:
+    """What a row more costs in one ACT step, with its backward and without."""
+    config = _MODEL.validate_json(config_json)
+    with torch.device("meta"):
         model = build_model(
-            config.model,
-            seq_len=task.seq_len,
-            vocab_size=task.vocab_size,
-            num_puzzles=1,
-            generator=torch_generator(0, "init"),
+            config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=torch_generator(0, "init")
         )
-        tokens = torch.ones(rows, task.seq_len, dtype=torch.int64)
-        batch = Batch(tokens, tokens, torch.zeros(rows, dtype=torch.int64))
-        latents, output = model.act_step(model.initial_latents(rows), batch)
-        looks = look_ahead and model.learns_q_continue
-        target = q_continue_target(model, latents, batch, is_last=False) if looks else None
-        row_losses(output, batch.labels, config.model.token_loss, target).total.sum().backward()
-    return counter.get_total_flops()
+        few, more = (_counted(model, rows, seq_len) for rows in (2, 4))
+    return (more[0] - few[0]) // 2, (more[1] - few[1]) // 2
+
+
+def _counted(model: RecursiveModel, rows: int, seq_len: int) -> tuple[int, int]:
+    tokens = torch.ones(rows, seq_len, dtype=torch.int64)
+    batch, latents = Batch(tokens, tokens, torch.zeros(rows, dtype=torch.int64)), model.initial_latents(rows)
+    with FlopCounterMode(display=False) as training:
+        _, output = model.act_step(latents, batch)
+        row_losses(output, batch.labels, "softmax").total.sum().backward()
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        model.act_step(latents, batch)
+    return training.get_total_flops(), forward.get_total_flops()

@@ -67,9 +67,11 @@ class AdamATan2(torch.optim.Optimizer):
             for p in with_gradient:
                 if not self.state[p]:
                     self.state[p] = {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
-            counts = {self.state[p]["step"] for p in with_gradient}
-            for count in counts:
-                self._update([p for p in with_gradient if self.state[p]["step"] == count], count + 1, group)
+            of_count: dict[int, list[Tensor]] = {}
+            for p in with_gradient:
+                of_count.setdefault(self.state[p]["step"], []).append(p)
+            for count, params in of_count.items():
+                self._update(params, count + 1, group)
 
     def _update(self, params: list[Tensor], t: int, group: dict) -> None:
         beta1, beta2, lr = group["beta1"], group["beta2"], group["lr"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray.exceptions import RayError
 
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
@@ -39,7 +40,7 @@ def connected() -> Iterator[None]:
     with _on_loopback() if address == "local" else nullcontext():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ValueError, ConnectionError, RuntimeError) as error:
+        except (ValueError, ConnectionError, RuntimeError, RayError) as error:
             raise RunRefused(f"Ray cannot be started or reached: {str(error).partition(chr(10))[0]}") from error
         try:
             yield

@@ -70,9 +70,10 @@ def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
 
 
 def _drawn(search: dict[str, Any], count: Any) -> list[Point]:
-    """The points drawn from the fields of `search` that have a good space; the empty one if there is none."""
+    """The points drawn from the fields of `search` that have a good space, each once; the empty one if none has."""
     spaces = {key: space for key, space in search.items() if not (_unsweepable("search", key) or space_problem(space))}
-    return list(samples(spaces, count)) if spaces and type(count) is int and count > 0 else [{}]
+    drawn = list(samples(spaces, count)) if spaces and type(count) is int and count > 0 else [{}]
+    return [point for place, point in enumerate(drawn) if point not in drawn[:place]]
 
 
 def _own_problems(raw: dict[str, Any]) -> Iterator[str]:

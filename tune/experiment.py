@@ -18,12 +18,13 @@ from ray.tune import (
     FailureConfig,
     RunConfig,
     TuneConfig,
+    TuneError,
     Tuner,
     grid_search,
 )
 
-from results.schema import FAILED, LOG, SPEC, TRIALS, read_json
-from results.storage import Location, write_atomically
+from results.schema import FAILED, LOCK, LOG, SPEC, TRIALS, read_json
+from results.storage import Location, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected
 from tune.lease import lock_at
@@ -33,7 +34,8 @@ from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
 from tune.trial import TrialJob, write_failed
 
-CLAIM = "run.json"
+CLAIM, RUN_LOCK = "run.json", ".run.lock"
+CLAIM_SECONDS = 1.0  # somebody may be asking whether the lock is held
 
 
 class RunBroken(RuntimeError):
@@ -64,20 +66,25 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
                 return exit_code(trial.end for trial in plan(sweep))
-            except OSError as error:
-                reason = f"{error.filename or sweep.folder}: {error.strerror or error}"
-                text = f"{reason}; mend it, and the same command goes on from what was saved"
+            except (OSError, TuneError) as error:
+                text = f"{_reason(error, sweep)}; mend it, and the same command goes on from what was saved"
                 raise RunBroken("\n".join([*dict.fromkeys(errors.values()), text])) from error
     return exit_code(trial.end for trial in planned)
+
+
+def _reason(error: OSError | TuneError, sweep: Sweep) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or sweep.folder}: {error.strerror or error}"
+    return str(error).strip().rpartition("\n")[2]  # Tune's text is the traceback of what went wrong
 
 
 @contextmanager
 def _claim(sweep: Sweep) -> Iterator[None]:
     """Hold the sweep for this process. The lock is the operating system's and ends with the process."""
-    lock = lock_at(sweep.folder / ".run.lock")
+    lock = lock_at(sweep.folder / RUN_LOCK)
     claim = sweep.folder / CLAIM
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=CLAIM_SECONDS)
     except Timeout as error:
         holder = read_json(claim) or {}
         raise RunRefused(
@@ -93,14 +100,8 @@ def _claim(sweep: Sweep) -> Iterator[None]:
 
 
 def holder(folder: Location) -> dict[str, Any] | None:
-    """Who runs the sweep in `folder`: pid, host and since; None if nobody does."""
-    lock = lock_at(folder / ".run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return read_json(folder / CLAIM, pid=int, host=str, since=str)
-    lock.release()
-    return None
+    """Who runs the sweep in `folder`: pid, host and since; None if nobody does. Nothing is written or locked."""
+    return read_json(folder / CLAIM, pid=int, host=str, since=str) if is_held(folder / RUN_LOCK) else None
 
 
 def _resources(asked: Resources | None) -> Resources:
@@ -111,8 +112,8 @@ def _resources(asked: Resources | None) -> Resources:
     if not any(node.get("CPU", 0) >= asked.cpu and node.get("GPU", 0) >= asked.gpu for node in nodes):
         largest = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
         raise RunRefused(
-            f"resources: cpu {asked.cpu:g}, gpu {asked.gpu:g} fit no node (the largest has cpu {largest[0]:g}, gpu "
-            f"{largest[1]:g}); ask for less"
+            f"resources: cpu {asked.cpu:g}, gpu {asked.gpu:g} fit no node (the largest that is up has cpu "
+            f"{largest[0]:g}, gpu {largest[1]:g}); ask for less, or start such a node"
         )
     return asked
 
@@ -140,11 +141,12 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     ]
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
-    attempt = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
     attempts = attempts_of(sweep.folder)
     (attempts / attempt).mkdir(parents=True)
     write_atomically(attempts / attempt / SPEC, spec_text(sweep))
     log = attempts / attempt / LOG
+    log.touch()
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned}, log)
     tuner = Tuner(
         RecursiveTrial,
@@ -192,5 +194,5 @@ def _trial_name(trial: Any) -> str:
 def _record_error(sweep: Sweep, trial_id: str, error: str) -> None:
     """A worker that was killed, or could not even open its folder, has not written why."""
     folder = sweep.folder / TRIALS / trial_id
-    if read_json(folder / FAILED) is None:
+    if read_json(folder / FAILED) is None and not is_held(folder / LOCK):  # another process may be training it
         write_failed(folder, "error", f"its worker failed {sweep.spec.max_failures + 1} times: {error}", None)

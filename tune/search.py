@@ -56,4 +56,7 @@ def _draw(space: dict[str, list[Any]], key: int) -> Any:
     value = domain.sample(random_state=np.random.RandomState(key % 2**32))
     if isinstance(value, np.generic):
         value = value.item()
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) and name != "choice" else value
+    if not isinstance(value, float) or name == "choice":
+        return value
+    rounded = float(f"{value:.{DIGITS}g}")
+    return rounded if "randn" in name or values[0] <= rounded <= values[1] else value

@@ -230,6 +230,13 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
         problems += [explain(problem, SweepSpec, "") for problem in error.errors()]
     cells, found = expand(raw)
     problems += found
+    if spec is not None and spec.scheduler is not None and cells:
+        longest = max(cell.config.train.steps for cell in cells)
+        if spec.scheduler.grace_steps_of(longest) >= longest:
+            problems.append(
+                f"scheduler.grace_steps: {spec.scheduler.grace_steps_of(longest)} is no less than the {longest} "
+                "steps of the longest trial, so that nothing would be stopped; give fewer"
+            )
     if problems or spec is None:
         raise SpecError(path, problems)
     return Sweep(path, raw, spec, cells)

@@ -12,8 +12,8 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from results.schema import EVALS, EVALS_SCHEMA, STOPPED, read_table
-from results.storage import location, write_atomically
+from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED, read_json, read_table
+from results.storage import Location, location, write_atomically
 from tune.plan import PlannedTrial
 from tune.spec import Scheduler
 
@@ -36,9 +36,14 @@ class RecordedStopping(FIFOScheduler):
         trials = list(planned)
         self.inner = _scheduler(config, max(trial.cell.config.train.steps for trial in trials))
         self.seen: dict[str, int] = {}  # trial id -> the step of its last evaluation that the scheduler knows
-        evaluations = [
-            (step, trial.cell.trial_id, accuracy) for trial in trials for step, accuracy in _evaluations(trial)
-        ]
+        evaluations = []
+        for trial in trials:
+            mine = _evaluations(trial)
+            # A run that was interrupted while it evaluated has not asked about that evaluation.
+            asked = _last_asked(trial.folder) if trial.is_left(retry_failed=True) else math.inf
+            evaluations += [
+                (step, trial.cell.trial_id, accuracy) for step, accuracy in mine if step <= asked or step < mine[-1][0]
+            ]
         for step, trial_id, accuracy in sorted(evaluations):
             self._tell(trial_id, step, accuracy)
 
@@ -47,13 +52,17 @@ class RecordedStopping(FIFOScheduler):
         job, step, accuracy = trial.config["job"], result["evaluated_step"], result[ACCURACY]
         if step <= self.seen.get(job["trial_id"], -1):
             return TrialScheduler.CONTINUE
-        known, controller = self._known(job["trial_id"], step), tune_controller
-        if self.inner.on_trial_result(controller, known, {STEP: step, ACCURACY: accuracy}) != TrialScheduler.STOP:
-            return TrialScheduler.CONTINUE
+        known, controller, folder = self._known(job["trial_id"], step), tune_controller, location(job["folder"])
+        answer = self.inner.on_trial_result(controller, known, {STEP: step, ACCURACY: accuracy})
         reason = f"{self.config.name}: exact accuracy {accuracy:.4f} on validation at step {step}"
-        content = {"step": step, "reason": reason}
-        write_atomically(location(job["folder"]) / STOPPED, json.dumps(content, indent=1).encode())
-        return TrialScheduler.STOP
+        stops = answer == TrialScheduler.STOP
+        content = {"step": step, "reason": reason} if stops else {"step": step}
+        try:
+            write_atomically(folder / (STOPPED if stops else ASKED), json.dumps(content, indent=1).encode())
+        except OSError:
+            # What cannot be written would not last: the trial goes on, and storage that failed is for it to tell.
+            return TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """The last evaluation of a trial counts for the others."""
@@ -79,6 +88,11 @@ def _scheduler(config: Scheduler, most_steps: int) -> TrialScheduler:
         return ASHAScheduler(**common, max_t=most_steps, reduction_factor=config.reduction_factor)
     # It never pauses a trial to wait for the others: a pause would cost a worker's start.
     return MedianStoppingRule(**common, min_time_slice=math.inf)  # pyright: ignore[reportArgumentType]
+
+
+def _last_asked(folder: Location) -> int:
+    """The step of the last evaluation that the scheduler let pass; -1: none."""
+    return (read_json(folder / ASKED, step=int) or {"step": -1})["step"]
 
 
 def _evaluations(trial: PlannedTrial) -> list[tuple[int, float]]:

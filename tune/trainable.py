@@ -25,14 +25,15 @@ class RecursiveTrial(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
         self.job = TrialJob(**config["job"])
-        on_gpu = config["gpu"] and torch.cuda.is_available()
-        self.device = torch.device("cuda" if on_gpu else "cpu")
+        self.device = torch.device("cuda" if config["gpu"] and torch.cuda.is_available() else "cpu")
 
     def step(self) -> dict[str, Any]:
         """Train a slice. A diverged trial ends here: Tune would only train it to the same end again."""
         if self.run is None:
             self.run = TrialRun(self.job, self.device)
-            self._log(f"from step {self.run.trainer.step}")
+            self._log(f"from step {self.run.trainer.step} on {self.device}")
+            if self.config["gpu"] and self.device.type == "cpu":
+                self.run.messages.append("Ray gave it a GPU that torch cannot use: it trains on the CPU")
         progress = self.run.advance(SLICE_SECONDS)
         ended = progress.finished or progress.failed is not None
         if ended:
@@ -55,9 +56,9 @@ class RecursiveTrial(Trainable):
 
     def cleanup(self) -> None:
         """Save and let go of the folder; Tune calls this when it stops a trial."""
-        if self.run is not None:
-            self.run.close()
-            self.run = None
+        run, self.run = self.run, None
+        if run is not None:
+            run.close()
 
     def _log(self, what: str) -> None:
         """A line in the worker's own log, which the dashboard shows beside it."""

@@ -217,6 +217,8 @@ class TrialRun:
                 continue
             try:
                 self.trainer.load_state_dict(loads(content, path))
+            except torch.OutOfMemoryError:
+                raise  # of the GPU: the file is whole, and another attempt may have the room
             except (CheckpointError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
                 self.trainer = Trainer(self.trainer.config, self.trainer.device)  # nothing of the bad state stays
                 aside = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rrm.models.act import Batch, Latents, StepOutput
-from rrm.models.layers import Embedding, Linear, truncated_normal
+from rrm.models.layers import Embedding, Linear, in_bfloat16, truncated_normal
 from rrm.models.losses import TokenLoss
 from rrm.models.puzzle_embedding import PuzzleEmbedding
 from rrm.settings import Settings
@@ -114,9 +114,7 @@ class BaseModel(nn.Module, ABC):
         the input and the heads stay in float32, so that small noise on the latents survives.
         """
         embedding = self.embed(batch)
-        in_bfloat16 = self.forward_dtype == torch.bfloat16
-        # Autocast's cache would hand the weights that the first cycles cast without gradient to the last ones.
-        with torch.autocast(embedding.device.type, torch.bfloat16, enabled=in_bfloat16, cache_enabled=False):
+        with in_bfloat16(embedding.device, enabled=self.forward_dtype == torch.bfloat16):
             latents = self.reason(latents, embedding)
         answer = self.read(latents[self.latent_names[0]])
         q_logits = self.q_head(answer[:, 0]).float()

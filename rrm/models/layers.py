@@ -5,13 +5,15 @@ N = P + S positions, D width, V vocabulary, T reasoning (ACT) step.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SWIGLU_MULTIPLE = 256
-HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# MKL leaves half of the width of an AMD core's 512-bit vectors unused, oneDNN does not; on others they are level.
+CONVOLVES = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 CONVOLVE_FROM = 2**23  # multiplications of a product; below, setting up a convolution costs more than it saves
 # 1 / std of a standard normal truncated to [-2, 2]: with it the truncated variable has exactly the std asked for.
 TRUNCATION_CORRECTION = 1.1368472343385565
@@ -36,8 +38,8 @@ def truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Genera
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b on the last dimension: x [..., in], weight [out, in], bias [out].
 
-    In float32 torch multiplies matrices by MKL, which leaves half of an AMD core's vector width unused, and convolves
-    by oneDNN, which does not: on the CPU a product of some size is written as a convolution with a 1 x 1 kernel.
+    In float32 torch multiplies matrices by MKL and convolves by oneDNN: on a CPU where that is faster, a product of some
+    size is written as a convolution with a 1 x 1 kernel.
     """
     if not _worth_convolving(x, weight):
         return F.linear(x, weight, bias)
@@ -45,7 +47,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _worth_convolving(x: Tensor, weight: Tensor) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not HAS_ONEDNN:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not CONVOLVES:
         return False
     return x.numel() * len(weight) >= CONVOLVE_FROM
 
@@ -102,6 +104,14 @@ def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 convolved_opaque.register_autograd(_gradients, setup_context=_save)
+
+
+def in_bfloat16(device: torch.device, enabled: bool) -> AbstractContextManager:
+    """Autocast of matrix products to bfloat16, or its opposite; nothing on the meta device, which has no autocast."""
+    # Autocast's cache would hand the weights that the first cycles cast without gradient to the last ones.
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 class Linear(nn.Module):

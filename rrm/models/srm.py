@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rrm.models.act import Latents
 from rrm.models.base import BaseConfig, BaseModel
-from rrm.models.layers import linear, rms_norm
+from rrm.models.layers import in_bfloat16, linear, rms_norm
 
 KAPPA_LOGIT_START = 1.492  # 0.5 + 0.49 * sigmoid(1.492) = 0.9
 KAPPA_PENALTY = 10.0
@@ -42,7 +42,7 @@ def cayley(W: Tensor) -> Tensor:
 
     W = [U; V]: S = U - U^T + V^T V, M = (I + S)^-1 (I - S), Q = [M; -V (I + M)]. Computed in float32 without autocast.
     """
-    with torch.autocast(W.device.type, enabled=False):
+    with in_bfloat16(W.device, enabled=False):
         k = W.shape[1]
         W = W if W.dtype == torch.float64 else W.float()
         U, V = W[:k], W[k:]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrm.evaluate import EvalConfig, evaluate_split, majority
@@ -139,10 +140,10 @@ def other_paths(question: np.ndarray, answer: np.ndarray):
 
 
 def counted(config) -> int:
-    """Operations of one real training step."""
+    """Operations of one real training step. Of torch's attention for CPUs it would count none."""
     trainer = Trainer(config, CPU)
     trainer.train_step()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         trainer.train_step()
     return counter.get_total_flops()
 
@@ -153,5 +154,13 @@ def test_flops_are_those_of_a_real_step(model, optimizer_step):
     """What a larger batch takes more on real tensors, K rollouts and every ACT step counted."""
     train = {"optimizer_step": optimizer_step}
     small, large = (tiny_config(model=model, train=train | {"batch_size": B}, **MULTI) for B in (4, 12))
+    trajectory_steps = (12 - 4) * small.rollouts * small.act_steps_per_batch
+    assert (counted(large) - counted(small)) / trajectory_steps == flops_per_act_step(small)
+
+
+def test_flops_hold_the_pass_that_counts_the_steps():
+    """Nothing halts here: act_mask takes every step, and with per_trajectory each once more."""
+    train = {"optimizer_step": "rollout", "normalise": "per_trajectory"}
+    small, large = (tiny_config(rollout="act_mask", train=train | {"batch_size": B}, **MULTI) for B in (4, 12))
     trajectory_steps = (12 - 4) * small.rollouts * small.act_steps_per_batch
     assert (counted(large) - counted(small)) / trajectory_steps == flops_per_act_step(small)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rrm.models import layers
 from rrm.models.layers import CONVOLVE_FROM, _worth_convolving, convolved, convolved_opaque, linear
 from rrm.streams import torch_generator
 from rrm.train import set_up_torch
@@ -18,6 +19,12 @@ def one_thread():
 
 def normal(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch_generator(0, str(shape)))
+
+
+@pytest.fixture(autouse=True)
+def convolves(monkeypatch):
+    """On every CPU: whether it pays there is a matter of speed."""
+    monkeypatch.setattr(layers, "CONVOLVES", torch.backends.mkldnn.is_available())
 
 
 @pytest.fixture(params=SHAPES)

@@ -84,6 +84,7 @@ def test_forward_unroll_and_losses(case):
 @pytest.mark.parametrize("convolve_from", [layers.CONVOLVE_FROM, 0])
 @pytest.mark.parametrize("token_loss", ["stablemax", "softmax"])
 def test_gradients_and_puzzle_table_update(case, token_loss, convolve_from, monkeypatch):
+    monkeypatch.setattr(layers, "CONVOLVES", torch.backends.mkldnn.is_available())
     monkeypatch.setattr(layers, "CONVOLVE_FROM", convolve_from)
     reference, model, batch, entry = case
     model.train()
