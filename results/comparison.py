@@ -24,7 +24,7 @@ from results.stats import (
 )
 
 SEEDS_NEEDED = seeds_needed()
-MARGIN = 0.02  # clean accuracy has not regressed if the whole interval of the difference lies above minus this
+MARGIN = 0.02  # clean accuracy has regressed if the whole interval of the difference lies below minus this
 CLEAN = ("final", "last_k", "best", "equal_compute")
 NOT_COMPARABLE = "not comparable: other test puzzles"
 _NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L")
@@ -34,7 +34,7 @@ _EVALUATED = (
 )
 _DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1")
 _INTEGERS = (
-    *("rollouts", "depth", "n_seeds", "n_stopped", "n_examples", "comparisons", "seeds_needed"),
+    *("rollouts", "depth", "n_seeds", "n_left_out", "n_examples", "comparisons", "seeds_needed"),
     *("collapsed", "baseline_collapsed", "parameters"),
 )
 
@@ -44,9 +44,9 @@ def compare(
 ) -> pd.DataFrame:
     """A row an arm, grid point and metric, against the baseline at the same grid point (results.schema, COMPARISON).
 
-    Only seeds that both arms finished count. Where the sweep's scheduler stopped others early, those left are selected
-    by their accuracy: no verdict. With six pairs or more the interval is over seeds; with fewer it is over
-    the test examples, given these runs. Holm's correction is over the arms, grid points and sigmas of one metric,
+    Only seeds that both arms finished count. Where others failed, or the sweep's scheduler stopped them early, those
+    left are selected by how they did: no verdict. With six pairs or more the interval is over seeds; with fewer it is
+    over the test examples, given these runs. Holm's correction is over the arms, grid points and sigmas of one metric,
     model, task and depth; where the sign-flip test cannot reach 5 % after it, the verdict says "too few seeds". Arms
     that were scored on other test puzzles than the baseline's have one row that says so. Of several sweeps, each is
     compared by itself.
@@ -62,7 +62,7 @@ def _of_sweep(
     trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None, baseline: str
 ) -> list[dict[str, Any]]:
     """The rows of one sweep, whose trials are given. Another may have the same trials, of other lengths."""
-    name, done, stopped = trials.sweep.iloc[0], trials.loc[trials.status == "done"], _stopped_seeds(trials)
+    name, done, lost = trials.sweep.iloc[0], trials.loc[trials.status == "done"], _lost_seeds(trials)
     of_done: Any = evals.loc[(evals.sweep == name) & evals.trial_id.isin(done.trial_id)]
     done = done.merge(snapshot(done, of_done)[["trial_id", "collapsed", "minutes"]], on="trial_id")
     done = done.explode("points").rename(columns={"points": "point"})
@@ -77,9 +77,9 @@ def _of_sweep(
         pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline"), validate="one_to_one").sort_values("seed")
         if len(pairs) == 0:
             continue
-        left_out = {seed for side in (arm, baseline) for seed in stopped.get((side, point), ())}
+        left_out = {seed for side in (arm, baseline) for seed in lost.get((side, point), ())}
         common = {"sweep": sweep, "arm": arm, "baseline": baseline, "point": point}
-        common |= {"n_seeds": len(pairs), "n_stopped": len(left_out)}
+        common |= {"n_seeds": len(pairs), "n_left_out": len(left_out)}
         if pairs.test_digest.isna().any() or set(pairs.test_digest) != set(pairs.test_digest_baseline):
             rows.append(common | {"metric": "final", "unit": "share", "depth": 0, "verdict": NOT_COMPARABLE})
             continue
@@ -91,10 +91,10 @@ def _of_sweep(
     return rows
 
 
-def _stopped_seeds(trials: pd.DataFrame) -> dict[tuple[str, str], set[int]]:
-    """(arm, point) -> the seeds of which the scheduler stopped the trial early, in one sweep."""
+def _lost_seeds(trials: pd.DataFrame) -> dict[tuple[str, str], set[int]]:
+    """(arm, point) -> the seeds of which the trial failed, or the scheduler stopped it early, in one sweep."""
     found: dict[tuple[str, str], set[int]] = {}
-    for trial in rows_of(trials.loc[trials.status == "stopped"]):
+    for trial in rows_of(trials.loc[trials.status.isin(["failed", "stopped"])]):
         for point in trial.points:
             found.setdefault((trial.arm, point), set()).add(trial.seed)
     return found
@@ -114,6 +114,8 @@ def _facts(pairs: pd.DataFrame, evals: list[list[Any]]) -> dict[str, Any]:
         "baseline_collapsed": pairs.collapsed_baseline.sum(),
         "flops": flops.mean(),
         "compute_ratio": (flops / (pairs.steps_baseline * pairs.flops_per_step_baseline)).mean(),
+        "device_hours": pairs.device_hours.mean(),
+        "baseline_device_hours": pairs.device_hours_baseline.mean(),
         "minutes": pairs.minutes.mean(),
         "baseline_minutes": pairs.minutes_baseline.mean(),
         "commit": ", ".join(sorted(set(pairs.commit.dropna()))) or None,
@@ -207,20 +209,24 @@ def _judge(rows: list[dict[str, Any]]) -> None:
 
 
 def _verdict(row: dict[str, Any]) -> str:
-    if row["n_stopped"]:
-        return f"selected: {row['n_stopped']} of {row['n_stopped'] + row['n_seeds']} seeds stopped early"
+    if row["n_left_out"]:
+        return f"selected: {row['n_left_out']} of {row['n_left_out'] + row['n_seeds']} seeds failed or stopped early"
     if row["n_seeds"] < row["seeds_needed"]:
         return f"too few seeds ({row['n_seeds']} of {row['seeds_needed']})"
-    if row["p_holm"] < ALPHA and row["low"] > 0:
-        return "above baseline"
-    if row["p_holm"] < ALPHA and row["high"] < 0:
-        return "below baseline"
-    return "no difference shown"
+    if row["p_holm"] >= ALPHA or np.isnan(row["p_holm"]):
+        return "no difference shown"
+    low, high = _ends(row)
+    return "above baseline" if low > 0 else "below baseline" if high < 0 else "no difference shown"
+
+
+def _ends(row: dict[str, Any]) -> tuple[float, float]:
+    """The interval; the difference itself where it is the same for every pair, which has no interval."""
+    return (row["difference"],) * 2 if np.isnan(row["low"]) else (row["low"], row["high"])
 
 
 def _regressed(row: dict[str, Any]) -> str:
-    if row["n_seeds"] < SEEDS_NEEDED or row["n_stopped"]:
+    """Whether clean accuracy fell by more than the margin: the whole interval must say so, either way."""
+    if row["n_seeds"] < SEEDS_NEEDED or row["n_left_out"]:
         return "cannot tell"
-    if row["low"] > -MARGIN:
-        return "no"
-    return "yes" if row["high"] < 0 else "cannot tell"
+    low, high = _ends(row)
+    return "no" if low > -MARGIN else "yes" if high < -MARGIN else "cannot tell"

@@ -231,7 +231,14 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "train_seconds": seconds.get("train"),
         "evaluate_seconds": seconds.get("evaluate"),
         "evaluate_share": seconds["evaluate"] / (seconds["train"] + seconds["evaluate"]) if seconds else None,
+        "device_hours": _device_hours(seconds, last_attempt),
         "seconds_per_evaluation": seconds["evaluate"] / evaluations if seconds and evaluations else None,
         "config": json.dumps(config),
         "provenance": json.dumps(attempts),
     }
+
+
+def _device_hours(seconds: dict[str, float], attempt: dict[str, Any]) -> float | None:
+    if not seconds or "threads" not in attempt:
+        return None
+    return (seconds["train"] + seconds["evaluate"]) / 3600 * (1 if attempt.get("on_gpu") else attempt["threads"])

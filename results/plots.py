@@ -105,7 +105,7 @@ def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> Figure
             values = mine.loc[mine.solved == solved].lambda_1.to_numpy()
             labels.append(f"{_short(str(arm))}, {'solved' if solved else 'failed'} ({len(values)})")
             jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
-            axes.scatter(values, place + jitter, s=6, color=colour, alpha=0.5, linewidths=0)
+            axes.scatter(values, place + jitter, s=6, color=colour, alpha=0.5, linewidths=0, rasterized=True)
             if len(values):
                 axes.plot([np.median(values)] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2)
             place += 1

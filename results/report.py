@@ -17,13 +17,13 @@ from results.schema import COMPARISON_SCHEMA, METRICS, TRIALS_SCHEMA, DamagedFil
 from results.signals import verdicts
 from results.storage import Location, write_atomically
 
-ROWS = 2000  # a table: the page stays small enough to open on a phone; the parquet files have all
+ROWS = 500  # a table: the page stays small enough to open on a phone; the parquet files have all
 SOLVING = 3  # figures of puzzles solved step by step: the baseline's and those of the first arms
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
     *("low", "high", "bca_low", "bca_high", "p", "p_holm", "paired_by", "probability_of_improvement"),
     *("baseline_iqm", "arm_iqm", "difference_sd", "detectable", "mcnemar_gained", "mcnemar_lost", "mcnemar_p"),
-    *("regressed", "collapsed", "compute_ratio", "minutes", "verdict"),
+    *("regressed", "collapsed", "compute_ratio", "device_hours", "minutes", "verdict"),
 )
 
 

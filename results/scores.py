@@ -20,9 +20,11 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
     last_step, trained = max(row.step for row in evals), min(row.depth for row in evals)
     clean, chosen = clean_rows(evals, "test"), best_step(evals)
     found: dict[Key, np.ndarray] = {
-        ("last_k", 0.0, trained): np.mean([_solved(row) for row in clean[-LAST_K:]], axis=0),
         ("best", 0.0, trained): next(_solved(row) for row in clean if row.step == chosen),
     }
+    after_training = [row for row in clean if row.step > 0]
+    if len(after_training) >= LAST_K:
+        found["last_k", 0.0, trained] = np.mean([_solved(row) for row in after_training[-LAST_K:]], axis=0)
     for row in evals:
         if row.split != "test" or row.step != last_step:
             continue

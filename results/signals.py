@@ -26,7 +26,7 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_arm(rows: pd.DataFrame) -> dict[str, Any]:
-    if (rows.verdict == NOT_COMPARABLE).any() or (rows.n_stopped > 0).any():
+    if (rows.verdict == NOT_COMPARABLE).any() or (rows.n_left_out > 0).any():
         return {"perturbed": None, "modes": None, "clean_regressed": None, "verdict": rows.verdict.iloc[0]}
     rows = rows.loc[rows.depth == rows.depth.min()]
     clean = rows.loc[rows.metric == "final"].iloc[0]

@@ -62,7 +62,8 @@ def normals(
 ) -> Tensor:
     """Standard normal float32 [len(rows), *shape] for trajectory k of some rows of a step's global batch.
 
-    A row's numbers depend on (seed, stream, step, row, k) and the kind of device alone.
+    A row's numbers depend on (seed, stream, step, row, k) and the kind of device alone. Torch's CPU generator keeps 32
+    bits of their key: of millions of draws, a few pairs far apart are the same.
     """
     block = ROWS_PER_DRAW.get(device.type, 32)
     first, last = rows.start // block, (rows.stop - 1) // block

@@ -95,6 +95,7 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "on_gpu": device.type == "cuda",
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": threads,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -38,8 +38,8 @@ def truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Genera
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b on the last dimension: x [..., in], weight [out, in], bias [out].
 
-    In float32 torch multiplies matrices by MKL and convolves by oneDNN: on a CPU where that is faster, a product of some
-    size is written as a convolution with a 1 x 1 kernel.
+    In float32 torch multiplies matrices by MKL and convolves by oneDNN: on a CPU where that is faster, a product of
+    some size is written as a convolution with a 1 x 1 kernel.
     """
     if not _worth_convolving(x, weight):
         return F.linear(x, weight, bias)

@@ -64,13 +64,16 @@ def main(threads: int, names: list[str]) -> None:
     warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
     print(f"{threads} thread(s); peaks in GFLOP/s: {peak(torch.float32):.0f} float32,", end=" ")
     print(f"{peak(torch.float32, 'oneDNN'):.0f} float32 by oneDNN, {peak(torch.bfloat16):.0f} bfloat16")
+    has_bfloat16 = peak(torch.bfloat16) > peak(torch.float32) / 10
+    if not has_bfloat16:
+        print("this processor has no bfloat16 products: left out")
     print(f"{'model':9}{'dtype':10}{'':9}{'first s':>8}{'step ms':>9}{'GFLOP':>7}{'GFLOP/s':>9}{'peak':>6}{'share':>7}")
     for name in names:
         counted = build(MODELS[name], "float32", False)
         with FlopCounterMode(display=False) as counter:
             counted.train_step()
         gflop = counter.get_total_flops() / 1e9
-        for dtype in ("float32", "bfloat16"):
+        for dtype in ("float32", "bfloat16") if has_bfloat16 else ("float32",):
             for compiled in (False, True):
                 torch.compiler.reset()
                 trainer = build(MODELS[name], dtype, compiled)

@@ -70,6 +70,7 @@ def trials_of(seeds, arms=("baseline", "multi"), **changes):
             "test_digest": "d",
             "steps": 40,
             "flops_per_step": 80.0 * (4 if arm == "multi" else 1),
+            "device_hours": 0.5,
             "train_seconds": 30.0,
             "evaluate_seconds": 30.0,
         }
@@ -106,15 +107,40 @@ def test_enough_seeds_are_paired_by_seed():
     assert (final.collapsed, final.regressed) == (0, "no")
 
 
-def test_seeds_left_over_by_early_stopping_are_no_verdict():
-    """Whoever is stopped has a low accuracy: the pairs that are left are no fair sample."""
-    trials, evals = two_arms(range(7), multi3={"status": "stopped"}, baseline5={"status": "stopped"})
+@pytest.mark.parametrize("status", ["stopped", "failed"])
+def test_seeds_that_are_left_over_are_no_verdict(status):
+    """Whoever is stopped has a low accuracy, whoever diverged none: the pairs that are left are no fair sample."""
+    trials, evals = two_arms(range(8), multi3={"status": status}, baseline5={"status": status})
     comparison = compare(trials, evals, baseline="baseline")
     final = metric(comparison, "final")
-    assert (final.n_seeds, final.n_stopped, final.regressed) == (5, 2, "cannot tell")
-    assert set(comparison.verdict) == {"selected: 2 of 7 seeds stopped early"}
-    assert verdicts(comparison).verdict.tolist() == ["selected: 2 of 7 seeds stopped early"]
-    assert snapshot(trials, evals).set_index("trial_id").status["multi3"] == "stopped"
+    assert (final.n_seeds, final.n_left_out, final.regressed) == (6, 2, "cannot tell")
+    assert set(comparison.verdict) == {"selected: 2 of 8 seeds failed or stopped early"}
+    assert verdicts(comparison).verdict.tolist() == ["selected: 2 of 8 seeds failed or stopped early"]
+    assert snapshot(trials, evals).set_index("trial_id").status["multi3"] == status
+
+
+def test_a_fall_is_a_regression_only_if_all_of_its_interval_is_beyond_the_margin():
+    trials = trials_of(range(6))
+    for shares, regressed in (
+        ([0.65, 0.675, 0.65, 0.7, 0.65, 0.675], "yes"),  # of 0.8, with a margin of two points
+        ([0.775, 0.8, 0.75, 0.775, 0.775, 0.8], "cannot tell"),  # below it, perhaps by less
+        ([0.8, 0.8, 0.825, 0.8, 0.8, 0.8], "no"),
+        ([0.8] * 6, "no"),
+        ([0.7] * 6, "yes"),
+    ):
+        rows = [row for seed in range(6) for row in evals_of(f"baseline{seed}", [0.0, 0.8])]
+        rows += [row for seed, share in enumerate(shares) for row in evals_of(f"multi{seed}", [0.0, share])]
+        final = metric(compare(trials, pd.DataFrame(rows), baseline="baseline"), "final")
+        assert final.regressed == regressed
+    assert (final.verdict, final.difference) == ("below baseline", pytest.approx(-0.1))  # six of six, p = 2 / 64
+    assert np.isnan(final.low)
+
+
+def test_a_seed_cannot_count_twice():
+    trials, evals = two_arms(range(2))
+    twice = trials.assign(points=[["", ""]] * len(trials))
+    with pytest.raises(pd.errors.MergeError):
+        compare(twice, evals, baseline="baseline")
 
 
 def test_differences_without_spread_are_no_verdict():
@@ -240,8 +266,12 @@ def test_every_column_of_a_row_with_a_known_answer():
 def test_last_k_and_equal_compute():
     trials, evals = two_arms(range(6))
     comparison = compare(trials, evals, baseline="baseline")
-    assert metric(comparison, "last_k").baseline_mean == pytest.approx((0.0 + 0.6 + 0.5) / 3)
-    assert metric(comparison, "last_k").mcnemar_gained is None
+    assert not (comparison.metric == "last_k").any()  # of three evaluations one is before any training
+    longer = pd.concat([evals.assign(step=evals.step + 10 * (evals.step > 0)), evals[evals.step == 20].assign(step=10)])
+    assert metric(compare(trials, longer, baseline="baseline"), "last_k").baseline_mean == pytest.approx(
+        (0.5 + 0.6 + 0.5) / 3
+    )
+    assert metric(compare(trials, longer, baseline="baseline"), "last_k").mcnemar_gained is None
     # A step of multi costs four of the baseline's: after a quarter of its steps only step 0 was evaluated.
     assert not (comparison.metric == "equal_compute").any()
     cheaper = trials.assign(

@@ -32,6 +32,20 @@ def test_numbers_are_from_their_distribution():
     assert all(value in (["z_H"], ["z_L"]) for value in chosen)
 
 
+def test_a_point_that_is_drawn_twice_is_one(tmp_path):
+    """It would stand for more seeds than there are."""
+    search = {"optim.lr": {"choice": [1e-3, 1e-2]}}
+    points = {tuple(point.values()) for point in samples(search, 9)}
+    cells = load_sweep(write_spec(tmp_path, tiny_sweep(search=search, num_samples=9))).cells
+    assert len(points) == 2
+    assert len(cells) == len({(cell.arm, cell.point_name, cell.seed) for cell in cells}) == 2 * 2 * 2
+
+
+def test_a_rounded_number_stays_in_its_space():
+    drawn = [point["optim.ema_rate"] for point in samples({"optim.ema_rate": {"uniform": [0.99991, 0.99999]}}, 200)]
+    assert all(0.99991 <= value <= 0.99999 for value in drawn)
+
+
 def test_every_arm_and_seed_has_the_same_points(tmp_path):
     search = LR | {"perturb.sigma": {"loguniform": [0.01, 1.0]}}
     base = merge(TINY, {"perturb": {"rollouts": 2}})
@@ -93,6 +107,10 @@ def test_a_space_that_is_none_is_named(space, problem):
             "scheduler.reduction_factor: 2 with median, which has none; use asha, or remove it",
         ),
         ({"scheduler": {"name": "asha", "grace_steps": 0}}, "scheduler.grace_steps: 0 is below 1; give 1 or more"),
+        (
+            {"scheduler": {"name": "asha", "grace_steps": 12}},
+            "scheduler.grace_steps: 12 is no less than the 12 steps of the longest trial, so that nothing",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_search_is_named(tmp_path, changes, problem):

@@ -69,6 +69,24 @@ def test_asha_stops_who_is_below_those_of_earlier_runs(tmp_path):
     assert [trial.end.status for trial in plan(sweep)].count("stopped") == 1
 
 
+def test_an_evaluation_that_no_run_asked_about_is_asked_about_by_the_next(tmp_path):
+    """A run that is stopped while a trial evaluates has it saved, and no answer."""
+    sweep = sweep_of(tmp_path, 4, scheduler=ASHA)
+    trials = record(sweep, [[0.0, 0.5, 0.6], [0.0, 0.7, 0.8], [0.0, 0.3], [0.0, 0.9]])
+    scheduler = Scheduler.model_validate(ASHA)
+    assert report(RecordedStopping(scheduler, plan(sweep)), trials[3], 4, 0.9) == "CONTINUE"
+    assert report(RecordedStopping(scheduler, plan(sweep)), trials[3], 4, 0.0) == "CONTINUE"  # that one was let pass
+    assert report(RecordedStopping(scheduler, plan(sweep)), trials[2], 4, 0.3) == "STOP"
+
+
+def test_a_decision_that_cannot_be_written_is_none(tmp_path):
+    sweep = sweep_of(tmp_path, 3, scheduler=ASHA)
+    trials = record(sweep, [[0.0, 0.5], [0.0, 0.7], [0.0]])
+    stopping = RecordedStopping(Scheduler.model_validate(ASHA), plan(sweep))
+    (Path(trials[2].config["job"]["folder"]) / "stopped.json").mkdir()  # in the way
+    assert report(stopping, trials[2], 4, 0.0) == "CONTINUE"
+
+
 def test_the_median_rule_needs_three_others_and_then_stops(tmp_path):
     sweep = sweep_of(tmp_path, 5)
     curves = [[0.0, 0.4, 0.6], [0.0, 0.5, 0.7], [0.0, 0.0, 0.0], [0.0, 0.5, 0.5]]
