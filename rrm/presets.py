@@ -35,7 +35,8 @@ _SRM = _RECURSION | {"arch": "srm", "hidden_size": 64, "L_layers": 2}
 # The published recipes: hidden 512, batch 768, 1000 original puzzles, epochs * 1000 / batch steps, rounded to a
 # multiple of the evaluation interval. Sources: README and config/cfg_pretrain.yaml of the two repositories. TRM
 # (SamsungSAILMontreal/TinyRecursiveModels): 50000 epochs, L_cycles 6 on Sudoku and 4 on mazes, EMA. HRM
-# (sapientinc/HRM): 20000 epochs; Sudoku on one GPU with batch 384 and lr 7e-5, mazes with 768 and 1e-4.
+# (sapientinc/HRM): 20000 epochs; Sudoku on one GPU with batch 384 and lr 7e-5, mazes with 768 and 1e-4. Both compute in
+# bfloat16 there, here in float32 unless train.forward_dtype says so: noise of sigma 1e-3 is lost in bfloat16.
 _PUBLISHED: dict[str, Any] = {
     "objective": "clean",
     "rollout": "serial_act",

@@ -90,6 +90,16 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(arms={"control": {"objective": "clean"}}),
         ["arms.control: the same trial as arms.baseline in every field; change a field or remove one of the two"],
     ),
+    "pairs of trajectories that streaming tears apart": (
+        tiny_sweep(
+            base={"rollout": "serial_act"},
+            arms={"multi2": {"perturb": {"rollouts": 3, "antithetic": True, "sigma_per": "example"}}},
+        ),
+        [
+            "arms.multi2.perturb.antithetic: true with rollout serial_act, whose trajectories are soon at different",
+            "arms.multi2.perturb.sigma_per: example with rollout serial_act",
+        ],
+    ),
     "a grid that an arm overrides": (
         tiny_sweep(grid={"perturb.sigma": [0.1]}),
         ["grid.perturb.sigma: [0.1] is crossed with every arm, but arms.multi2 sets perturb.sigma too; remove one"],

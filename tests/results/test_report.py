@@ -1,6 +1,7 @@
 """The report: what it says of sweeps in every state, and how it behaves in a real browser."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import browser
@@ -37,6 +38,17 @@ def test_a_finished_sweep_has_its_verdict_figures_and_tables():
     assert page.count("<svg") == 3
     assert page.count("<table>") == 3
     assert "currentColor" in page
+    assert len(page) < 3_000_000
+
+
+def test_the_page_of_a_large_sweep_is_small_enough_for_a_phone():
+    small = tables_of()
+    of_trial = small.diagnostics.assign(lambda_1=lambda table: table.lambda_1 + 0.01 * table.example)
+    many = pd.concat([of_trial.assign(example=i) for i in range(200)], ignore_index=True)
+    rows = pd.concat([small.comparison] * 60, ignore_index=True)
+    trials = pd.concat([small.trials.assign(seed=i) for i in range(60)], ignore_index=True)
+    page = report(replace(small, diagnostics=many, comparison=rows, trials=trials))
+    assert f"The first 500 of {len(rows)} rows; the parquet file has all." in page
     assert len(page) < 3_000_000
 
 
