@@ -52,7 +52,7 @@ def _ends(folder: Location) -> list[TrialEnd]:
     """How each trial of a sweep stands."""
     manifest = read_json(folder / MANIFEST) or {}
     steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
-    return side_by_side(lambda trial_id: trial_end(folder / TRIALS / trial_id, steps[trial_id]), steps)
+    return side_by_side(folder, lambda trial_id: trial_end(folder / TRIALS / trial_id, steps[trial_id]), steps)
 
 
 def stop(storage: str, name: str) -> int:

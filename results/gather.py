@@ -75,13 +75,13 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
     for cell in manifest["cells"]:
         cells.setdefault(cell["trial_id"], []).append(cell)
     folder, sweep = sweep_folder / TRIALS, sweep_folder.name
-    listed = side_by_side(lambda name: _source(folder / name, cells[name]), cells)
+    listed = side_by_side(folder, lambda name: _source(folder / name, cells[name]), cells)
     sources = dict(zip(cells, listed, strict=True))
     before = _gathered_before(sweep_folder, sources)
     rows = {row["trial_id"]: row for row in before["trials"].to_pylist()}
     evals, diagnostics, problems = [before["evals"]], [before["diagnostics"]], []
     changed = [trial_id for trial_id in cells if trial_id not in rows]
-    read = side_by_side(lambda name: _read_trial(folder / name, cells[name]), changed)
+    read = side_by_side(folder, lambda name: _read_trial(folder / name, cells[name]), changed)
     for trial_id, found in zip(changed, read, strict=True):
         if isinstance(found, DamagedFileError):
             problems.append(str(found))

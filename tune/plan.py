@@ -55,7 +55,7 @@ def plan(sweep: "Sweep") -> list[PlannedTrial]:
 
     Raises DamagedFileError if a folder's files cannot be read.
     """
-    return side_by_side(lambda cell: _planned(sweep, cell), sweep.trials.values())
+    return side_by_side(sweep.folder, lambda cell: _planned(sweep, cell), sweep.trials.values())
 
 
 def _planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:

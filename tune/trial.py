@@ -320,7 +320,7 @@ class TrialRun:
     def _write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
         table = pa.Table.from_pylist([{"trial_id": self.job.trial_id} | row for row in rows], schema=schema)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(table, sink, use_dictionary=False)  # of so few rows it would be no smaller, and read slower
         write_atomically(self.folder / name, sink.getvalue().to_pybytes())
 
     def _write_failed(self, kind: str, reason: str) -> None:
