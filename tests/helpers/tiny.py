@@ -31,6 +31,8 @@ TINY: dict[str, Any] = {
 # Laid over TINY: None takes a field away.
 TINY_HRM: dict[str, Any] = {"arch": "hrm", "H_layers": 1, "pos_encodings": "rope", "mlp_t": None}
 TINY_SRM: dict[str, Any] = {"arch": "srm"} | dict.fromkeys(("mlp_t", "num_heads", "expansion", "pos_encodings"))
+# Columns of the comparison that two runs of the same bits need not share.
+TIMES = [f"{side}{column}" for side in ("", "baseline_") for column in ("minutes", "device_hours")]
 MULTI = {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 2}}
 
 

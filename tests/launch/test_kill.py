@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tiny import tiny_sweep, write_spec
+from tiny import TIMES, tiny_sweep, write_spec
 
 import results
 from launch.cli import main
@@ -103,4 +103,4 @@ def test_a_kill_changes_nothing(killed, tmp_path, unbroken, cluster):
             assert all(torch.equal(a[key], b[key]) for key in a | b), f"{ours.name}/{name}"
         assert (ours / "evals.parquet").read_bytes() == (theirs / "evals.parquet").read_bytes()
     tables = [results.load("comparison", folder.parents[1]) for folder in (trials, unbroken)]
-    pd.testing.assert_frame_equal(*(table.drop(columns=["minutes", "baseline_minutes"]) for table in tables))
+    pd.testing.assert_frame_equal(*(table.drop(columns=TIMES) for table in tables))

@@ -8,7 +8,7 @@ import time
 
 import pandas as pd
 import pytest
-from tiny import tiny_sweep, write_spec
+from tiny import TIMES, tiny_sweep, write_spec
 
 from launch.cli import main
 from results.gather import gather
@@ -60,8 +60,7 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(tmp_path, bucket, home, ca
     assert "4 trials, 0 would be trained" in printed
     assert f"{bucket}/runs/tables/comparison/sweep=tiny/comparison.parquet" in printed
     assert objects(sweep) == before
-    timed = ["minutes", "baseline_minutes"]
-    tables = (gather(at).comparison.drop(columns=timed) for at in (sweep.folder, other.folder))
+    tables = (gather(at).comparison.drop(columns=TIMES) for at in (sweep.folder, other.folder))
     pd.testing.assert_frame_equal(*tables)
 
 
