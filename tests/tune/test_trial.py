@@ -310,9 +310,9 @@ def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path, capsys):
     assert trainable.reset_config({"job": other.as_dict(), "gpu": False})
     assert trainable.step()["train_step"] == 0  # the first evaluation; nothing of the other trial is left
     assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
-        f"multi2 seed=0 ({first.trial_id}): from step 0",
+        f"multi2 seed=0 ({first.trial_id}): from step 0 on cpu",
         f"multi2 seed=0 ({first.trial_id}): done at step 12",
-        f"multi2 seed=1 ({other.trial_id}): from step 0",
+        f"multi2 seed=1 ({other.trial_id}): from step 0 on cpu",
     ]
     trainable.cleanup()
     finish(TrialRun(job(tmp_path / "b", seed=1), CPU))
