@@ -142,7 +142,7 @@ def test_two_runs_of_a_sweep_at_a_time_are_refused(finished, tmp_path):
 
 
 def test_a_trial_that_fits_no_node_is_refused(tmp_path):
-    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 3 fit no node \(the largest that is up has cpu 2, gpu 2"):
+    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 3 fit no node \(the largest that is up has cpu 2"):
         run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 3}))
 
 
