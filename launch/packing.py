@@ -7,8 +7,8 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from rrm.puzzles.puzzle import SPLITS
 from tune.plan import spec_text
+from tune.provenance import COMMIT, commit
 from tune.spec import SpecError, Sweep
-from tune.trial import COMMIT, commit
 
 PACKAGES = ("rrm", "tune", "launch", "results")
 SWEEP_FILE = "sweep.yaml"

@@ -1,18 +1,13 @@
 """Trainer: the one object that owns all state of a run and can give and take it whole."""
 
-import ctypes
 import hashlib
 import math
-import os
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import deterministic
 
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
@@ -26,48 +21,12 @@ from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
 from rrm.puzzles.dataset import load_task
 from rrm.rollout import ROLLOUTS, Slots, Trajectories
 from rrm.streams import torch_generator, uniforms
+from rrm.torch_setup import check_compiler
 from rrm.unroll import Unrolls
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class DivergedError(ArithmeticError):
     """The training loss is not finite any more. The same config diverges again: a trial that did is not retried."""
-
-
-class CompilerError(RuntimeError):
-    """torch.compile cannot work on this machine."""
-
-
-def check_compiler() -> None:
-    """Raise CompilerError if torch.compile would not find a C++ compiler."""
-    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(name) is None:
-        raise CompilerError(
-            f"train.compile: torch compiles by {name}, which is not on this machine; install it, name another compiler "
-            "in the environment variable CXX, or set train.compile to false"
-        )
-
-
-def set_up_torch(threads: int) -> None:
-    """Make this process give the same bits each time: a fixed number of threads, deterministic kernels only."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # No memory is read here before it is written: filling it would cost time for nothing.
-    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what is freed: given back, each large tensor costs a page fault for every 4 KB, half of the time.
-
-    Other systems' C libraries are left alone.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class Trainer:

@@ -14,7 +14,7 @@ from rrm.models import build_model
 from rrm.models.published import initial_state
 from rrm.puzzles.dataset import load_task
 from rrm.streams import torch_generator
-from rrm.train import set_up_torch
+from rrm.torch_setup import set_up_torch
 
 
 def config_beside(checkpoint: Path) -> TrialConfig | None:

@@ -17,7 +17,7 @@ from rrm.presets import merge
 from rrm.puzzles.dataset import load_task
 from rrm.puzzles.formats import DataError
 from rrm.settings import Settings
-from rrm.train import CompilerError, check_compiler
+from rrm.torch_setup import CompilerError, check_compiler
 from tune.expand import Cell, expand
 from tune.fields import did_you_mean, explain, nested, shown
 from tune.loggers import WandbConfig, logger_problems

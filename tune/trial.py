@@ -2,17 +2,13 @@
 
 import dataclasses
 import json
-import os
 import platform
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -39,11 +35,12 @@ from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
 from rrm.puzzles.formats import DataError
-from rrm.train import DivergedError, Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import DivergedError, Trainer
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
+from tune.provenance import provenance
 
-COMMIT = "COMMIT"  # a file that `rrm submit` packs beside the packages, for there is no git in a job
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
 
@@ -80,47 +77,6 @@ class Progress:
     failed: str | None = None
     messages: list[str] = field(default_factory=list)
     evaluation_seconds: float = 0.0
-
-
-def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """What an attempt ran on: commit, versions, device, threads."""
-    return {
-        "commit": commit(),
-        "rrm": _version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "ray": version("ray"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "on_gpu": device.type == "cuda",
-        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "threads": threads,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _version() -> str | None:
-    """The version of this code, None where it is not installed, as in a job's working directory."""
-    try:
-        return version("rrm")
-    except PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """The commit of this code, None where it is no checkout or there is no git."""
-    packed = Path(__file__).parents[1] / COMMIT
-    if packed.exists():
-        return packed.read_text() or None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 class TrialBusyError(RuntimeError):

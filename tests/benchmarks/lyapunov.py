@@ -15,7 +15,7 @@ from rrm.lyapunov import diagnose
 from rrm.models import ModelConfig, build_model
 from rrm.models.act import Batch
 from rrm.streams import torch_generator
-from rrm.train import set_up_torch
+from rrm.torch_setup import set_up_torch
 
 B, STEPS, REPEATS = 4, 2, 3
 

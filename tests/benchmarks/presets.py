@@ -10,7 +10,8 @@ import torch
 
 from rrm.config import TrialConfig
 from rrm.presets import PRESETS, merge
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 
 def main(names: list[str]) -> None:

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from rrm.config import TrialConfig
 from rrm.models.layers import convolved
 from rrm.presets import PRESETS, merge
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 REPEATS = 9
 MODELS = {

@@ -5,7 +5,8 @@ import torch
 from tiny import MULTI, tiny_config
 
 from rrm.lyapunov import diagnose
-from rrm.train import CompilerError, Trainer, check_compiler, set_up_torch
+from rrm.torch_setup import CompilerError, check_compiler, set_up_torch
+from rrm.train import Trainer
 
 CPU = torch.device("cpu")
 CASES = {

@@ -7,7 +7,8 @@ from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 from rrm.models import layers
 from rrm.models.losses import row_losses
 from rrm.perturb import perturb_latents
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 CPU = torch.device("cpu")
 BFLOAT16 = {"forward_dtype": "bfloat16"}

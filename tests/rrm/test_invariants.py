@@ -11,7 +11,7 @@ from rrm.models.srm import SRM
 from rrm.perturb import PerturbConfig, draw_sigmas, perturb_latents
 from rrm.rollout import ROLLOUTS, Trajectories
 from rrm.streams import torch_generator
-from rrm.train import set_up_torch
+from rrm.torch_setup import set_up_torch
 
 B, M = 3, 4
 NEVER = 99

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from rrm.models import layers
 from rrm.models.layers import CONVOLVE_FROM, _worth_convolving, convolved, convolved_opaque, linear
 from rrm.streams import torch_generator
-from rrm.train import set_up_torch
+from rrm.torch_setup import set_up_torch
 
 SHAPES = {"channels": (32, 81, 128, 512), "one row": (1, 97, 512, 512), "odd": (33, 81, 81, 81)}  # B, N, in, out
 

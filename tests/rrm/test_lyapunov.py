@@ -11,7 +11,7 @@ from rrm.lyapunov import Diagnosis, diagnose, orthonormal_vectors, otsu_threshol
 from rrm.models import build_model
 from rrm.models.act import Batch
 from rrm.streams import torch_generator
-from rrm.train import set_up_torch
+from rrm.torch_setup import set_up_torch
 
 B, T = 3, 6
 

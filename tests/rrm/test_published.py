@@ -19,7 +19,8 @@ from rrm.models.act import Batch
 from rrm.models.base import BaseModel
 from rrm.models.published import InitFrom, check_fit, initial_state
 from rrm.puzzles.formats import DataError
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 pytestmark = pytest.mark.skipif(FOLDER != OWN, reason="RRM_REFERENCE names a folder with cases of its own")
 CPU = torch.device("cpu")
@@ -303,7 +304,8 @@ GO_ON = """
 import sys, torch
 from rrm import checkpoint
 from rrm.config import TrialConfig
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 set_up_torch(1)
 path, config = sys.argv[1:]
 trainer = Trainer(TrialConfig.model_validate_json(config), torch.device("cpu"))

@@ -9,7 +9,7 @@ from rrm.models.act import Batch, Latents, StepOutput
 from rrm.perturb import perturb_latents
 from rrm.rollout import Trajectories, act_mask, parallel_fixed, serial_act
 from rrm.streams import torch_generator
-from rrm.train import set_up_torch
+from rrm.torch_setup import set_up_torch
 
 B, K = 3, 4
 MODELS = {"trm": {}, "single z": {"single_z": True}, "hrm": TINY_HRM, "srm": TINY_SRM}

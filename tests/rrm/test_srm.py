@@ -8,7 +8,8 @@ from rrm.models import build_model
 from rrm.models.act import Batch
 from rrm.models.srm import SRM, cayley
 from rrm.streams import torch_generator
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 B, S = 2, 16
 

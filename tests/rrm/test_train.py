@@ -15,7 +15,8 @@ from rrm.checkpoint import CheckpointError, serialise
 from rrm.config import TrialConfig
 from rrm.rollout import ROLLOUTS
 from rrm.streams import normals, torch_generator
-from rrm.train import DivergedError, Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import DivergedError, Trainer
 
 CPU = torch.device("cpu")
 SINGLE = {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5}}
@@ -54,7 +55,8 @@ GO_ON = """
 import json, sys, torch
 from rrm import checkpoint
 from rrm.config import TrialConfig
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 set_up_torch(1)
 for path, config in json.loads(sys.argv[1]).items():
     trainer = Trainer(TrialConfig.model_validate(config), torch.device("cpu"))

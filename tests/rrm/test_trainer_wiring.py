@@ -13,7 +13,8 @@ from rrm.models.act import Batch, Latents, StepOutput, q_continue_target
 from rrm.models.losses import row_losses
 from rrm.optim import AdamATan2, schedule, sign_sgd
 from rrm.streams import normals, uniforms
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 CPU = torch.device("cpu")
 H_ONLY = {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.7, "rollouts": 3, "where": ["z_H"]}}

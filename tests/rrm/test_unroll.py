@@ -8,7 +8,8 @@ from tiny import MULTI, TINY_HRM, tiny_config
 from results.rows import unpack_correct
 from rrm.perturb import perturb_latents
 from rrm.puzzles.tasks import GenerateMaze, MazeTask, SudokuTask
-from rrm.train import Trainer, set_up_torch
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 CPU = torch.device("cpu")
 WATCHED = {"sigmas": [0.1, 3.0], "rollouts": 3, "depths": [5]}
