@@ -51,7 +51,7 @@ def diagnose_examples(
         "n_pos0": found.n_pos0.tolist(),
         "n_pos": found.n_pos.tolist(),
         "late_drift": found.late_drift.tolist(),
-        "relative_late_drift": (found.late_drift / found.norm[:, -1]).tolist(),
+        "relative_late_drift": found.relative_late_drift.tolist(),
         "settled": found.settled.tolist(),
     }
     return [

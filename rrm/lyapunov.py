@@ -109,14 +109,14 @@ class Diagnosis(NamedTuple):
         return (self.log_growth.sum(axis=1) > 1).sum(axis=1)
 
     @property
-    def relative_drift(self) -> np.ndarray:
-        """drift / norm: [n, T]."""
-        return self.drift / self.norm
-
-    @property
     def late_drift(self) -> np.ndarray:
         """The mean drift of the last four ACT steps, or of all if there are fewer: [n]."""
         return self.drift[:, -LATE_STEPS:].mean(axis=1)
+
+    @property
+    def relative_late_drift(self) -> np.ndarray:
+        """late_drift over the norm at the end: [n]."""
+        return self.late_drift / self.norm[:, -1]
 
     @property
     def settled(self) -> np.ndarray:

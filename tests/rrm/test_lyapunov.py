@@ -282,7 +282,7 @@ def test_settled_is_the_low_group_of_late_drift():
     drift = [[9, 9, d, d, d, d] for d in (1e-3, 3e-3, 2e-3, 5.0, 9.0)]
     found = diagnosis(np.zeros((5, 6, 1)), drift, norm=10.0)
     np.testing.assert_allclose(found.late_drift, [1e-3, 3e-3, 2e-3, 5.0, 9.0])
-    np.testing.assert_allclose(found.relative_drift[0], [0.9, 0.9, 1e-4, 1e-4, 1e-4, 1e-4])
+    np.testing.assert_allclose(found.relative_late_drift, [1e-4, 3e-4, 2e-4, 0.5, 0.9])
     assert found.settled.tolist() == [True, True, True, False, False]
     assert diagnosis(np.zeros((2, 2, 1)), [[3.0, 1.0], [7.0, 9.0]]).late_drift.tolist() == [2.0, 8.0]
 
