@@ -111,8 +111,7 @@ class Progress(Callback):
 
     def headline(self) -> str:
         """One line: time, trials by status, steps, mean accuracy, ETA."""
-        counts = {status: self._count(status) for status in ("done", "running", "stopped", "failed")}
-        trials = ", ".join(f"{n} {status}" for status, n in counts.items() if n or status != "stopped")
+        trials = ", ".join(f"{self._count(status)} {status}" for status in self._shown())
         steps = f"step {sum(s.step for s in self.trials.values())}/{sum(s.steps for s in self.trials.values())}"
         seen = [s.accuracy for s in self.trials.values() if not math.isnan(s.accuracy)]
         accuracy = f", accuracy {_share(sum(seen) / len(seen))}" if seen else ""
@@ -122,7 +121,7 @@ class Progress(Callback):
     def render(self) -> Group:
         """The headline and a row for each arm."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        shown = [s for s in ("done", "running", "stopped", "failed") if s != "stopped" or self._count("stopped")]
+        shown = self._shown()
         for heading in ("arm", *shown, "step", "accuracy"):
             table.add_column(heading, justify="left" if heading == "arm" else "right")
         arms: dict[str, list[_TrialState]] = {}
@@ -139,6 +138,10 @@ class Progress(Callback):
                 _share(sum(seen) / len(seen)) if seen else "",
             )
         return Group(Text(self.headline()), table)
+
+    def _shown(self) -> list[str]:
+        """The statuses that are counted: stopped only in a sweep that stops some."""
+        return [s for s in ("done", "running", "stopped", "failed") if s != "stopped" or self._count(s)]
 
     def _count(self, status: str) -> int:
         return sum(state.status == status for state in self.trials.values())
