@@ -140,7 +140,7 @@ class TrialRun:
             "data_digest": self.trainer.data.digest,
             "test_digest": self.trainer.test_digest(),
             "parameters": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
-            "flops_per_act_step": known.get("flops_per_act_step") or flops_per_act_step(self.trainer.config),
+            "flops_per_act_step": flops_per_act_step(self.trainer.config),
             "attempts": [*known.get("attempts", []), provenance(device, self.job.threads)],
         }
         self._write_json(TRIAL, record)
