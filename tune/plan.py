@@ -85,7 +85,6 @@ def manifest(sweep: "Sweep") -> dict[str, Any]:
     ]
     digest = hashlib.sha256(json.dumps(sweep.raw, sort_keys=True, default=str).encode()).hexdigest()
     return {
-        "sweep": sweep.spec.name,
         "baseline": sweep.spec.baseline,
         "spec_digest": digest,
         "cells": cells,

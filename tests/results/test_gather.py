@@ -150,6 +150,20 @@ def test_tables_of_an_older_version_or_damaged_ones_are_made_anew(sweep, monkeyp
     assert len(set(read)) == 4
 
 
+def test_what_two_gatherings_at_once_have_mixed_is_read_again(sweep, tmp_path):
+    """The later writer of a table may be the one that read a trial before its end."""
+    trial = sweep.folder / "trials" / sweep.cells[0].trial_id
+    trial.rename(tmp_path / "not-yet")
+    early = gather(sweep.folder)
+    evals = next(path for path in early.files if path.stem == "evals")
+    content = evals.read_bytes()
+    (tmp_path / "not-yet").rename(trial)
+    whole = gather(sweep.folder)
+    assert len(whole.evals) > len(early.evals)
+    evals.write_bytes(content)
+    pd.testing.assert_frame_equal(gather(sweep.folder).evals, whole.evals)
+
+
 def test_a_damaged_file_is_named_every_time(sweep):
     (sweep.folder / "trials" / sweep.cells[0].trial_id / "evals.parquet").write_bytes(b"PAR1")
     assert [len(gather(sweep.folder).problems) for _ in range(2)] == [1, 1]

@@ -271,6 +271,23 @@ def test_an_error_leaves_its_reason_and_is_raised_again(tmp_path, monkeypatch):
     run.close()
 
 
+def test_too_little_memory_on_a_gpu_is_no_damage(tmp_path, monkeypatch):
+    """The state is whole: it is not set aside, and the next attempt takes it up."""
+    finish(TrialRun(job(tmp_path), CPU))
+    before = (tmp_path / "latest_state.pt").read_bytes()
+
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rrm.train.Trainer.load_state_dict", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            TrialRun(job(tmp_path), CPU)
+    assert (tmp_path / "latest_state.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.set-aside-*"))
+    assert TrialRun(job(tmp_path), CPU).trainer.step == 12
+
+
 def test_a_folder_has_one_writer(tmp_path, monkeypatch):
     monkeypatch.setattr(trial_module, "LOCK_SECONDS", 0.1)
     with (
