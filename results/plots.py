@@ -1,6 +1,7 @@
 """Figures as functions of tables, for a notebook and for the report. Each returns a matplotlib Figure."""
 
 import io
+import json
 import re
 from itertools import cycle, islice
 from typing import Any
@@ -89,8 +90,11 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series) -> Figure:
 
 def training_sigma(comparison: pd.DataFrame) -> pd.Series:
     """The sigma each row's arm was trained with, from its `perturb`: the geometric middle of an interval; else nan."""
-    found = comparison.perturb.map(lambda text: pd.read_json(io.StringIO(text), typ="series").sigma if text else np.nan)
-    return found.map(lambda sigma: float(np.exp(np.mean(np.log(sigma)))))
+    return comparison.perturb.map(_sigma_of).astype(float)
+
+
+def _sigma_of(perturb: Any) -> float:
+    return float(np.exp(np.mean(np.log(json.loads(perturb)["sigma"])))) if isinstance(perturb, str) else np.nan
 
 
 def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> Figure:

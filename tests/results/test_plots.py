@@ -6,8 +6,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from results.comparison import compare
 from results.grids import RIGHT, TINT, WRONG
-from results.plots import solving, svg
+from results.plots import solving, svg, training_sigma
+
+from .test_comparison import evals_of, trials_of
 
 SUDOKU = {"question": "1..33.1..1.4432.", "answer": "1243341221344321"}
 MAZE = {"question": "S    # #G    # #", "answer": "S   o# #G    # #"}
@@ -133,3 +136,15 @@ def test_the_largest_puzzles_are_small_files(kind):
     assert drawn.count("<image") == 14
     assert 'href="http' not in drawn
     assert "currentColor" in drawn
+
+
+def test_the_sigma_of_training_beside_an_arm_that_has_none():
+    trials = trials_of([0], arms=("baseline", "clean", "fixed", "interval"))
+    noise = {"fixed": '{"perturb": {"sigma": 0.3}}', "interval": '{"perturb": {"sigma": [0.01, 1.0]}}'}
+    trials["config"] = trials.arm.map(lambda arm: noise.get(arm, "{}"))
+    evals = pd.DataFrame([row for trial_id in trials.trial_id for row in evals_of(trial_id, [0.0, 0.5])])
+    comparison = compare(trials, evals, baseline="baseline")
+    found = training_sigma(comparison).groupby(comparison.arm).unique().map(list).to_dict()
+    assert found["fixed"] == pytest.approx([0.3])
+    assert found["interval"] == pytest.approx([0.1])
+    assert np.isnan(found["clean"]).all()
