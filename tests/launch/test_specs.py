@@ -56,7 +56,7 @@ def test_most_specs_have_a_laptop_preset():
 
 
 @pytest.mark.parametrize("path", WITH_LAPTOP, ids=lambda path: path.stem)
-def test_every_laptop_preset_trains(path, tmp_path, capsys):
+def test_every_laptop_preset_trains_and_has_its_page(path, tmp_path, capsys):
     """Every arm that differs in more than a number, for two steps."""
     overrides = ["base.train.steps=2", "base.train.batch_size=4", "base.eval={every: 2, n: 4}", "seeds=[0]"]
     overrides += ["base.task.generate={puzzles: 8, blanks: 6}", f"storage={tmp_path}"]
@@ -77,6 +77,7 @@ def test_every_laptop_preset_trains(path, tmp_path, capsys):
         where = ["--arm", arm, "--seed", "0", *(["--point", point] if point else [])]
         assert main(["train", str(path), "--preset", "laptop", *chosen, *where]) == 0
         assert "done, " in capsys.readouterr().out
+    assert main(["results", "report", str(path), "--preset", "laptop", *chosen]) == 0
 
 
 def test_an_unknown_preset_is_named(capsys):
