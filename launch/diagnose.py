@@ -57,7 +57,8 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         ("  of the failed", _or_none(found.lambda_1_failed, "+.4f")),
         ("positive modes, mean", f"{found.n_pos:.2f} of {arguments.k}"),
         ("settled", f"{found.settled:.0%}"),
-        ("AUC of -lambda_1 for solved", _or_none(found.auc, ".3f")),
+        ("AUC of -lambda_1 for solved", _or_none(found.lambda_1_auc, ".3f")),
+        ("AUC of -late drift for solved", _or_none(found.late_drift_auc, ".3f")),
     ):
         shown.add_row(what, value)
     console.print(shown)

@@ -9,7 +9,10 @@ from results.stats import auc
 
 
 class Summary(NamedTuple):
-    """A diagnosis of n examples: counts, medians of lambda_1 (nats a sub-update), mean modes, AUC; nan if undefined."""
+    """A diagnosis of n examples: counts, medians of lambda_1 (nats a sub-update), mean modes; nan if undefined.
+
+    The AUCs say how well a lower value tells the solved from the failed, whatever the threshold between them.
+    """
 
     solved: int
     lambda_1: float
@@ -17,11 +20,12 @@ class Summary(NamedTuple):
     lambda_1_failed: float
     n_pos: float
     settled: float
-    auc: float
+    lambda_1_auc: float
+    late_drift_auc: float
 
 
 def summary(diagnostics: pd.DataFrame) -> Summary:
-    """What the rows of one diagnosis say together. auc: that a solved example has the lower lambda_1."""
+    """What the rows of one diagnosis say together."""
     solved = diagnostics.solved.to_numpy(dtype=bool)
     lambda_1 = diagnostics.lambda_1.to_numpy()
 
@@ -36,4 +40,5 @@ def summary(diagnostics: pd.DataFrame) -> Summary:
         float(diagnostics.n_pos.mean()),
         float(diagnostics.settled.mean()),
         auc(-lambda_1, solved),
+        auc(-diagnostics.late_drift.to_numpy(), solved),
     )

@@ -89,7 +89,8 @@ def _diagnostics_table(tables: SweepTables) -> Table:
         "failed",
         "positive modes",
         "settled",
-        "AUC",
+        "AUC of -lambda_1",
+        "-late drift",
     ):
         table.add_column(heading, justify="right")
     for trial in rows_of(tables.trials):
@@ -99,9 +100,8 @@ def _diagnostics_table(tables: SweepTables) -> Table:
             found = summary(rows)
             lambdas = (_number(value, "+.4f") for value in (found.lambda_1_solved, found.lambda_1_failed))
             counts = (str(n) for n in (trial.seed, rows.step.iloc[0], len(rows), found.solved))
-            table.add_row(
-                trial.arm, *counts, *lambdas, f"{found.n_pos:.2f}", f"{found.settled:.0%}", _number(found.auc, ".3f")
-            )
+            aucs = (_number(value, ".3f") for value in (found.lambda_1_auc, found.late_drift_auc))
+            table.add_row(trial.arm, *counts, *lambdas, f"{found.n_pos:.2f}", f"{found.settled:.0%}", *aucs)
     return table
 
 

@@ -238,6 +238,7 @@ def diagnoses_of(trial_ids, n_pos, n=8):
             "example": example,
             "n_pos": n_pos(trial_id) + (example == 0),
             "lambda_1": 0.01 * n_pos(trial_id) * (example != 7),
+            "late_drift": 1.0,
         }
         for trial_id in trial_ids
         for example in range(n)
