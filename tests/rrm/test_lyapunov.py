@@ -7,7 +7,15 @@ import pytest
 import torch
 from tiny import TINY_HRM, TINY_SRM, tiny_config
 
-from rrm.lyapunov import Diagnosis, diagnose, orthonormal_vectors, otsu_threshold, tangent_unroll
+from rrm.lyapunov import (
+    Diagnosis,
+    cholesky_qr2,
+    diagnose,
+    householder_qr,
+    orthonormal_vectors,
+    otsu_threshold,
+    tangent_unroll,
+)
 from rrm.models import build_model
 from rrm.models.act import Batch
 from rrm.streams import torch_generator
@@ -75,6 +83,28 @@ def test_nonlinear_map_at_every_step():
             assert abs(growth[t, row].sum().item() - log_det) < 1e-12
             expected = torch.linalg.qr(J @ Q).R.diagonal().abs().log()
             torch.testing.assert_close(growth[t, row], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("condition", [1.0, 1e6, 1e10, math.inf])
+def test_the_gpus_decomposition_is_householders(dtype, condition):
+    """Of columns so near to parallel that the squares lose it, too."""
+    Y = normals("Y", B, 50, 5)
+    Y[1, :, 4] = Y[1, :, :4].sum(1) + Y[1, :, 4] / condition
+    Y[2] *= 1e3
+    Y = Y.to(dtype)
+    (Q, stretch), (expected, expected_stretch) = cholesky_qr2(Y), householder_qr(Y)
+    eps = torch.finfo(dtype).eps
+    if condition < 1e8 or dtype == torch.float64:  # in float32 nothing is as parallel as that
+        assert torch.equal(Q, expected) == (condition > 1e8)
+    assert Q.dtype == stretch.dtype == dtype
+    torch.testing.assert_close(Q.mT @ Q, torch.eye(5, dtype=dtype).expand(B, 5, 5), rtol=0, atol=20 * eps)
+    accurate = 1e-5 if dtype == torch.float32 else 1e-12  # but for what is lost in Y itself
+    torch.testing.assert_close(stretch[:, :4], expected_stretch[:, :4], rtol=accurate, atol=0)
+    lost = 100 * eps * Y[:, :, 4].norm(dim=1)
+    assert ((stretch - expected_stretch)[:, 4].abs() < lost).all()
+    signs = (Q * expected).sum(1).sign()
+    torch.testing.assert_close((Q * signs[:, None])[..., :4], expected[..., :4], rtol=0, atol=100 * eps)
 
 
 def test_henon_map():
