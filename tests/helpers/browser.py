@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,16 +26,17 @@ class Page:
         self.requests: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         (read_end, self._to), (self._from, write_end) = os.pipe(), os.pipe()
+        ours = [fcntl(end, F_DUPFD, 10) for end in (read_end, write_end)]  # ends that are not themselves 3 or 4
         # Chromium reads commands from descriptor 3 and writes answers to 4, each ended by a zero byte.
-        command = f'exec "$0" "$@" 3<&{read_end} 4>&{write_end} {read_end}<&- {write_end}>&-'
+        command = 'exec "$0" "$@" 3<&{0} 4>&{1} {0}<&- {1}>&-'.format(*ours)
         arguments = (*_FLAGS, f"--user-data-dir={self._profile.name}", "about:blank")
         self._process = subprocess.Popen(
             ["bash", "-c", command, str(CHROMIUM), *arguments],
-            pass_fds=(read_end, write_end),
+            pass_fds=ours,
             stderr=subprocess.DEVNULL,
         )
-        os.close(read_end)
-        os.close(write_end)
+        for end in (read_end, write_end, *ours):
+            os.close(end)
         self._buffer, self._count, self._session, self._loaded = b"", 0, None, False
         (target,) = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
         self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
