@@ -16,7 +16,7 @@ from rrm.presets import PRESETS, merge
 from rrm.puzzles.formats import DataError, data_digest, file_digest
 from rrm.puzzles.puzzle import SPLITS
 from rrm.puzzles.sources import on_this_node, splits_in
-from tune.fields import ABSENT, did_you_mean, explain, field_of, fields_at, lookup, nested, shown
+from tune.fields import ABSENT, UNION_TAGS, did_you_mean, explain, field_of, fields_at, fitting, lookup, nested, shown
 from tune.search import samples, space_problem
 
 Point = dict[str, Any]  # a grid point: dotted field -> value
@@ -185,6 +185,10 @@ def _merged(layers: Layers) -> tuple[dict[str, Any], str | None]:
     elif place:
         hint = did_you_mean(preset, PRESETS)
         problem = f"{place}.preset: {shown(preset)} is no preset{hint}; presets: {', '.join(PRESETS)}"
+    for part, tag in UNION_TAGS.items():  # of a preset for another model or task, what this one has, too
+        chosen = next((word for _, layer in layers if (word := lookup(layer, f"{part}.{tag}")) is not ABSENT), None)
+        if isinstance(chosen, str) and fields_at(TrialConfig, [part, chosen]) and part in merged:
+            merged = merged | {part: fitting(merged[part], TrialConfig, [part, chosen])}
     for _, layer in reversed(layers):
         merged = merge(merged, {key: value for key, value in layer.items() if key not in ("preset", "seed")})
     task = merged.get("task")

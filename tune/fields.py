@@ -42,6 +42,16 @@ def fields_at(root: type[BaseModel], path: list[str]) -> list[str]:
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
+def fitting(mapping: dict[str, Any], root: type[BaseModel], path: list[str]) -> dict[str, Any]:
+    """What of a mapping the config class that `path` leads to has fields for, mapping by mapping."""
+    known = fields_at(root, path)
+    return {
+        key: fitting(value, root, [*path, key]) if isinstance(value, dict) else value
+        for key, value in mapping.items()
+        if key in known
+    }
+
+
 def _follow(root: type[BaseModel], path: list[str]) -> tuple[list[str], list[type[BaseModel]]]:
     """The field names on a path, and the config classes at its end.
 

@@ -117,6 +117,10 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(base={"task": {"name": "mazes"}}),
         ["base.task.name: 'mazes' is not one of sudoku, maze (did you mean maze?)"],
     ),
+    "a list for a task": (
+        tiny_sweep(base={"preset": "sudoku-4x4-trm-mlp", "task": {"name": ["maze"]}}),
+        ["base.task.name: ", "is not one of sudoku, maze"],
+    ),
     "a field of another task": (
         tiny_sweep(base={"task": {"name": "maze", "side": 6}}),
         [

@@ -53,6 +53,32 @@ def test_preset_then_base_then_grid_then_arm(tmp_path):
     assert {(c.train.steps, c.train.batch_size, c.eval.n) for c in configs} == {(200, 16, 32)}
 
 
+def test_of_a_preset_for_another_model_or_task_what_both_have_is_taken(tmp_path, capsys):
+    raw = {
+        "name": "others",
+        "base": {"preset": "sudoku-4x4-trm-mlp"},
+        "arms": {
+            "baseline": {"objective": "clean"},
+            "srm": {"objective": "clean", "model": {"arch": "srm", "L_layers": 2}},
+        },
+        "baseline": "baseline",
+        "seeds": [0],
+    }
+    trm, srm = (cell.config.model for cell in load_sweep(write_spec(tmp_path, raw)).cells)
+    assert (trm.arch, srm.arch, srm.L_layers) == ("trm", "srm", 2)
+    assert (srm.hidden_size, srm.halt_max_steps) == (trm.hidden_size, trm.halt_max_steps) == (32, 4)
+    raw["base"]["task"] = {"name": "maze", "side": 7, "generate": {"min_path": 5}}
+    task = load_sweep(write_spec(tmp_path, raw)).cells[0].config.task
+    assert (task.side, task.generate.puzzles) == (7, 1000)
+    raw["base"]["model"] = {"mlp_t": True}  # what the file itself says is not left out
+    raw["base"]["task"] = {"name": "maze", "box": 2}
+    assert main(["plan", write_spec(tmp_path, raw)]) == 2
+    printed = capsys.readouterr().err
+    assert "base.model.mlp_t: unknown field with value True" in printed
+    assert "base.task.box: unknown field with value 2" in printed
+    assert "base.task.side: missing; give a value" in printed
+
+
 def test_numbers_are_numbers_in_every_yaml_notation(tmp_path):
     text = (tmp_path / "s.yaml").write_text
     path = write_spec(tmp_path, tiny_sweep())
