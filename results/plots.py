@@ -48,6 +48,8 @@ def accuracy_curves(curve: pd.DataFrame, snapshot: pd.DataFrame) -> Figure:
         axes.fill_between(line.step, line.low.clip(0), line.high.clip(upper=1), color=colour, alpha=0.15, linewidth=0)
         mine = bests.loc[(bests.arm == arm) & (bests.point.map(str) == point)]
         axes.plot(mine.best_step.astype(float), mine.best, "o", color=colour, fillstyle="none", markersize=5)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.05 * high), high)  # not as far below 0 as above where nothing is solved yet
     return _finish(figure, axes)
 
 
@@ -89,12 +91,16 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series) -> Figure:
 
 
 def training_sigma(comparison: pd.DataFrame) -> pd.Series:
-    """The sigma each row's arm was trained with, from its `perturb`: the geometric middle of an interval; else nan."""
+    """The sigma each row's arm was trained with, from its `perturb`: the geometric middle of an interval.
+
+    nan without noise, and for sigma 0, which has no place on a log axis.
+    """
     return comparison.perturb.map(_sigma_of).astype(float)
 
 
 def _sigma_of(perturb: Any) -> float:
-    return float(np.exp(np.mean(np.log(json.loads(perturb)["sigma"])))) if isinstance(perturb, str) else np.nan
+    sigmas = np.array(json.loads(perturb)["sigma"] if isinstance(perturb, str) else 0.0)
+    return float(np.exp(np.log(sigmas).mean())) if sigmas.all() else np.nan
 
 
 def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> Figure:

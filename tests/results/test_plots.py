@@ -139,12 +139,16 @@ def test_the_largest_puzzles_are_small_files(kind):
 
 
 def test_the_sigma_of_training_beside_an_arm_that_has_none():
-    trials = trials_of([0], arms=("baseline", "clean", "fixed", "interval"))
-    noise = {"fixed": '{"perturb": {"sigma": 0.3}}', "interval": '{"perturb": {"sigma": [0.01, 1.0]}}'}
+    trials = trials_of([0], arms=("baseline", "clean", "zero", "fixed", "interval"))
+    noise = {
+        "zero": '{"perturb": {"sigma": 0}}',
+        "fixed": '{"perturb": {"sigma": 0.3}}',
+        "interval": '{"perturb": {"sigma": [0.01, 1.0]}}',
+    }
     trials["config"] = trials.arm.map(lambda arm: noise.get(arm, "{}"))
     evals = pd.DataFrame([row for trial_id in trials.trial_id for row in evals_of(trial_id, [0.0, 0.5])])
     comparison = compare(trials, evals, baseline="baseline")
     found = training_sigma(comparison).groupby(comparison.arm).unique().map(list).to_dict()
     assert found["fixed"] == pytest.approx([0.3])
     assert found["interval"] == pytest.approx([0.1])
-    assert np.isnan(found["clean"]).all()
+    assert np.isnan(found["clean"] + found["zero"]).all()

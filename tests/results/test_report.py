@@ -34,7 +34,7 @@ def test_a_finished_sweep_has_its_verdict_figures_and_tables():
     page = report(tables_of())
     assert "12 trials: 12 done" in page
     assert "not at its end" not in page
-    assert "Against the baseline, baseline." in page
+    assert "Each arm against <b>baseline</b>." in page
     assert "helps on all three signals; perturbed success: up, positive modes: fewer" in page
     assert page.count("<svg") == 3
     assert page.count("<table>") == 3
