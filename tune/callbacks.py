@@ -18,6 +18,13 @@ from tune.expand import Cell
 
 PLAIN_LINE_SECONDS = 30.0
 _ENDED = ("done", "stopped", "failed")
+# A word of Ray's paragraph on why an actor is gone, and what it comes to.
+_DEATHS = {
+    "OUT_OF_MEMORY": "its worker was killed, because its node ran out of memory",
+    "worker process has died": "its worker process has died (killed, out of memory, or crashed)",
+    "node has died": "its node has died",
+    "unavailable": "its worker, or its node, cannot be reached",
+}
 
 
 @dataclass
@@ -203,11 +210,13 @@ def _end(state: _TrialState, result: dict) -> tuple[str, str]:
 
 
 def _last_error(trial: Any) -> str:
-    """The last line of the error text that Tune keeps of a trial's attempts."""
+    """The last line of the error text that Tune keeps of a trial's attempts; of a death, what it was."""
     if trial.error_file is None or not Path(trial.error_file).exists():
         return "its worker died"
-    lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "its worker died"
+    lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
+    last = lines[-1] if lines else "its worker died"
+    deaths = (said for word, said in _DEATHS.items() if word in last and last.startswith("The actor "))
+    return next(deaths, last)
 
 
 def _minutes(seconds: float) -> str:

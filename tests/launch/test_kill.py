@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def test_a_kill_changes_nothing(killed, tmp_path, unbroken, cluster):
         process = start(spec, cluster.address if killed == "driver" else "local", log)
     assert process.wait(timeout=200) == 0, log.read_text()
     assert len(attempts(victim)) == before + 1
+    if killed in ("worker", "node"):
+        died = r"worker process has died \([a-z, ]+\)|node has died|worker, or its node, cannot be reached"
+        assert re.search(rf"seed=0: its ({died}); starting it again from its folder\n", log.read_text())
     for ours in trials.iterdir():
         theirs = unbroken / ours.name
         for name in ("final.pt", "best.pt"):
