@@ -9,7 +9,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rrm.puzzles.formats import ARRAYS, METADATA, array_path
+from rrm.puzzles.puzzle import SPLITS
+
 S3 = "s3://"
+_OF_A_SPLIT = (METADATA, *(array_path(Path(), name).name for name in ARRAYS))
+# All that is ever read below a URL: the files of a processed split, or of a data set. Nothing else is fetched.
+_READ = {
+    *_OF_A_SPLIT,
+    *(f"{split}.csv" for split in SPLITS),
+    *(f"{split}/{name}" for split in SPLITS for name in _OF_A_SPLIT),
+}
+_FILE = "puzzles.csv"  # what the copy of a single file is called
 
 
 def cache_folder() -> Path:
@@ -19,11 +30,12 @@ def cache_folder() -> Path:
 
 @lru_cache
 def local_copy(url: str) -> Path:
-    """The file at s3://bucket/name, or the folder with all that is below it, on this node. Looked up once a process.
+    """The file at s3://bucket/name, or a folder with the puzzle files below it, on this node. Looked up once a process.
 
     The folder in the cache is named after what S3 says the files' content is (their ETags): another content is another
-    folder. Many may fetch at once: each into a folder of its own, and the first to rename it wins. Raises OSError,
-    FileNotFoundError if there is nothing.
+    folder. Many may fetch at once: each into a folder of its own, and the first to rename it wins. A bucket's keys are
+    names that anybody may have chosen: no file here is called after one. Raises OSError, FileNotFoundError if there is
+    nothing.
     """
     from pyarrow import fs
 
@@ -32,12 +44,16 @@ def local_copy(url: str) -> Path:
     key = url.removeprefix(S3).strip("/")
     info = s3.get_file_info(key)
     if info.is_file:
-        files = {info.base_name: s3.open_input_file(key)}
+        files = {_FILE: s3.open_input_file(key)}
     else:
         below = s3.get_file_info(fs.FileSelector(key, recursive=True, allow_not_found=True))
-        files = {file.path[len(key) + 1 :]: s3.open_input_file(file.path) for file in below if file.is_file}
-    if not files:
-        raise FileNotFoundError("no such object")
+        names = [file.path[len(key) + 1 :] for file in below if file.is_file]
+        if not names:
+            raise FileNotFoundError("no such object")
+        for name in names:
+            if {"", ".", ".."} & set(name.split("/")):
+                raise OSError(f"the key {name!r} below it is a path out of the folder; remove it from the bucket")
+        files = {name: s3.open_input_file(f"{key}/{name}") for name in names if name in _READ}
     kept = cache_folder() / _digest({name: file.metadata() for name, file in files.items()})
     if not kept.is_dir():
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -52,7 +68,7 @@ def local_copy(url: str) -> Path:
             shutil.rmtree(fetched, ignore_errors=True)
             if not kept.is_dir():  # no other was first
                 raise
-    return kept / info.base_name if info.is_file else kept
+    return kept / _FILE if info.is_file else kept
 
 
 def _digest(metadata: dict[str, dict[Any, Any]]) -> str:

@@ -1,7 +1,9 @@
 """Puzzles in a bucket: fetched once a node, the same trial as from a folder; a node without them says so."""
 
+import os
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,13 @@ def upload(folder: Path, url: str) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             (location(url) / path.relative_to(folder).as_posix()).put(path.read_bytes())
+
+
+def put_as_it_is(bucket: str, key: str) -> None:
+    """Put an object without a client, which would mend the key."""
+    connection = HTTPConnection(os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"))
+    connection.request("PUT", f"/{bucket.removeprefix('s3://')}/{key}", b"x")
+    assert connection.getresponse().status == 200
 
 
 def ids(tmp_path, **task) -> list[str]:
@@ -95,3 +104,31 @@ def test_a_node_without_the_files_says_so_before_it_trains(puzzles, tmp_path, mo
     test.write_text(train.read_text())
     with pytest.raises(DataError, match="node node-7: "):
         TrialRun(job, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("key", ["../../../PWNED", "train/../../PWNED", "/etc/PWNED", "./train.csv", "test//x"])
+def test_a_key_that_leads_out_of_the_folder_is_refused_by_name(key, puzzles, bucket, cache, tmp_path, capsys):
+    upload(puzzles / "csv", f"{bucket}/p/q/r")
+    url = f"{bucket}/p/q/r"
+    for name in (f"p/q/r/{key}", "PWNED", "p/PWNED"):
+        put_as_it_is(bucket, name)
+    task = {"box": 2, "generate": None, "data": url}
+    assert main(["plan", write_spec(tmp_path, tiny_sweep(base={"task": task}))]) == 2
+    assert f"{url}: cannot be fetched (the key {key!r} below it " in capsys.readouterr().err
+    assert not cache.exists()
+    assert [path.name for path in tmp_path.rglob("*PWNED*")] == []
+
+
+def test_only_what_a_data_set_needs_is_fetched_to_places_of_our_own_naming(puzzles, bucket, cache, tmp_path):
+    upload(puzzles / "processed", f"{bucket}/data")
+    for name in ("notes.txt", "train/notes.txt", "train/deeper/dataset.json", "secret.pt"):
+        (location(bucket) / f"data/{name}").put(b"x")
+    upload(puzzles / "csv", bucket)
+    (location(bucket) / "~ [x].csv").put((puzzles / "csv" / "train.csv").read_bytes())
+    here = ids(tmp_path, train=str(puzzles / "csv" / "train.csv"), test=str(puzzles / "csv" / "test.csv"))
+    assert ids(tmp_path, data=f"{bucket}/data") == ids(tmp_path, data=str(puzzles / "processed"))
+    assert ids(tmp_path, train=f"{bucket}/~ [x].csv", test=f"{bucket}/test.csv") == here
+    (folder,) = (path for path in cache.iterdir() if (path / "train").is_dir())
+    fetched = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    built = {path.relative_to(puzzles / "processed").as_posix() for path in (puzzles / "processed").rglob("*.*")}
+    assert fetched == built - {"identifiers.json"}
