@@ -24,6 +24,8 @@ MAX_SEED = 2**31 - 1
 class TrainConfig(Settings):
     """`steps` batches of `batch_size` puzzles.
 
+    `shards` cuts each batch into as many runs of rows, a power of two: one is held in memory at a time, and their
+    gradients are added in a fixed binary tree.
     `optimizer_step`: `rollout` averages the loss over the whole unroll into one optimizer step; `act` takes one after
     every ACT step. `halt_exploration_prob` is serial_act's and act_mask's: the share of trajectories that may not halt
     before a random step. `normalise` is act_mask's: the mean over the ACT steps taken (`valid_steps`), over those that
@@ -34,6 +36,7 @@ class TrainConfig(Settings):
 
     steps: int = Field(ge=1, le=10**12)
     batch_size: int = Field(ge=1)
+    shards: int = Field(default=1, ge=1)
     optimizer_step: Literal["rollout", "act"] = "rollout"
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
     normalise: Normalise = "valid_steps"
@@ -118,6 +121,13 @@ class TrialConfig(Settings):
             )
         if self.diagnose is not None and self.diagnose.n > self.eval.n:
             yield f"diagnose.n: {self.diagnose.n} is more than the {self.eval.n} test puzzles of eval.n; ask for fewer"
+        shards, batch_size = self.train.shards, self.train.batch_size
+        most = batch_size & -batch_size  # the largest power of two that divides it
+        if shards & (shards - 1) or most % shards:
+            yield (
+                f"train.shards: {shards} cuts no batch of {batch_size} into equal shards that a binary tree adds up; "
+                f"give a power of two that divides it, {most} at most"
+            )
         if self.rollout == "act_mask" and self.train.optimizer_step == "act":
             yield (
                 "train.optimizer_step: act with rollout act_mask, whose mean is known after its last step only; "
@@ -162,13 +172,18 @@ class TrialConfig(Settings):
         return self.act_steps_per_batch if self.train.optimizer_step == "act" else 1
 
     @property
+    def rows_trained_per_batch(self) -> int:
+        """ACT steps of all trajectories on a batch (act_mask: at most), over which its loss is a mean."""
+        return self.train.batch_size * self.rollouts * self.act_steps_per_batch
+
+    @property
     def evaluation_share(self) -> float:
         """ACT steps spent evaluating, of all that the trial takes if nothing halts; those of training cost more."""
         deepest = max((self.model.halt_max_steps, *self.eval.depths))
         trajectories = 1 + len(self.eval.sigmas) * self.eval.rollouts
         evaluations = self.train.steps // self.eval.every + 1
         evaluating = evaluations * 2 * self.eval.n * trajectories * deepest
-        training = self.train.steps * self.train.batch_size * self.rollouts * self.act_steps_per_batch
+        training = self.train.steps * self.rows_trained_per_batch
         return evaluating / (evaluating + training)
 
     def identity(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Trajectories:
     """What a rollout starts from: B puzzles in K rollouts, trajectory fastest.
 
     batch holds B rows, latents B * K. `min_steps` int64 [B, K] keeps one from halting before (exploration). `slots`,
-    one for each rollout, is what serial_act carries from one call to the next; it is replaced there. `normalise` is
+    one for each rollout, is what serial_act carries from one call to the next: it fills this list. `normalise` is
     act_mask's. `constant_weights` says that the caller changes no weights before the rollout's end.
     """
 
@@ -143,7 +143,7 @@ def serial_act(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses
     """
     B, K = len(start.batch.inputs), start.rollouts
     if not start.slots:
-        start.slots = [empty_slots(start.batch, _bank(start.latents, k, B, K)) for k in range(K)]
+        start.slots += [empty_slots(start.batch, _bank(start.latents, k, B, K)) for k in range(K)]
     for k in range(K):
         min_steps = None if start.min_steps is None else start.min_steps[:, k]
         start.slots[k], _, losses = act_call(

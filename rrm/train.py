@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from rrm.checkpoint import CheckpointError
@@ -14,13 +13,25 @@ from rrm.config import TrialConfig
 from rrm.diagnose import DiagnoseConfig, diagnose_examples
 from rrm.evaluate import Watch, evaluate_split
 from rrm.models import build_model
-from rrm.models.act import Batch, Latents
+from rrm.models.act import Batch
 from rrm.models.published import initial_state
 from rrm.optim import EMA, OPTIMIZERS, schedule, sign_sgd
-from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
 from rrm.puzzles.dataset import load_task
-from rrm.rollout import ROLLOUTS, Slots, Trajectories
-from rrm.streams import torch_generator, uniforms
+from rrm.rollout import Slots
+from rrm.shards import (
+    LOSS,
+    PUZZLE_GRADIENT,
+    PUZZLE_ROWS,
+    TRAINED,
+    Shard,
+    Terms,
+    TreeSum,
+    join_slots,
+    noise_columns,
+    shard_rows,
+    split_slots,
+)
+from rrm.streams import torch_generator
 from rrm.torch_setup import check_compiler
 from rrm.unroll import Unrolls
 
@@ -77,7 +88,8 @@ class Trainer:
         self.step = 0
         self.optimizer_steps = 0
         self.act_steps = 0
-        self.slots: list[Slots] = []
+        self.shard_rows = shard_rows(config.train.batch_size, config.train.shards)
+        self.slots: list[list[Slots]] = [[] for _ in self.shard_rows]
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.last_accuracy: float | None = None
@@ -107,40 +119,27 @@ class Trainer:
                 return
 
     def train_step(self) -> None:
-        """One batch in K trajectories a puzzle: its rollout, with one backward for each ACT step."""
-        config, K = self.config, self.config.rollouts
-        batch_size = config.train.batch_size
-        batch = self.data.train_batch(config.seed, self.step, batch_size).to(self.device)
-        latents = self.model.initial_latents(batch_size)
-        if config.perturb is not None:
-            latents = self._perturbed(latents, config.perturb)
-        start = Trajectories(
-            batch,
-            latents,
-            K,
-            config.model.token_loss,
-            self._min_steps(batch_size, K),
-            self.slots,
-            config.train.normalise,
-            constant_weights=config.optimizer_steps_per_batch == 1,
-        )
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        rows = batch_size * K * config.act_steps_per_batch  # over which the loss of this batch is a mean
-        trained = 0
-        optimizer_steps = config.optimizer_steps_per_batch
+        """One batch, shard by shard: its rollout, and each time that its ACT steps end in an optimizer step, that."""
+        config = self.config
+        shards = [
+            Shard(config, self.model, self.data, self.device, self.step, rows, slots)
+            for rows, slots in zip(self.shard_rows, self.slots, strict=True)
+        ]
+        loss, trained = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        rescale = 1.0
         self.model.train()
-        for losses in ROLLOUTS[config.rollout](self.model, start):
-            total = losses.total.sum()
-            (total * (optimizer_steps / rows)).backward()
-            loss += total.detach() / rows
-            trained += len(losses.total)
-            if optimizer_steps > 1:
-                self._optimizer_step()
-        # Only act_mask trains fewer rows, and how many is known now.
-        rescale = rows / trained if config.train.normalise == "valid_steps" else 1.0
-        if optimizer_steps == 1:
-            self._optimizer_step(rescale)
-        self.slots = start.slots
+        for _ in range(config.optimizer_steps_per_batch):
+            tree = TreeSum()
+            for shard in shards:
+                tree.add(shard.backward(act_steps=1 if config.optimizer_steps_per_batch > 1 else None))
+            total = tree.total()
+            loss += total[LOSS]
+            trained += int(total[TRAINED])
+            if config.rollout == "act_mask" and config.train.normalise == "valid_steps":
+                rescale = config.rows_trained_per_batch / trained  # how many is known now
+            for column, value in noise_columns(total).items():  # on the device: reading it would wait for it
+                self.noise_since_evaluation[column] = self.noise_since_evaluation.get(column, 0) + value
+            self._optimizer_step(total, rescale)
         self.step += 1
         self.act_steps += trained
         value = loss.item() * rescale
@@ -148,41 +147,8 @@ class Trainer:
             raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {self.step}")
         self.losses_since_evaluation.append(value)
 
-    def _perturbed(self, z0: Latents, perturb: PerturbConfig) -> Latents:
-        """This step's latents in K trajectories; what noise they got is added to `noise_since_evaluation`."""
-        config, rows = self.config, range(self.config.train.batch_size)
-        sigmas = draw_sigmas(perturb, clean_first=config.clean_first, seed=config.seed, step=self.step, rows=rows)
-        latents = perturb_latents(
-            z0,
-            sigma=sigmas,
-            where=perturb.where,
-            rollouts=perturb.rollouts,
-            clean_first=config.clean_first,
-            seed=config.seed,
-            stream="perturb",
-            step=self.step,
-            rows=rows,
-            scale=perturb.scale,
-            antithetic=perturb.antithetic,
-        )
-        noise = {"train_sigma": sigmas[:, int(config.clean_first) :].mean()}
-        noise |= {f"noise_rms_{name}": rms for name, rms in noise_rms(z0, latents, config.clean_first).items()}
-        for column, value in noise.items():  # on the device: reading it here would wait for it at every step
-            zero = torch.zeros((), dtype=torch.float64, device=self.device)
-            self.noise_since_evaluation[column] = self.noise_since_evaluation.get(column, zero) + value
-        return latents
-
-    def _min_steps(self, batch_size: int, K: int) -> torch.Tensor | None:
-        """Exploration: some trajectories may not halt before a random step, from 2 to halt_max_steps."""
-        probability = self.config.train.halt_exploration_prob
-        if self.config.rollout == "parallel_fixed" or not probability:
-            return None
-        u = np.stack([uniforms(self.config.seed, f"halt.{k}", self.step, range(batch_size), 4) for k in range(K)], 1)
-        steps = np.where(u[..., 0] < probability, 2 + np.floor(u[..., 1] * (self.model.halt_max_steps - 1)), 0)
-        return torch.from_numpy(steps.astype(np.int64)).to(self.device)
-
-    def _optimizer_step(self, rescale: float = 1.0) -> None:
-        """Update the weights with the gradients gathered, times `rescale`."""
+    def _optimizer_step(self, gradients: Terms, rescale: float) -> None:
+        """Update the weights with the gradients that the shards added up to, times `rescale`."""
         optim = self.config.optim
         self.optimizer_steps += 1
 
@@ -195,6 +161,8 @@ class Trainer:
                 min_lr_ratio=optim.min_lr_ratio,
             )
 
+        for name, parameter in self.model.named_parameters():
+            parameter.grad = gradients.get(name)
         if rescale != 1:
             torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], rescale)
         penalty = self.model.penalty()
@@ -205,11 +173,11 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.model.puzzle_emb is not None:
-            ids, gradients = self.model.puzzle_emb.take_gradients()
+            ids = gradients[PUZZLE_ROWS].nonzero().squeeze(1)
             sign_sgd(
                 self.model.puzzle_emb.weights,
                 ids,
-                gradients * rescale,
+                gradients[PUZZLE_GRADIENT][ids] * rescale,
                 lr=rate(optim.puzzle_emb_lr),
                 weight_decay=optim.puzzle_emb_weight_decay,
             )
@@ -292,7 +260,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow,
-            "slots": [slots._replace(batch=slots.batch._asdict())._asdict() for slots in self.slots],
+            "slots": [slots._replace(batch=slots.batch._asdict())._asdict() for slots in join_slots(self.slots)],
             "history": self.history,
             "diagnostics": self.diagnostics,
             "unrolls": self.unrolls,
@@ -311,7 +279,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, shadow in self.ema.shadow.items():
             shadow.copy_(state["ema"][name])
-        self.slots = [_slots_on(self.device, slots) for slots in state["slots"]]
+        self.slots = split_slots([_slots_on(self.device, slots) for slots in state["slots"]], self.shard_rows)
         self.step, self.optimizer_steps, self.act_steps = state["step"], state["optimizer_steps"], state["act_steps"]
         self.history, self.best = list(state["history"]), state["best"]
         self.last_accuracy, self.diagnostics = state["last_accuracy"], list(state["diagnostics"])

@@ -82,8 +82,8 @@ def test_small_noise_survives_in_the_carried_latents(trainers):
 def test_the_slots_of_serial_act_carry_float32():
     trainer = Trainer(tiny_config(rollout="serial_act", train=BFLOAT16, **MULTI), CPU)
     trainer.train_until(2)
-    assert trainer.slots
-    assert all(z.dtype == torch.float32 for slots in trainer.slots for z in slots.latents.values())
+    assert trainer.slots[0]
+    assert all(z.dtype == torch.float32 for slots in trainer.slots[0] for z in slots.latents.values())
 
 
 def test_attention_in_bfloat16_is_held_to_float32():

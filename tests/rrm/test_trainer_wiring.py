@@ -143,7 +143,7 @@ def test_serial_act_explores_with_the_share_asked_for():
     trainer.train_step()
     explores = uniforms(config.seed, "halt.0", 0, range(16), 4)[:, 0] < 0.4
     assert 0 < explores.mean() < 1
-    assert np.array_equal(trainer.slots[0].halted.numpy(), ~explores)
+    assert np.array_equal(trainer.slots[0][0].halted.numpy(), ~explores)
 
 
 @pytest.mark.parametrize("normalise", ["valid_steps", "slots", "per_trajectory"])

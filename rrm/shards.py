@@ -1,0 +1,189 @@
+"""Shards: a batch cut into runs of rows that are unrolled one by one and added up in a fixed binary tree.
+
+The tree makes the sum independent of who computes which shard: any subtree of it is a sum of its own.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rrm.config import TrialConfig
+from rrm.models.act import Batch, Latents
+from rrm.models.base import BaseModel
+from rrm.models.losses import RowLosses
+from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
+from rrm.puzzles.dataset import TaskData
+from rrm.rollout import ROLLOUTS, Slots, Trajectories
+from rrm.streams import uniforms
+
+Terms = dict[str, Tensor]
+PUZZLE_GRADIENT, PUZZLE_ROWS, LOSS, TRAINED = "puzzle table", "puzzle rows", "loss", "trained"
+
+
+class TreeSum:
+    """The sum of terms that come one by one: (0 + 1) + (2 + 3), and so on upwards; their number is a power of two.
+
+    Of what came, one partial sum for each level of the tree is held. The terms are added in place.
+    """
+
+    def __init__(self) -> None:
+        self._partial: list[tuple[int, Terms]] = []
+
+    def add(self, terms: Terms) -> None:
+        """Take up the next terms; each has the same names and shapes."""
+        size = 1
+        while self._partial and self._partial[-1][0] == size:
+            _, before = self._partial.pop()
+            torch._foreach_add_(list(before.values()), list(terms.values()))
+            size, terms = 2 * size, before
+        self._partial.append((size, terms))
+
+    def total(self) -> Terms:
+        """The sum of all that came."""
+        ((_, terms),) = self._partial
+        return terms
+
+
+class Shard:
+    """The rows `rows` of one training step's batch, in K trajectories a puzzle.
+
+    They are loaded and perturbed when they are first needed. `slots` are serial_act's for these rows, and are replaced.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        model: BaseModel,
+        data: TaskData,
+        device: torch.device,
+        step: int,
+        rows: range,
+        slots: list[Slots],
+    ):
+        self.config, self.model, self.data, self.device = config, model, data, device
+        self.step, self.rows, self.slots = step, rows, slots
+        self._noise: Terms = {}
+        self._losses = self._unroll()
+
+    def backward(self, act_steps: int | None) -> Terms:
+        """Train the next `act_steps` ACT steps, or all that are left, with one backward each; what is to be added up:
+
+        the gradient of each parameter by its name, and of the puzzle table with how often its rows were gathered;
+        the part of the batch's loss, and how many rows were trained; with the first steps, of the noise that there is,
+        this shard's part of the mean.
+        """
+        rows = self.config.rows_trained_per_batch
+        scale = self.config.optimizer_steps_per_batch / rows
+        loss, trained = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        for losses in islice(self._losses, act_steps):
+            total = losses.total.sum()
+            (total * scale).backward()
+            loss += total.detach() / rows
+            trained += len(losses.total)
+        noise, self._noise = self._noise, {}
+        return self._take_gradients() | {LOSS: loss, TRAINED: torch.tensor(trained)} | noise
+
+    def _take_gradients(self) -> Terms:
+        gradients: Terms = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                gradients[name], parameter.grad = parameter.grad, None
+        if self.model.puzzle_emb is not None:
+            ids, of_rows = self.model.puzzle_emb.take_gradients()
+            table = self.model.puzzle_emb.weights
+            gradients[PUZZLE_GRADIENT] = torch.zeros_like(table).index_add_(0, ids, of_rows)
+            gradients[PUZZLE_ROWS] = torch.zeros_like(table[:, 0]).index_add_(0, ids, torch.ones_like(of_rows[:, 0]))
+        return gradients
+
+    def _unroll(self) -> Iterator[RowLosses]:
+        config = self.config
+        latents = self.model.initial_latents(len(self.rows))
+        if config.perturb is not None:
+            latents = self._perturbed(latents, config.perturb)
+        start = Trajectories(
+            self.data.train_batch(config.seed, self.step, config.train.batch_size, self.rows).to(self.device),
+            latents,
+            config.rollouts,
+            config.model.token_loss,
+            self._min_steps(),
+            self.slots,
+            config.train.normalise,
+            constant_weights=config.optimizer_steps_per_batch == 1,
+        )
+        yield from ROLLOUTS[config.rollout](self.model, start)
+
+    def _perturbed(self, z0: Latents, perturb: PerturbConfig) -> Latents:
+        config = self.config
+        sigmas = draw_sigmas(perturb, clean_first=config.clean_first, seed=config.seed, step=self.step, rows=self.rows)
+        latents = perturb_latents(
+            z0,
+            sigma=sigmas,
+            where=perturb.where,
+            rollouts=perturb.rollouts,
+            clean_first=config.clean_first,
+            seed=config.seed,
+            stream="perturb",
+            step=self.step,
+            rows=self.rows,
+            scale=perturb.scale,
+            antithetic=perturb.antithetic,
+        )
+        share = len(self.rows) / config.train.batch_size
+        sigma = torch.full((), sigmas[:, int(config.clean_first) :].mean(), dtype=torch.float64, device=self.device)
+        self._noise = {"train_sigma": sigma * share}
+        for name, rms in noise_rms(z0, latents, config.clean_first).items():
+            self._noise[f"noise_rms_{name}"] = rms * share
+        return latents
+
+    def _min_steps(self) -> Tensor | None:
+        """Exploration: some trajectories may not halt before a random step, from 2 to halt_max_steps."""
+        config = self.config
+        probability = config.train.halt_exploration_prob
+        if config.rollout == "parallel_fixed" or not probability:
+            return None
+        u = np.stack([uniforms(config.seed, f"halt.{k}", self.step, self.rows, 4) for k in range(config.rollouts)], 1)
+        steps = np.where(u[..., 0] < probability, 2 + np.floor(u[..., 1] * (self.model.halt_max_steps - 1)), 0)
+        return torch.from_numpy(steps.astype(np.int64)).to(self.device)
+
+
+def noise_columns(total: Terms) -> Terms:
+    """Of what shards added up, what noise there was: its mean over rows and perturbed trajectories, by column."""
+    return {name: value for name, value in total.items() if name == "train_sigma" or name.startswith("noise_rms_")}
+
+
+def shard_rows(batch_size: int, shards: int) -> list[range]:
+    """The rows of each shard."""
+    size = batch_size // shards
+    return [range(start, start + size) for start in range(0, batch_size, size)]
+
+
+def join_slots(of_shards: list[list[Slots]]) -> list[Slots]:
+    """serial_act's slots of the whole batch, a bank each, from those of each shard in order."""
+    return [
+        Slots(
+            {name: torch.cat([part.latents[name] for part in bank]) for name in bank[0].latents},
+            Batch(*(torch.cat(tokens) for tokens in zip(*(part.batch for part in bank), strict=True))),
+            torch.cat([part.steps for part in bank]),
+            torch.cat([part.halted for part in bank]),
+        )
+        for bank in zip(*of_shards, strict=True)
+    ]
+
+
+def split_slots(banks: list[Slots], shards: list[range]) -> list[list[Slots]]:
+    """The slots of each shard, from those of the whole batch."""
+    return [
+        [
+            Slots(
+                {name: z[rows.start : rows.stop] for name, z in bank.latents.items()},
+                Batch(*(x[rows.start : rows.stop] for x in bank.batch)),
+                bank.steps[rows.start : rows.stop],
+                bank.halted[rows.start : rows.stop],
+            )
+            for bank in banks
+        ]
+        for rows in shards
+    ]
