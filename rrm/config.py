@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from rrm.diagnose import DiagnoseConfig
 from rrm.evaluate import EvalConfig
 from rrm.models import ModelConfig
+from rrm.models.products import ForwardDtype
 from rrm.models.published import InitFrom
 from rrm.optim import OptimConfig
 from rrm.perturb import Objective, PerturbConfig
@@ -30,7 +31,8 @@ class TrainConfig(Settings):
     every ACT step. `halt_exploration_prob` is serial_act's and act_mask's: the share of trajectories that may not halt
     before a random step. `normalise` is act_mask's: the mean over the ACT steps taken (`valid_steps`), over those that
     could have been (`slots`), or over the trajectories' own means (`per_trajectory`, one more forward pass).
-    `forward_dtype`: of the products inside the recursion; weights, latents, noise, heads and losses stay float32.
+    `forward_dtype`: of the products inside the recursion; weights, latents, noise, heads and losses stay float32. A CPU
+    rounds the operands of tensorfloat32 as a GPU does, and multiplies in float32: it is no faster there.
     `compile` has torch compile the recursion's block first, which takes a C++ compiler and some seconds.
     """
 
@@ -40,7 +42,7 @@ class TrainConfig(Settings):
     optimizer_step: Literal["rollout", "act"] = "rollout"
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
     normalise: Normalise = "valid_steps"
-    forward_dtype: Literal["float32", "bfloat16"] = "float32"
+    forward_dtype: ForwardDtype = "float32"
     compile: bool = False
 
 

@@ -80,7 +80,8 @@ class Shard:
         loss, trained = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for losses in islice(self._losses, act_steps):
             total = losses.total.sum()
-            (total * scale).backward()
+            with self.model.tensorfloat32():
+                (total * scale).backward()
             loss += total.detach() / rows
             trained += len(losses.total)
         noise, self._noise = self._noise, {}

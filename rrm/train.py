@@ -66,7 +66,7 @@ class Trainer:
         if config.init_from is not None:
             self.model.load_state_dict(initial_state(config.init_from.path, config.model, self.model.state_dict()))
         self.model.to(device)
-        self.model.forward_dtype = getattr(torch, config.train.forward_dtype)
+        self.model.forward_dtype = config.train.forward_dtype
         if config.train.compile:
             check_compiler()
             self.model.compile_blocks()

@@ -1,14 +1,17 @@
 """What HRM, TRM and SRM share: input embedding, initial latents, heads, and the shape of an ACT step."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rrm.models.act import Batch, Latents, StepOutput
-from rrm.models.layers import Embedding, Linear, in_bfloat16, truncated_normal
+from rrm.models.layers import Embedding, Linear, truncated_normal
 from rrm.models.losses import TokenLoss
+from rrm.models.products import ForwardDtype, rounded, tensorfloat32_products
 from rrm.models.puzzle_embedding import PuzzleEmbedding
 from rrm.settings import Settings
 
@@ -67,7 +70,8 @@ class BaseModel(nn.Module, ABC):
 
     H_init: Tensor
     L_init: Tensor
-    forward_dtype = torch.float32
+    forward_dtype: ForwardDtype = "float32"  # of an ACT step's products
+    product_dtype: ForwardDtype = "float32"  # of those at this moment
     block: type[nn.Module]  # the module that the recursion repeats
 
     def __init__(
@@ -110,16 +114,39 @@ class BaseModel(nn.Module, ABC):
     def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
         """Embed, reason, read: latents [B, N, D] each, batch of B rows. The latents returned are detached.
 
-        With forward_dtype bfloat16 the products inside `reason` are in bfloat16; latents, norms, sums between blocks,
-        the input and the heads stay in float32, so that small noise on the latents survives.
+        The products inside `reason` are in `forward_dtype`; latents, noise, norms, sums between blocks, the input, the
+        heads and the losses are in float32. Noise far below a rounded operand's own error is lost in the product.
         """
         embedding = self.embed(batch)
-        with in_bfloat16(embedding.device, enabled=self.forward_dtype == torch.bfloat16):
+        with self._products_rounded(), self.tensorfloat32():
             latents = self.reason(latents, embedding)
         answer = self.read(latents[self.latent_names[0]])
         q_logits = self.q_head(answer[:, 0]).float()
         output = StepOutput(self.lm_head(answer[:, self.prefix_positions :]), q_logits[:, 0], q_logits[:, 1])
         return {name: z.detach() for name, z in latents.items()}, output
+
+    @contextmanager
+    def _products_rounded(self) -> Iterator[None]:
+        """Within this context the recursion's products are in `forward_dtype`; its weights are rounded here, once."""
+        layers = [
+            module
+            for name, module in self.named_modules()
+            if isinstance(module, Linear) and name != "lm_head" and self.forward_dtype != "float32"
+        ]
+        self.product_dtype = self.forward_dtype
+        for layer in layers:
+            layer.rounded = rounded(layer.weight, self.forward_dtype)
+        try:
+            yield
+        finally:
+            self.product_dtype = "float32"
+            for layer in layers:
+                layer.rounded = None
+
+    def tensorfloat32(self) -> AbstractContextManager[None]:
+        """What a backward pass runs in, too: on a GPU it has the products of the heads' gradients in TF32 as well."""
+        on_gpu = self.lm_head.weight.device.type == "cuda"
+        return tensorfloat32_products(self.forward_dtype == "tensorfloat32") if on_gpu else nullcontext()
 
     def compile_blocks(self) -> None:
         """Have torch compile the block that the recursion repeats: once for each batch size, with and without gradient.

@@ -5,16 +5,14 @@ N = P + S positions, D width, V vocabulary, T reasoning (ACT) step.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm.models.products import attend, product, swiglu
+
 SWIGLU_MULTIPLE = 256
-# MKL leaves half of the width of an AMD core's 512-bit vectors unused, oneDNN does not; on others they are level.
-CONVOLVES = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-CONVOLVE_FROM = 2**23  # multiplications of a product; below, setting up a convolution costs more than it saves
 # 1 / std of a standard normal truncated to [-2, 2]: with it the truncated variable has exactly the std asked for.
 TRUNCATION_CORRECTION = 1.1368472343385565
 
@@ -35,94 +33,16 @@ def truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Genera
     return truncated_normal_from_uniform(u, std)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b on the last dimension: x [..., in], weight [out, in], bias [out].
-
-    In float32 torch multiplies matrices by MKL and convolves by oneDNN: on a CPU where that is faster, a product of
-    some size is written as a convolution with a 1 x 1 kernel.
-    """
-    if not _worth_convolving(x, weight):
-        return F.linear(x, weight, bias)
-    return convolved_opaque(x, weight, bias) if torch.compiler.is_compiling() else convolved(x, weight, bias)
-
-
-def _worth_convolving(x: Tensor, weight: Tensor) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or not CONVOLVES:
-        return False
-    return x.numel() * len(weight) >= CONVOLVE_FROM
-
-
-def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`linear` as a convolution of one image that is one pixel high."""
-    # The dilation says nothing to a kernel of one point; without it torch does not take oneDNN for a single image.
-    y_1C1R = F.conv2d(_as_image(x), weight[:, :, None, None], bias, dilation=2)
-    return y_1C1R.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-
-
-def _as_image(x: Tensor) -> Tensor:
-    return x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # a view in oneDNN's layout, channels last
-
-
-# torch.compile would lay out such an image otherwise and copy it: to it, the product is one opaque operation.
-@torch.library.custom_op("rrm::convolved", mutates_args=())
-def convolved_opaque(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`convolved`."""
-    return convolved(x, weight, bias)
-
-
-@torch.library.custom_op("rrm::convolved_backward", mutates_args=())
-def _convolved_backward(grad: Tensor, x: Tensor, weight: Tensor, biased: bool) -> list[Tensor]:
-    plain = {"stride": [1, 1], "padding": [0, 0], "transposed": False, "output_padding": [0, 0], "groups": 1}
-    operands = _as_image(grad), _as_image(x), weight[:, :, None, None], [len(weight)]
-    grad_x, *others = torch.ops.aten.convolution_backward(
-        *operands, dilation=[2, 2], output_mask=[True, True, biased], **plain
-    )
-    grad_x = grad_x.permute(0, 2, 3, 1).reshape(x.shape)
-    return [grad_x, others[0].view(weight.shape), *others[1:] * biased]
-
-
-@convolved_opaque.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty(*x.shape[:-1], len(weight))
-
-
-@_convolved_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, biased: bool) -> list[Tensor]:
-    gradients = [x.new_empty(x.shape), weight.new_empty(weight.shape)]
-    return [*gradients, weight.new_empty(len(weight))] if biased else gradients
-
-
-def _save(ctx, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-    x, weight, bias = inputs
-    ctx.save_for_backward(x, weight)
-    ctx.biased = bias is not None
-
-
-def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = _convolved_backward(grad, *ctx.saved_tensors, ctx.biased)
-    return gradients[0], gradients[1], gradients[2] if ctx.biased else None
-
-
-convolved_opaque.register_autograd(_gradients, setup_context=_save)
-
-
-def in_bfloat16(device: torch.device, enabled: bool) -> AbstractContextManager:
-    """Autocast of matrix products to bfloat16, or its opposite; nothing on the meta device, which has no autocast."""
-    # Autocast's cache would hand the weights that the first cycles cast without gradient to the last ones.
-    if device.type == "meta":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
-
-
 class Linear(nn.Module):
     """y = x W^T without bias, W [out, in] of std 1/sqrt(in)."""
 
     def __init__(self, in_features: int, out_features: int, generator: torch.Generator):
         super().__init__()
         self.weight = nn.Parameter(truncated_normal((out_features, in_features), in_features**-0.5, generator))
+        self.rounded: Tensor | None = None  # within an ACT step, where its precision rounds weights
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+        return product(x, self.weight, self.rounded)
 
 
 class Embedding(nn.Module):
@@ -156,9 +76,9 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(inner, hidden_size, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Two products, not one cut in two: elementwise steps are faster on whole tensors, and backward needs no cat.
-        gate, up = (linear(x, weight) for weight in self.gate_up_proj.weight.chunk(2))
-        return self.down_proj(F.silu(gate) * up)
+        gate_up, down = self.gate_up_proj, self.down_proj
+        rounded = () if gate_up.rounded is None or down.rounded is None else (gate_up.rounded, down.rounded)
+        return swiglu(x, gate_up.weight, down.weight, rounded)
 
 
 def rotary_tables(positions: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -173,14 +93,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate queries or keys [B, heads, N, head_dim] by tables [N, head_dim], rotate-half convention."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim)) v for queries, keys and values [B, heads, N, head_dim]."""
-    if v.device.type == "cpu" and v.dtype == torch.bfloat16:  # backward through torch's own takes eight times as long
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return scores.float().softmax(dim=-1).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Attention(nn.Module):
@@ -198,7 +110,8 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
-        return self.o_proj(attend(q, k, v).transpose(1, 2).reshape(B, N, D))
+        rounds = self.qkv_proj.rounded is not None
+        return self.o_proj(attend(q, k, v, rounds).transpose(1, 2).reshape(B, N, D))
 
 
 class Block(nn.Module):

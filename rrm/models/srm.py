@@ -6,6 +6,7 @@ has row sums kappa < 1.
 """
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from rrm.models.act import Latents
 from rrm.models.base import BaseConfig, BaseModel
-from rrm.models.layers import in_bfloat16, linear, rms_norm
+from rrm.models.layers import rms_norm
+from rrm.models.products import ForwardDtype, product, rounded, tensorfloat32_products
 
 KAPPA_LOGIT_START = 1.492  # 0.5 + 0.49 * sigmoid(1.492) = 0.9
 KAPPA_PENALTY = 10.0
@@ -40,20 +42,21 @@ class SRMConfig(BaseConfig):
 def cayley(W: Tensor) -> Tensor:
     """An orthonormal-column matrix of the shape of W [n, k], n >= k, from any W (SPEC.md, A, "Cayley").
 
-    W = [U; V]: S = U - U^T + V^T V, M = (I + S)^-1 (I - S), Q = [M; -V (I + M)]. Computed in float32 without autocast.
+    W = [U; V]: S = U - U^T + V^T V, M = (I + S)^-1 (I - S), Q = [M; -V (I + M)]. Computed in float32, never in TF32.
     """
-    with in_bfloat16(W.device, enabled=False):
-        k = W.shape[1]
-        W = W if W.dtype == torch.float64 else W.float()
-        U, V = W[:k], W[k:]
-        identity = torch.eye(k, dtype=W.dtype, device=W.device)
+    k = W.shape[1]
+    W = W if W.dtype == torch.float64 else W.float()
+    U, V = W[:k], W[k:]
+    identity = torch.eye(k, dtype=W.dtype, device=W.device)
+    with tensorfloat32_products(False) if W.is_cuda else nullcontext():
         S = U - U.T + V.T @ V
         M = torch.linalg.solve(identity + S, identity - S)
         Q = torch.cat((M, -V @ (identity + M)))
         return Q @ (1.5 * identity - 0.5 * Q.T @ Q)  # one Newton-Schulz step: rounding of large weights
 
 
-Factors = tuple[Tensor, Tensor]
+Operand = tuple[Tensor, Tensor | None]  # a matrix, and as the precision of products rounds it
+Factors = tuple[Operand, Operand]
 BlockFactors = tuple[Factors, Factors]
 
 
@@ -72,16 +75,17 @@ class Sandwich(nn.Module):
         self.inner_bias = nn.Parameter(torch.ones(size))
         self.outer_bias = nn.Parameter(-torch.ones(size))
 
-    def factors(self) -> Factors:
+    def factors(self, dtype: ForwardDtype) -> Factors:
         """The two matrices of the layer, in and out, [n, n] each; the costly part, the same for a whole ACT step."""
         Q = cayley(self.W)
         A, B = Q[: len(self.psi)], Q[len(self.psi) :]
         scale = self.psi.exp()
-        return math.sqrt(2) * (B.T / scale[:, None]), math.sqrt(2) * (A * scale)
+        into, out = math.sqrt(2) * (B.T / scale[:, None]), math.sqrt(2) * (A * scale)
+        return (into, rounded(into, dtype)), (out, rounded(out, dtype))
 
     def forward(self, x: Tensor, factors: Factors) -> Tensor:
         into, out = factors
-        return linear(torch.relu(linear(x, into, self.inner_bias)), out, self.outer_bias)
+        return product(torch.relu(product(x, *into, self.inner_bias)), *out, self.outer_bias)
 
 
 class SandwichBlock(nn.Module):
@@ -92,9 +96,9 @@ class SandwichBlock(nn.Module):
         self.tokens = Sandwich(positions, generator)
         self.channels = Sandwich(channels, generator)
 
-    def factors(self) -> BlockFactors:
+    def factors(self, dtype: ForwardDtype) -> BlockFactors:
         """The factors of both sandwiches."""
-        return self.tokens.factors(), self.channels.factors()
+        return self.tokens.factors(dtype), self.channels.factors(dtype)
 
     def forward(self, x_BND: Tensor, factors: BlockFactors) -> Tensor:
         x_BND = self.tokens(x_BND.transpose(1, 2), factors[0]).transpose(1, 2)
@@ -144,24 +148,26 @@ class SRM(BaseModel):
 
     def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
         """H_cycles cycles; the last grad_cycles of them carry gradient, and the factors are computed once for all."""
-        factors = [block.factors() for block in self._stack()]
+        factors = [block.factors(self.product_dtype) for block in self._stack()]
         U = cayley(self.mix)
+        mix = U, rounded(U, self.product_dtype)
         with_gradient = self.config.grad_cycles or self.config.H_cycles
         for cycle in range(self.config.H_cycles):
             learns = cycle >= self.config.H_cycles - with_gradient
             with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-                latents = self._H_cycle(latents, embedding_BND, factors, U)
+                latents = self._H_cycle(latents, embedding_BND, factors, mix)
         return latents
 
-    def _H_cycle(self, latents: Latents, embedding: Tensor, factors: list[BlockFactors], U: Tensor) -> Latents:
+    def _H_cycle(self, latents: Latents, embedding: Tensor, factors: list[BlockFactors], mix: Operand) -> Latents:
         alpha, kappa, c = self.config.alpha, self.kappa, self.m.sigmoid()
         root_eta = math.sqrt(self.config.eta)
         high, low = latents["z_H"], latents["z_L"]
         own, from_low, from_high = kappa * (1 - c), kappa * c * root_eta, kappa * c / root_eta
-        injection = from_high * linear(high, U) + embedding
+        injection = from_high * product(high, *mix) + embedding
         for _ in range(self.config.L_cycles):
             low = (1 - alpha) * low + alpha * self._f(own * low + injection, factors)
-        high = (1 - alpha) * high + alpha * self._f(own * high + from_low * linear(low, U.T), factors)
+        back = mix[0].T, None if mix[1] is None else mix[1].T
+        high = (1 - alpha) * high + alpha * self._f(own * high + from_low * product(low, *back), factors)
         return {"z_H": high, "z_L": low}
 
     def _stack(self) -> list[SandwichBlock]:

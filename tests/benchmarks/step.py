@@ -3,7 +3,7 @@
 Each model at hidden 128, 81 positions and a batch of 32, one ACT step with its backward and its optimizer step, eager
 and compiled, in float32 and bfloat16. Times are of the processor, divided by the threads, so that a busy machine says
 the same. The peak is `a @ b` of 1024^3 in the same dtype, measured between the steps; in float32 torch has MKL do it,
-and the models' products oneDNN (rrm/models/layers.py), whose own peak stands beside. Operations are counted by torch,
+and the models' products oneDNN (rrm/models/products.py), whose own peak stands beside. Operations are counted by torch,
 eager in float32. `first s` is the first step by the clock, compiling included, from an empty cache.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrm.config import TrialConfig
-from rrm.models.layers import convolved
+from rrm.models.products import convolved
 from rrm.presets import PRESETS, merge
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 
 from rrm.config import TrialConfig
 from rrm.presets import merge
+from rrm.torch_setup import CompilerError, check_compiler
 
 # Milliseconds a step, and something of every kind: two latents, a puzzle table, an optimizer step an ACT step.
 TINY: dict[str, Any] = {
@@ -60,3 +61,12 @@ def write_spec(folder: Path, spec: Any, name: str = "sweep.yaml") -> str:
     with open(folder / name, "w") as file:
         YAML().dump(spec, file)
     return str(folder / name)
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile works here."""
+    try:
+        check_compiler()
+    except CompilerError:
+        return False
+    return True

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import MULTI, tiny_config
+from tiny import MULTI, has_compiler, tiny_config
 
 from rrm.lyapunov import diagnose
-from rrm.torch_setup import CompilerError, check_compiler, set_up_torch
+from rrm.torch_setup import CompilerError, set_up_torch
 from rrm.train import Trainer
 
 CPU = torch.device("cpu")
@@ -13,14 +13,6 @@ CASES = {
     "mlp, float32": {},
     "attention, bfloat16": {"model": {"mlp_t": False, "pos_encodings": "rope"}, "train": {"forward_dtype": "bfloat16"}},
 }
-
-
-def has_compiler() -> bool:
-    try:
-        check_compiler()
-    except CompilerError:
-        return False
-    return True
 
 
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler, and none is here")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
-from rrm.models import layers
+from rrm.models import products
 from rrm.models.losses import row_losses
 from rrm.perturb import perturb_latents
 from rrm.torch_setup import set_up_torch
@@ -88,9 +88,9 @@ def test_the_slots_of_serial_act_carry_float32():
 
 def test_attention_in_bfloat16_is_held_to_float32():
     q, k, v = (torch.randn(2, 3, 17, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    rounded = layers.attend(*(x.bfloat16() for x in (q, k, v)))
+    rounded = products.attend(*(x.bfloat16() for x in (q, k, v)))
     assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded.float(), layers.attend(q, k, v), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(rounded.float(), products.attend(q, k, v), atol=2e-2, rtol=2e-2)
 
 
 def test_a_trial_in_bfloat16_is_another_trial_and_float32_needs_no_name():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference import CASES, FOLDER, INDEX, OPS, OWN, Reference
 
-from rrm.models import layers
+from rrm.models import products
 from rrm.models.act import Batch, q_continue_target
 from rrm.models.base import BaseModel
 from rrm.models.layers import (
@@ -81,11 +81,11 @@ def test_forward_unroll_and_losses(case):
     reference.check("unroll/metrics_last/exact_accuracy", last.correct[labelled].sum())
 
 
-@pytest.mark.parametrize("convolve_from", [layers.CONVOLVE_FROM, 0])
+@pytest.mark.parametrize("convolve_from", [products.CONVOLVE_FROM, 0])
 @pytest.mark.parametrize("token_loss", ["stablemax", "softmax"])
 def test_gradients_and_puzzle_table_update(case, token_loss, convolve_from, monkeypatch):
-    monkeypatch.setattr(layers, "CONVOLVES", torch.backends.mkldnn.is_available())
-    monkeypatch.setattr(layers, "CONVOLVE_FROM", convolve_from)
+    monkeypatch.setattr(products, "CONVOLVES", torch.backends.mkldnn.is_available())
+    monkeypatch.setattr(products, "CONVOLVE_FROM", convolve_from)
     reference, model, batch, entry = case
     model.train()
     latents, output = model.act_step(model.initial_latents(len(batch.inputs)), batch)

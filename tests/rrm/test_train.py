@@ -37,11 +37,12 @@ KINDS |= {
     "act_mask": {"rollout": "act_mask", "train": {"optimizer_step": "rollout"}} | SINGLE,
     "hrm, serial_act, adamw": {"rollout": "serial_act", "model": TINY_HRM, "optim": {"optimizer": "adamw"}} | SINGLE,
 }
-BFLOAT16 = {"train": {"forward_dtype": "bfloat16"}}
+BFLOAT16, TENSORFLOAT32 = ({"train": {"forward_dtype": dtype}} for dtype in ("bfloat16", "tensorfloat32"))
 KINDS |= {
     "bfloat16": MULTI | BFLOAT16,
     "bfloat16, hrm, serial_act": {"rollout": "serial_act", "model": TINY_HRM} | SINGLE | BFLOAT16,
     "bfloat16, srm": {"model": TINY_SRM} | SINGLE | BFLOAT16,
+    "tensorfloat32": {"model": {"mlp_t": False, "pos_encodings": "rope"}} | MULTI | TENSORFLOAT32,
 }
 FIRST, LAST = 5, 12  # between two evaluations, and the end
 ROLLOUT_STEP = {"optimizer_step": "rollout"}
