@@ -38,6 +38,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         kind.add_argument("sweep", metavar="SWEEP", help=_SWEEP)
         add_variations(kind)
         kind.set_defaults(command=run)
+    show.add_argument("--all", action="store_true", dest="everything", help="every metric, and every trial")
+    formats = {"choices": ("csv", "json", "markdown", "latex"), "dest": "how"}
+    show.add_argument("--format", **formats, help="print the comparison alone: its answer, or with --all all of it")
     report.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in the sweep's folder")
 
 
@@ -53,11 +56,11 @@ def add_variations(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="NAME", help="a variant of the sweep that its file holds under `presets`")
 
 
-def print_tables(tables: "SweepTables") -> None:
-    """Print a sweep's trials and its comparison."""
+def print_tables(tables: "SweepTables", everything: bool = False) -> None:
+    """Print a sweep's comparison and its trials."""
     from results.text import show
 
-    console().print(show(tables), soft_wrap=not sys.stdout.isatty(), highlight=False)
+    print(show(tables, console().width, everything))
 
 
 def print_report(tables: "SweepTables", path: Location) -> None:
@@ -96,7 +99,15 @@ def _line(tables: "SweepTables") -> str:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    print_tables(_gathered(arguments.sweep, arguments)[1])
+    tables = _gathered(arguments.sweep, arguments)[1]
+    if arguments.how is None:
+        print_tables(tables, arguments.everything)
+        return ALL_DONE
+    from results.text import export
+
+    print(export(tables, arguments.how, arguments.everything))
+    for problem in tables.problems:
+        print(f"left out: {problem}", file=sys.stderr)
     return ALL_DONE
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from results.comparison import compare as compare
+    from results.comparison import differences as differences
     from results.curves import curve as curve
     from results.curves import sentences as sentences
     from results.curves import snapshot as snapshot
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from results.signals import verdicts as verdicts
 
 _HOME = {
-    "compare": "comparison",
+    **dict.fromkeys(("compare", "differences"), "comparison"),
     "verdicts": "signals",
     **dict.fromkeys(("configs", "load", "unroll"), "query"),
     **dict.fromkeys(("curve", "sentences", "snapshot"), "curves"),

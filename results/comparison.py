@@ -1,232 +1,365 @@
 """Baseline against arms, paired by seed: tables in, tables out."""
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from results.curves import snapshot
+from results.family import Measured, Place, interval_of, judge
+from results.flips import sign_flip_p
+from results.looks import Look
+from results.pairs import Baseline, ComparisonError, Pair, Pairing, pairings
 from results.rows import by_trial, rows_of
-from results.schema import COMPARISON_SCHEMA, METRICS
-from results.scores import BINARY, equal_compute, scores
-from results.stats import (
-    ALPHA,
-    detectable,
-    holm,
-    iqm,
-    mcnemar,
-    paired_by_example,
-    paired_by_seed,
-    probability_of_improvement,
-    seeds_needed,
+from results.schema import (
+    COMPARISON_SCHEMA,
+    DIFFERENCES_SCHEMA,
+    MARGIN,
+    METRICS,
+    MODES,
+    PRIMARY,
+    SIGNALS,
 )
+from results.scores import BINARY, TRAINED, Key, equal_compute, scores, trained_depth
+from results.stats import NAN, iqm, mcnemar, over_one_sample, over_seeds_and_puzzles, probability_of_improvement
+from results.types import typed
 
-SEEDS_NEEDED = seeds_needed()
-MARGIN = 0.02  # clean accuracy has regressed if the whole interval of the difference lies below minus this
 CLEAN = ("final", "last_k", "best", "equal_compute")
-NOT_COMPARABLE = "not comparable: other test puzzles"
+OTHER_PUZZLES = "not comparable: other test puzzles"
 _NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L")
 _EVALUATED = (
     *("trial_id", "step", "optimizer_steps", "act_steps", *_NOISE, "split", "sigma", "depth", "rollouts", "n"),
     *("exact_accuracy", "correct", "best_q_correct", "majority_correct"),
 )
 _DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1")
-_INTEGERS = (
-    *("rollouts", "depth", "n_seeds", "n_left_out", "n_examples", "comparisons", "seeds_needed"),
-    *("collapsed", "baseline_collapsed", "parameters"),
-)
 
 
-def compare(
-    trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None = None, *, baseline: str
-) -> pd.DataFrame:
+class Compared(NamedTuple):
+    """A comparison, and the differences by seed that it is made of (results.schema: COMPARISON, DIFFERENCES)."""
+
+    comparison: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def compare(trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None = None, **how: Any) -> Any:
     """A row an arm, grid point and metric, against the baseline at the same grid point (results.schema, COMPARISON).
 
-    Only seeds that both arms finished count. Where others failed, or the sweep's scheduler stopped them early, those
-    left are selected by how they did: no verdict. With six pairs or more the interval is over seeds; with fewer it is
-    over the test examples, given these runs. Holm's correction is over the arms, grid points and sigmas of one metric,
-    model, task and depth; where the sign-flip test cannot reach 5 % after it, the verdict says "too few seeds". Arms
-    that were scored on other test puzzles than the baseline's have one row that says so. Of several sweeps, each is
-    compared by itself.
+    The arguments are those of `compare_by_seed`, whose first table this is.
     """
-    rows: list[dict[str, Any]] = []
-    for _, of_sweep in trials.groupby("sweep", sort=False):
-        rows += _of_sweep(of_sweep, evals, diagnostics, baseline)
-    _judge(rows)
-    return pd.DataFrame(rows, columns=COMPARISON_SCHEMA.names).astype(dict.fromkeys(_INTEGERS, "Int64"))
+    return compare_by_seed(trials, evals, diagnostics, **how).comparison
 
 
-def _of_sweep(
-    trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None, baseline: str
-) -> list[dict[str, Any]]:
-    """The rows of one sweep, whose trials are given. Another may have the same trials, of other lengths."""
-    name, done, lost = trials.sweep.iloc[0], trials.loc[trials.status == "done"], _lost_seeds(trials)
-    of_done: Any = evals.loc[(evals.sweep == name) & evals.trial_id.isin(done.trial_id)]
-    done = done.merge(snapshot(done, of_done)[["trial_id", "collapsed", "minutes"]], on="trial_id")
-    done = done.explode("points").rename(columns={"points": "point"})
-    evals_of, diagnosed = by_trial(_read(of_done)), {}
-    if diagnostics is not None and len(diagnostics):
-        diagnosed = by_trial(diagnostics.loc[diagnostics.sweep == name, list(_DIAGNOSED)])
-    baselines, known = done.loc[done.arm == baseline], {}
-    rows: list[dict[str, Any]] = []
-    places = ["sweep", "point", "seed"]
-    for (sweep, arm, point), mine in done.loc[done.arm != baseline].groupby(["sweep", "arm", "point"], sort=False):
-        # A seed that stood twice would count as two.
-        pairs = mine.merge(baselines, on=places, suffixes=("", "_baseline"), validate="one_to_one").sort_values("seed")
-        if len(pairs) == 0:
-            continue
-        left_out = {seed for side in (arm, baseline) for seed in lost.get((side, point), ())}
-        common = {"sweep": sweep, "arm": arm, "baseline": baseline, "point": point}
-        common |= {"n_seeds": len(pairs), "n_left_out": len(left_out)}
-        if pairs.test_digest.isna().any() or set(pairs.test_digest) != set(pairs.test_digest_baseline):
-            rows.append(common | {"metric": "final", "unit": "share", "depth": 0, "verdict": NOT_COMPARABLE})
-            continue
-        for trial_id in {*pairs.trial_id, *pairs.trial_id_baseline} - set(known):
-            known[trial_id] = scores(evals_of[trial_id], diagnosed.get(trial_id, []))
-        common |= _facts(pairs, [evals_of[trial_id] for trial_id in pairs.trial_id])
-        scored = [(known[pair.trial_id_baseline], known[pair.trial_id]) for pair in rows_of(pairs)]
-        rows += [common | row for row in _effects(_with_equal_compute(pairs, scored, evals_of))]
-    return rows
+def differences(trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None = None, **how: Any) -> Any:
+    """A row an arm, grid point, metric and seed: both scores and their difference (results.schema, DIFFERENCES).
+
+    The arguments are those of `compare_by_seed`, whose second table this is.
+    """
+    return compare_by_seed(trials, evals, diagnostics, **how).differences
 
 
-def _lost_seeds(trials: pd.DataFrame) -> dict[tuple[str, str], set[int]]:
-    """(arm, point) -> the seeds of which the trial failed, or the scheduler stopped it early, in one sweep."""
-    found: dict[tuple[str, str], set[int]] = {}
-    for trial in rows_of(trials.loc[trials.status.isin(["failed", "stopped"])]):
-        for point in trial.points:
-            found.setdefault((trial.arm, point), set()).add(trial.seed)
-    return found
+def compare_by_seed(
+    trials: pd.DataFrame,
+    evals: pd.DataFrame,
+    diagnostics: pd.DataFrame | None = None,
+    *,
+    baseline: Baseline,
+    primary: tuple[str, float] = PRIMARY,
+    margin: float = MARGIN,
+    looks: Sequence[Look] = (),
+) -> Compared:
+    """Compare each arm of each sweep with the baseline, pair by pair; (sweep, arm) is one baseline for all sweeps.
+
+    Signals (results.schema, SIGNALS) are tested once all planned pairs have ended, all others are exploratory. Failed
+    runs count at their worst. The interval is over seeds and puzzles; of one pair, over puzzles for these two runs. An
+    arm of another training depth is read at its own. What cannot be compared has a row with the reason. `primary` is
+    the metric, and its sigma (0 without noise), that a headline begins with; `margin` a share of clean accuracy, below
+    which a difference counts as none; `looks` are the comparisons of these pairs that were made before.
+
+    Raises ComparisonError for a baseline that is not there, for trials without evaluations on a split.
+    """
+    runs = _Runs(trials, evals, diagnostics)
+    of_sweep: dict[str, list[Place]] = {}
+    for pairing in pairings(trials, baseline):
+        place = _place(runs, pairing, primary, margin)
+        of_sweep.setdefault(pairing.sweep, []).append(place)
+    for places in of_sweep.values():
+        judge(places, list(looks), margin)
+    every = [place for places in of_sweep.values() for place in places]
+    rows = [row for place in every for row in _in_order([*(one.row for one in place.measured), *place.reasons])]
+    by_seed = [row for place in every for one in place.measured for row in _by_seed(place.pairing, one)]
+    return Compared(typed(rows, COMPARISON_SCHEMA), typed(by_seed, DIFFERENCES_SCHEMA))
 
 
-def _facts(pairs: pd.DataFrame, evals: list[list[Any]]) -> dict[str, Any]:
-    """What an arm is and costs, the same for all its metrics."""
-    first, flops = pairs.iloc[0], pairs.steps * pairs.flops_per_step
-    perturb = json.loads(str(first.config)).get("perturb")
-    return {
-        **{name: first[name] for name in ("model", "task", "objective", "rollout", "rollouts", "parameters")},
-        "perturb": json.dumps(perturb) if perturb else None,
-        **{name: _mean(getattr(row, name) for rows in evals for row in rows) for name in _NOISE},
-        "optimizer_steps": _mean(max(row.optimizer_steps for row in rows) for rows in evals),
-        "act_steps": _mean(max(row.act_steps for row in rows) for rows in evals),
-        "collapsed": pairs.collapsed.sum(),
-        "baseline_collapsed": pairs.collapsed_baseline.sum(),
-        "flops": flops.mean(),
-        "compute_ratio": (flops / (pairs.steps_baseline * pairs.flops_per_step_baseline)).mean(),
-        "device_hours": pairs.device_hours.mean(),
-        "baseline_device_hours": pairs.device_hours_baseline.mean(),
-        "minutes": pairs.minutes.mean(),
-        "baseline_minutes": pairs.minutes_baseline.mean(),
-        "commit": ", ".join(sorted(set(pairs.commit.dropna()))) or None,
-        "data_digest": first.data_digest,
-    }
+@dataclass
+class _Scored:
+    """What the comparison knows of a run: its evaluations, the score of each example, and its line of a snapshot."""
+
+    evals: list[Any]
+    scores: dict[Key, np.ndarray]
+    line: Any
 
 
-def _with_equal_compute(pairs: pd.DataFrame, scored: list[Any], evals_of: dict[str, list[Any]]) -> list[Any]:
-    """The scores of each pair, and those at equal compute where both sides' FLOPs are known."""
-    both = []
-    for pair, (base, arm) in zip(rows_of(pairs), scored, strict=True):
-        ratio = pair.steps * pair.flops_per_step / (pair.steps_baseline * pair.flops_per_step_baseline)
-        if ratio > 0:
-            base = base | equal_compute(evals_of[pair.trial_id_baseline], min(1, ratio))
-            arm = arm | equal_compute(evals_of[pair.trial_id], min(1, 1 / ratio))
-        both.append((base, arm))
-    return both
+class _Runs:
+    """The runs of the tables, read when they are asked for."""
+
+    def __init__(self, trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None):
+        # By sweep: another may have the same trials, of other lengths.
+        self.evals, self.diagnosed, self.lines = {}, {}, {}
+        done = trials.loc[trials.status == "done"]
+        for sweep, mine in done.groupby("sweep", sort=False):
+            of_done = evals.loc[(evals.sweep == sweep) & evals.trial_id.isin(mine.trial_id)]
+            self.evals[sweep] = by_trial(_read(of_done))
+            self.lines[sweep] = {row.trial_id: row for row in rows_of(snapshot(mine, of_done))}
+            if diagnostics is not None and len(diagnostics):
+                self.diagnosed[sweep] = by_trial(diagnostics.loc[diagnostics.sweep == sweep, list(_DIAGNOSED)])
+        self._known: dict[tuple[str, str], _Scored] = {}
+        self._arm = ""
+
+    def of(self, run: Any, keep: str) -> _Scored:
+        """A run's scores, kept until another arm than `keep` asks; a baseline's (keep "") to the end."""
+        place = (run.sweep, run.trial_id)
+        if keep and keep != self._arm:
+            self._known = {key: known for key, known in self._known.items() if known.line.arm != self._arm}
+            self._arm = keep
+        if place not in self._known:
+            evals = self.evals[run.sweep].get(run.trial_id)
+            if not evals:
+                raise ComparisonError(f"evals: done trial {run.trial_id} of {run.sweep} has none; load its evaluations")
+            diagnosed = self.diagnosed.get(run.sweep, {}).get(run.trial_id, [])
+            self._known[place] = _Scored(evals, scores(evals, diagnosed), self.lines[run.sweep][run.trial_id])
+        return self._known[place]
 
 
-def _effects(scored: list[tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]]) -> list[dict[str, Any]]:
-    """A row a metric that every trial of the pairs has: (baseline's scores, arm's scores) of each seed."""
-    rows = []
-    order = list(METRICS)
-    for key in sorted(scored[0][0], key=lambda key: (order.index(key[0]), key[1:])):
-        if not all(key in side and len(side[key]) == len(scored[0][0][key]) for pair in scored for side in pair):
-            continue
-        metric, sigma, depth = key
-        base, arm = (np.stack([pair[side][key] for pair in scored]) for side in (0, 1))  # [seeds, examples]
-        over_examples = np.median if metric == "lambda_1" else np.mean
-        base_seeds, arm_seeds = over_examples(base, axis=1), over_examples(arm, axis=1)
-        # A median of examples has no paired difference by example that it is the mean of.
-        by_seed = len(scored) >= SEEDS_NEEDED or metric == "lambda_1"
-        effect = paired_by_seed(arm_seeds - base_seeds) if by_seed else paired_by_example((arm - base).mean(axis=0))
-        tests = [mcnemar(a > 0, b > 0) for a, b in zip(arm, base, strict=True)] if metric in BINARY else None
-        rows.append(
-            {
-                "metric": metric,
-                "unit": METRICS[metric][0],
-                "sigma": sigma,
-                "depth": depth,
-                "n_examples": base.shape[1],
-                "baseline_mean": base_seeds.mean(),
-                "arm_mean": arm_seeds.mean(),
-                "baseline_sd": _sd(base_seeds),
-                "arm_sd": _sd(arm_seeds),
-                "baseline_iqm": iqm(base_seeds),
-                "arm_iqm": iqm(arm_seeds),
-                "difference": effect.mean,
-                "difference_sd": _sd(arm_seeds - base_seeds),
-                **{name: getattr(effect, name) for name in ("low", "high", "bca_low", "bca_high", "p")},
-                "paired_by": "seed" if by_seed else "example",
-                "probability_of_improvement": probability_of_improvement(arm_seeds, base_seeds),
-                "mcnemar_gained": tests and [test.gained for test in tests],
-                "mcnemar_lost": tests and [test.lost for test in tests],
-                "mcnemar_p": tests and [test.p for test in tests],
-            }
-        )
-    return rows
-
-
-def _read(evals: pd.DataFrame) -> Any:
+def _read(evals: pd.DataFrame) -> pd.DataFrame:
     """What the comparison reads: the clean evaluations, and all on test at each trial's last step."""
     last = evals.step == evals.groupby("trial_id").step.transform("max")
     return evals.loc[(evals.sigma == 0) | (last & (evals.split == "test")), list(_EVALUATED)]
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not pd.isna(value)]
-    return float(np.mean(known)) if known else np.nan
+def _place(runs: _Runs, pairing: Pairing, primary: tuple[str, float], margin: float) -> Place:
+    """An arm at a point: all that was measured of its finished pairs, not judged yet."""
+    place, done = Place(pairing), pairing.done
+    common: dict[str, Any] = {
+        **{name: getattr(pairing, name) for name in ("sweep", "arm", "baseline", "point")},
+        "n_seeds": len(done),
+        "n_planned": len(pairing.pairs),
+        "n_failed": len(pairing.failed),
+        "n_stopped": len(pairing.stopped),
+        "failed_seeds": [pair.seed for pair in pairing.failed],
+        "margin": margin,
+    }
+    reason = _reason(pairing)
+    if reason:
+        place.reasons.append(common | _nothing(primary, primary, reason))
+        return place
+    common |= _facts(runs, pairing)
+    scored = [_pair_scores(runs, pair, pairing.arm) for pair in done]
+    keys = {key for pair in scored for side in pair for key in side} | {(*primary, TRAINED)}
+    order = list(METRICS)
+    for key in sorted(keys, key=lambda key: (order.index(key[0]), key[1:])):
+        sizes = {len(side[key]) if key in side else 0 for pair in scored for side in pair}
+        if len(sizes) > 1 or sizes == {0}:
+            if _is_signal(key):
+                place.reasons.append(common | _nothing(key[:2], primary, _missing(key, scored)))
+            continue
+        base, arm = (np.stack([pair[side][key] for pair in scored]) for side in (0, 1))  # [seeds, examples]
+        lost = [_failed_scores(runs, pair, key, pairing.arm) for pair in pairing.failed]
+        place.measured.append(_measure(common, key, primary, base, arm, lost, done))
+    return place
 
 
-def _sd(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else np.nan
+def _reason(pairing: Pairing) -> str | None:
+    """Why there is nothing to compare; None if there is."""
+    done = pairing.done
+    if not pairing.pairs:
+        return f"not comparable: {pairing.baseline} has no trial at this point with these seeds"
+    runs = [run for pair in done for run in (pair.baseline, pair.arm)]
+    digests = {None if pd.isna(run.test_digest) else run.test_digest for run in runs}
+    if done and (None in digests or len(digests) > 1):
+        return OTHER_PUZZLES
+    if done:
+        return None
+    if not pairing.is_complete:
+        return f"interim, 0 of {len(pairing.pairs)} seeds"
+    if pairing.stopped:
+        return f"selected: {len(pairing.stopped)} of {len(pairing.pairs)} seeds stopped early"
+    return f"no pair to compare: all of {len(pairing.pairs)} seeds failed"
 
 
-def _judge(rows: list[dict[str, Any]]) -> None:
-    """Add what depends on how many rows ask one question: corrected p, seeds needed, and what may be said."""
-    questions: dict[Any, list[dict[str, Any]]] = {}
-    for row in rows:
-        if "verdict" not in row:
-            question = tuple(row[name] for name in ("sweep", "model", "task", "metric", "depth"))
-            questions.setdefault(question, []).append(row)
-    for together in questions.values():
-        corrected, needed = holm(np.array([row["p"] for row in together])), seeds_needed(len(together))
-        for row, p_holm in zip(together, corrected, strict=True):
-            row |= {"p_holm": p_holm, "comparisons": len(together), "seeds_needed": needed}
-            if row["difference_sd"] > 0:
-                row["detectable"] = detectable(row["difference_sd"], max(row["n_seeds"], needed), len(together))
-            row["verdict"] = _verdict(row)
-            row["regressed"] = _regressed(row) if row["metric"] in CLEAN else None
+def _missing(key: Key, scored: list[Any]) -> str:
+    metric = key[0]
+    if metric == "equal_compute":
+        return "not comparable: no evaluation near equal compute"
+    measured = sum(all(key in side for side in pair) for pair in scored)
+    if measured < len(scored):
+        return f"not comparable: measured in {measured} of {len(scored)} pairs"
+    return "not comparable: other numbers of examples"
 
 
-def _verdict(row: dict[str, Any]) -> str:
-    if row["n_left_out"]:
-        return f"selected: {row['n_left_out']} of {row['n_left_out'] + row['n_seeds']} seeds failed or stopped early"
-    if row["n_seeds"] < row["seeds_needed"]:
-        return f"too few seeds ({row['n_seeds']} of {row['seeds_needed']})"
-    if row["p_holm"] >= ALPHA or np.isnan(row["p_holm"]):
-        return "no difference shown"
-    low, high = _ends(row)
-    return "above baseline" if low > 0 else "below baseline" if high < 0 else "no difference shown"
+def _is_signal(key: Key) -> bool:
+    return key[0] in SIGNALS and key[2] == TRAINED
 
 
-def _ends(row: dict[str, Any]) -> tuple[float, float]:
-    """The interval; the difference itself where it is the same for every pair, which has no interval."""
-    return (row["difference"],) * 2 if np.isnan(row["low"]) else (row["low"], row["high"])
+def _nothing(metric: tuple[str, float], primary: tuple[str, float], reason: str) -> dict[str, Any]:
+    named = {"metric": metric[0], "sigma": metric[1], "unit": METRICS[metric[0]][0]}
+    return named | {"role": "signal", "primary": metric == primary, "trained_depth": True, "verdict": reason}
+
+
+def _pair_scores(runs: _Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
+    """The scores of baseline and arm, those at equal compute included where both sides' FLOPs are known."""
+    base, mine = runs.of(pair.baseline, ""), runs.of(pair.arm, arm)
+    ratio = _flops(pair.arm) / _flops(pair.baseline)
+    if not ratio > 0:
+        return base.scores, mine.scores
+    return (
+        base.scores | equal_compute(base.evals, min(1, ratio)),
+        mine.scores | equal_compute(mine.evals, min(1, 1 / ratio)),
+    )
+
+
+def _flops(run: Any) -> float:
+    return NAN if pd.isna(run.flops_per_step) or run.flops_per_step == 0 else run.steps * run.flops_per_step
+
+
+def _failed_scores(runs: _Runs, pair: Pair, key: Key, arm: str) -> tuple[float | None, float | None]:
+    """Mean scores of a failed pair: None for a run that failed."""
+    base = runs.of(pair.baseline, "").scores.get(key) if pair.baseline.status == "done" else None
+    mine = runs.of(pair.arm, arm).scores.get(key) if pair.arm.status == "done" else None
+    return (None if base is None else float(base.mean())), (None if mine is None else float(mine.mean()))
+
+
+def _at_worst(base: float | None, arm: float | None, sign: float) -> float:
+    """The difference of accuracies of a failed pair.
+
+    An arm that failed solves nothing. A baseline that failed is what speaks most against the sign that was found: all
+    solved if the arm is above it, nothing if the arm is below.
+    """
+    arm = 0.0 if arm is None else arm
+    if base is None:
+        base = arm if sign == 0 else 1.0 if sign > 0 else 0.0
+    return arm - base
+
+
+def _measure(
+    common: dict[str, Any],
+    key: Key,
+    primary: tuple[str, float],
+    base: np.ndarray,
+    arm: np.ndarray,
+    lost: list[tuple[float | None, float | None]],
+    done: list[Pair],
+) -> Measured:
+    """A metric of baseline and arm, [seeds, examples] each."""
+    metric, sigma, depth = key
+    is_median = metric == "lambda_1"  # of examples: no example has a difference that it would be the mean of
+    base_seeds, arm_seeds = (np.median(x, axis=1) if is_median else x.mean(axis=1) for x in (base, arm))
+    by_seed = arm_seeds - base_seeds
+    over_seeds = over_one_sample(by_seed)
+    paired_by, effect = "seed and puzzle", over_seeds
+    if is_median:
+        paired_by = "seed"
+    elif len(done) == 1 or base.shape[1] == 1:
+        paired_by = "puzzle" if len(done) == 1 else "seed"
+        effect = over_one_sample((arm - base).mean(axis=0)) if len(done) == 1 else over_seeds
+    else:
+        effect = over_seeds_and_puzzles(arm - base)
+    mean = float(by_seed.mean())
+    bounded = metric != MODES and not is_median
+    against = np.array([_at_worst(*one, np.sign(mean)) for one in lost]) if bounded else np.empty(0)
+    worst = int(np.argmax(by_seed) if metric == MODES or is_median else np.argmin(by_seed))
+    tests = mcnemar(arm > 0, base > 0) if metric in BINARY else None
+    row = common | {
+        "metric": metric,
+        "unit": METRICS[metric][0],
+        "sigma": sigma,
+        "depth": depth if depth != TRAINED else common["arm_depth"],
+        "baseline_depth": depth if depth != TRAINED else common["baseline_depth"],
+        "trained_depth": depth == TRAINED,
+        "role": "signal" if _is_signal(key) else "exploratory",
+        "primary": key == (*primary, TRAINED),
+        "n_examples": base.shape[1],
+        "baseline_mean": base_seeds.mean(),
+        "arm_mean": arm_seeds.mean(),
+        "baseline_sd": _sd(base_seeds),
+        "arm_sd": _sd(arm_seeds),
+        "baseline_iqm": iqm(base_seeds),
+        "arm_iqm": iqm(arm_seeds),
+        "difference": mean,
+        "difference_sd": _sd(by_seed),
+        "low": effect.low,
+        "high": effect.high,
+        "paired_by": paired_by,
+        "seeds_low": over_seeds.low,
+        "seeds_high": over_seeds.high,
+        "p": sign_flip_p(by_seed) if len(done) > 1 else NAN,
+        "worst_seed": done[worst].seed,
+        "worst_difference": by_seed[worst],
+        "bound": float(np.concatenate([by_seed, against]).mean()) if bounded and lost else None,
+        "probability_of_improvement": probability_of_improvement(arm_seeds, base_seeds),
+        "mcnemar_gained": tests and [test.gained for test in tests],
+        "mcnemar_lost": tests and [test.lost for test in tests],
+        "mcnemar_p": tests and [test.p for test in tests],
+    }
+    if metric in CLEAN:
+        row["regressed"] = _regressed(row)
+    return Measured(row, base_seeds, arm_seeds, against, effect.error, over_seeds.error)
 
 
 def _regressed(row: dict[str, Any]) -> str:
     """Whether clean accuracy fell by more than the margin: the whole interval must say so, either way."""
-    if row["n_seeds"] < SEEDS_NEEDED or row["n_left_out"]:
+    if row["n_seeds"] < row["n_planned"] or row["n_seeds"] < 2:
         return "cannot tell"
-    low, high = _ends(row)
-    return "no" if low > -MARGIN else "yes" if high < -MARGIN else "cannot tell"
+    low, high = interval_of(row)
+    return "no" if low > -row["margin"] else "yes" if high < -row["margin"] else "cannot tell"
+
+
+def _facts(runs: _Runs, pairing: Pairing) -> dict[str, Any]:
+    """What an arm is and costs, the same for all its metrics."""
+    arms, bases = [pair.arm for pair in pairing.done], [pair.baseline for pair in pairing.done]
+    mine, theirs = [runs.of(run, pairing.arm) for run in arms], [runs.of(run, "") for run in bases]
+    first, perturb = arms[0], json.loads(str(arms[0].config)).get("perturb")
+    digests = sorted({run.commit for run in arms if isinstance(run.commit, str)})
+    return {
+        **{name: getattr(first, name) for name in ("model", "task", "objective", "rollout", "rollouts", "parameters")},
+        "perturb": json.dumps(perturb) if perturb else None,
+        **{name: _mean(getattr(row, name) for run in mine for row in run.evals) for name in _NOISE},
+        "arm_depth": trained_depth(mine[0].evals),
+        "baseline_depth": trained_depth(theirs[0].evals),
+        "optimizer_steps": _mean(max(row.optimizer_steps for row in run.evals) for run in mine),
+        "act_steps": _mean(max(row.act_steps for row in run.evals) for run in mine),
+        "collapsed": sum(run.line.collapsed for run in mine),
+        "baseline_collapsed": sum(run.line.collapsed for run in theirs),
+        "flops": _mean(_flops(run) for run in arms),
+        "compute_ratio": _mean(_flops(arm) / _flops(base) for arm, base in zip(arms, bases, strict=True)),
+        "device_hours": _mean(run.device_hours for run in arms),
+        "baseline_device_hours": _mean(run.device_hours for run in bases),
+        "minutes": _mean(run.line.minutes for run in mine),
+        "baseline_minutes": _mean(run.line.minutes for run in theirs),
+        "commit": ", ".join(digests) or None,
+        "data_digest": first.data_digest,
+    }
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    order = list(METRICS)
+    return sorted(rows, key=lambda row: (order.index(row["metric"]), row["sigma"], not row["trained_depth"]))
+
+
+def _by_seed(pairing: Pairing, one: Measured) -> Iterable[dict[str, Any]]:
+    names = ("sweep", "arm", "baseline", "point", "metric", "unit", "sigma", "depth", "role")
+    common = {name: one.row[name] for name in names}
+    for pair, base, arm in zip(pairing.done, one.baseline, one.arm, strict=True):
+        ids = {"seed": pair.seed, "trial_id": pair.arm.trial_id, "baseline_trial_id": pair.baseline.trial_id}
+        yield common | ids | {"baseline_score": base, "score": arm, "difference": arm - base}
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not pd.isna(value)]
+    return float(np.mean(known)) if known else NAN
+
+
+def _sd(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else NAN

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from results.points import common_point
 from results.rows import best_step, by_trial, clean_rows, rows_of
 from results.stats import CONFIDENCE
 
 SNAPSHOT_COLUMNS = (
-    *("sweep", "model", "rollout", "arm", "point", "seed", "trial_id", "status", "reason"),
+    *("sweep", "model", "rollout", "arm", "point", "points", "seed", "trial_id", "status", "reason"),
     *("initial", "best", "best_step"),
     *("final", "final_step", "final_tokens", "final_valid", "final_shortest", "collapsed", "flops_per_step", "minutes"),
 )
@@ -23,8 +24,9 @@ _ROLLOUTS = {"parallel_fixed": "fixed", "act_mask": "masked", "serial_act": "ser
 def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
     """A row a trial: clean exact accuracy on test at the start, at the best step and at the end.
 
-    Columns sweep, model, rollout, arm, point (those of a shared trial joined), seed, trial_id, status, reason, initial,
-    best, best_step, final, final_step, final_tokens, final_valid, final_shortest, collapsed, flops_per_step, minutes.
+    Columns sweep, model, rollout, arm, point (what a shared trial's points agree in), points, seed, trial_id, status,
+    reason, initial, best, best_step, final, final_step, final_tokens, final_valid, final_shortest, collapsed,
+    flops_per_step, minutes.
     The best step is chosen on validation (the earliest of equals) and scored on test. Accuracies are missing where a
     trial has no evaluation; `final` is the last one, whether or not the trial is done; final_tokens is the share of
     cells that are right then, givens included; final_valid and final_shortest the share of answers that are paths, and
@@ -41,7 +43,8 @@ def snapshot(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 **{name: getattr(trial, name) for name in ("sweep", "model", "rollout", "arm")},
-                "point": ", ".join(trial.points),
+                "point": common_point(list(trial.points)),
+                "points": list(trial.points),
                 **{name: getattr(trial, name) for name in ("seed", "trial_id", "status", "reason", "flops_per_step")},
                 "initial": test[0].exact_accuracy if test else np.nan,
                 "best": best,

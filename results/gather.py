@@ -7,6 +7,7 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.comparison import compare
+from results.comparison import compare_by_seed
+from results.looks import read_looks, record_looks
+from results.points import common_point, train_sigma
 from results.schema import (
     DIAGNOSTICS,
     DIAGNOSTICS_SCHEMA,
@@ -26,8 +29,10 @@ from results.schema import (
     LATEST_STATE,
     LOCK,
     MANIFEST,
+    MARGIN,
     PARTITION,
     PREVIOUS_STATE,
+    PRIMARY,
     TRIAL,
     TRIALS,
     DamagedFileError,
@@ -38,6 +43,7 @@ from results.schema import (
     trial_end,
 )
 from results.storage import Location, S3Path, is_held, side_by_side, write_atomically
+from results.types import frame, table_of
 
 _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
 
@@ -55,6 +61,7 @@ class SweepTables:
     evals: pd.DataFrame
     diagnostics: pd.DataFrame
     comparison: pd.DataFrame
+    differences: pd.DataFrame
     files: list[Location]
     problems: list[str]
     folder: Location
@@ -94,26 +101,38 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
     order = [trial_id for trial_id in cells if trial_id in rows]
     written_by = {b"gathering": uuid.uuid4().hex.encode()}
     tables = {
+        "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),
         "evals": _in_order(pa.concat_tables(evals), order),
         "diagnostics": _in_order(pa.concat_tables(diagnostics), order),
-        "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),
     }
-    frames = {name: table.to_pandas() for name, table in tables.items()}
-    for frame in frames.values():
-        frame.insert(0, PARTITION, sweep)
-    comparison = compare(frames["trials"], frames["evals"], frames["diagnostics"], baseline=manifest["baseline"])
-    tables["comparison"] = pa.Table.from_pandas(comparison, schema=file_schema("comparison"), preserve_index=False)
+    frames = {name: frame(table) for name, table in tables.items()}
+    for each in frames.values():
+        each.insert(0, PARTITION, pd.Series(sweep, each.index, dtype="str"))
+    looks, asked = read_looks(sweep_folder), manifest.get("primary", PRIMARY)
+    compared = compare_by_seed(
+        frames["trials"],
+        frames["evals"],
+        frames["diagnostics"],
+        baseline=manifest["baseline"],
+        primary=(str(asked[0]), float(asked[1])),
+        margin=float(manifest.get("margin", MARGIN)),
+        looks=looks,
+    )
+    for name, table in compared._asdict().items():
+        tables[name] = table_of(table, file_schema(name))
     files = {
         name: _write(table.replace_schema_metadata(written_by), name, sweep_folder) for name, table in tables.items()
     }
+    record_looks(sweep_folder, looks, *compared)
     return SweepTables(
         sweep,
         manifest["baseline"],
         frames["trials"],
         frames["evals"],
         frames["diagnostics"],
-        comparison,
-        [files[name] for name in ("trials", "evals", "diagnostics", "comparison")],
+        compared.comparison,
+        compared.differences,
+        [files[name] for name in tables],
         problems,
         sweep_folder,
     )
@@ -209,6 +228,7 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
     flops = record.get("flops_per_act_step")
     return {
         "arm": places[0]["arm"],
+        "point": common_point([place["point"] for place in places]),
         "points": [place["point"] for place in places],
         "seed": places[0]["seed"],
         "trial_id": places[0]["trial_id"],
@@ -217,8 +237,11 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "objective": config["objective"],
         "rollout": config["rollout"],
         "rollouts": (config["perturb"] or {}).get("rollouts", 1),
+        "train_sigma": train_sigma(config),
         "status": end.status,
         "reason": end.reason,
+        "started": _time(attempts[0].get("started")) if attempts else None,
+        "ended": _time(end.ended),
         "step": step,
         "steps": steps,
         "data_digest": record.get("data_digest"),
@@ -236,6 +259,14 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "config": json.dumps(config),
         "provenance": json.dumps(attempts),
     }
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time of the form 2026-01-31T23:59:59Z."""
+    try:
+        return datetime.strptime(text or "", "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except (TypeError, ValueError):  # of an older version, or edited by hand
+        return None
 
 
 def _device_hours(seconds: dict[str, float], attempt: dict[str, Any]) -> float | None:

@@ -39,9 +39,10 @@ def accuracy_curves(curve: pd.DataFrame, snapshot: pd.DataFrame) -> Figure:
     curve, snapshot: of `results.curve` and `results.snapshot`, of one sweep.
     """
     figure, axes = _figure("Clean accuracy on test", "batches trained", "exact accuracy")
-    clean = _trained_depth(curve.loc[(curve.split == "test") & (curve.sigma == 0)])
+    clean = curve.loc[(curve.split == "test") & (curve.sigma == 0)]
+    clean = clean.loc[clean.depth == clean.groupby("arm").depth.transform("min")]  # each arm's own depth
     bests = snapshot.dropna(subset=["best"])
-    bests = bests.assign(point=bests.point.str.split(", ")).explode("point")
+    bests = bests.drop(columns="point").explode("points").rename(columns={"points": "point"})
     lines: Any = clean.groupby(["arm", "point"], sort=False)
     for ((arm, point), line), colour in zip(islice(lines, MOST), cycle(COLOURS), strict=False):
         axes.plot(line.step, line["mean"], color=colour, label=_name(arm, point))
@@ -56,7 +57,7 @@ def accuracy_curves(curve: pd.DataFrame, snapshot: pd.DataFrame) -> Figure:
 def paired_differences(comparison: pd.DataFrame, metrics: tuple[str, ...] = ("final", "best", "perturbed")) -> Figure:
     """Arm minus baseline with its 95 % interval, in points: the first MOST arms, points and metrics."""
     rows = comparison.loc[comparison.metric.isin(metrics) & comparison.difference.notna()]
-    rows = _trained_depth(rows)[:MOST].iloc[::-1].reset_index(drop=True)
+    rows = rows.loc[rows.trained_depth][:MOST].iloc[::-1].reset_index(drop=True)
     figure, axes = _figure("Difference to the baseline, 95 % intervals", "points of exact accuracy", "")
     figure.set_figheight(max(SIZE[1] * 0.6, 0.9 + 0.24 * len(rows)))
     middle = 100 * rows.difference.astype(float)
@@ -77,7 +78,8 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series) -> Figure:
     ladder: sigma of each row of the comparison (`training_sigma`), nan where there is none; a line an arm.
     """
     figure, axes = _figure("Sigma of the training", "sigma", "exact accuracy")
-    rows = _trained_depth(comparison.assign(ladder=ladder).dropna(subset=["ladder", "arm_mean"]))
+    rows = comparison.assign(ladder=ladder).dropna(subset=["ladder", "arm_mean"])
+    rows = rows.loc[rows.trained_depth]
     for arm, colour in zip(rows.arm.unique(), cycle(COLOURS), strict=False):
         mine = rows.loc[rows.arm == arm].sort_values(by=["ladder"])
         for (metric, sigma), line in mine.loc[mine.metric.isin(["final", "perturbed"])].groupby(["metric", "sigma"]):
@@ -187,10 +189,6 @@ def _finish(figure: Figure, axes: Axes, legend: bool = True) -> Figure:
         with rc_context(_STYLE):
             figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     return figure
-
-
-def _trained_depth(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.loc[rows.depth == rows.depth.min()]
 
 
 def _name(arm: str, point: str) -> str:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -20,10 +21,11 @@ from results.storage import Location, write_atomically
 ROWS = 500  # a table: the page stays small enough to open on a phone; the parquet files have all
 SOLVING = 3  # figures of puzzles solved step by step: the baseline's and those of the first arms
 _COMPARED = (
-    *("arm", "point", "metric", "sigma", "depth", "n_seeds", "n_examples", "baseline_mean", "arm_mean", "difference"),
-    *("low", "high", "bca_low", "bca_high", "p", "p_holm", "paired_by", "probability_of_improvement"),
-    *("baseline_iqm", "arm_iqm", "difference_sd", "detectable", "mcnemar_gained", "mcnemar_lost", "mcnemar_p"),
-    *("regressed", "collapsed", "compute_ratio", "device_hours", "minutes", "verdict"),
+    *("arm", "point", "metric", "sigma", "depth", "verdict", "n_seeds", "n_examples", "baseline_mean", "arm_mean"),
+    *("difference", "low", "high", "p", "p_adjusted", "paired_by", "worst_seed", "worst_difference", "bound"),
+    *("baseline_iqm", "arm_iqm", "difference_sd", "detectable", "detectable_seeds", "probability_of_improvement"),
+    *("mcnemar_gained", "mcnemar_lost", "mcnemar_p"),
+    *("regressed", "collapsed", "compute_ratio", "device_hours", "minutes"),
 )
 
 
@@ -70,7 +72,7 @@ def report(tables: SweepTables) -> str:
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         problems=[*tables.problems, *unread],
         verdicts=[
-            (" ".join(filter(None, (row.arm, row.point))), row.verdict) for row in rows_of(verdicts(tables.comparison))
+            (" ".join(filter(None, (row.arm, row.point))), row.headline) for row in rows_of(verdicts(tables.comparison))
         ],
         figures=_figures(tables, runs),
         solving=solving,
@@ -123,11 +125,11 @@ def _tables(tables: SweepTables, runs: pd.DataFrame) -> list[Table]:
     if len(tables.comparison):
         terms = [(name, METRICS[name][1]) for name in METRICS if name in set(tables.comparison.metric)]
         note = f"Against {tables.baseline}, on test puzzles, with 95 % intervals."
-        if (tables.comparison.paired_by == "example").any():
-            note += " Paired by example: the interval is for these training runs only; another seed may differ by more."
+        if (tables.comparison.paired_by == "puzzle").any():
+            note += " Paired by puzzle: the interval is for these training runs only; another seed may differ by more."
         frame = tables.comparison.loc[:, list(_COMPARED)]
         shown.append(_table("Comparison", note, frame, COMPARISON_SCHEMA, terms))
-    runs = runs.drop(columns=["sweep", "trial_id"])
+    runs = runs.drop(columns=["sweep", "trial_id", "points"])
     note = "Clean exact accuracy on test; the best step is chosen on validation."
     shown.append(_table("Trials", note, runs, TRIALS_SCHEMA))
     if len(tables.diagnostics):
@@ -165,7 +167,7 @@ def _cell(value: Any, number: bool) -> Cell:
         known = not pd.isna(value)
         whole = known and float(value).is_integer() and not isinstance(value, float)
         return Cell((str(value) if whole else f"{value:.4g}") if known else "", str(float(value)) if known else "")
-    if isinstance(value, list):  # a value a seed
+    if isinstance(value, list | np.ndarray):  # a value a seed
         return Cell(", ".join(f"{one:.3g}" for one in value), None)
     if isinstance(value, bool):
         return Cell("yes" if value else "no", None)

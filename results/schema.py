@@ -3,9 +3,10 @@
 <storage>/<sweep>/sweep.json          which arms, grid points and seeds stand for which trial
 <storage>/<sweep>/trials/<trial id>/  one folder a trial
 <storage>/<sweep>/report.html         the sweep on a page
+<storage>/<sweep>/looks.json          the complete comparisons that were made of it
 <storage>/tables/<table>/sweep=<sweep>/<table>.parquet
 
-The last are the tables that `gather` makes: trials, evals, diagnostics and comparison, each a data set of all sweeps. A
+The last are the tables that `gather` makes (TABLE_SCHEMAS), each a data set of all sweeps. A
 sweep is a partition of it, in Hive's layout: its name is the column `sweep` of every row, and stands in no file.
 """
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from results.storage import Location, is_held
 
 MANIFEST = "sweep.json"
+LOOKS = "looks.json"
 SPEC = "spec.yaml"
 TRIALS = "trials"
 TABLES = "tables"
@@ -49,7 +51,7 @@ def _table(*columns: tuple[str, pa.DataType, str, str]) -> pa.Schema:
     )
 
 
-_TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
+_TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 
 _NOISE = "since the evaluation before, mean over perturbed trajectories; null where there were none."
 
@@ -118,6 +120,7 @@ UNROLLS_SCHEMA = _table(
 TRIALS_SCHEMA = _table(
     ("sweep", _TEXT, "", "Name of the sweep."),
     ("arm", _TEXT, "", "Arm of the sweep."),
+    ("point", _TEXT, "", "What it has of the grid: empty without one, or for an arm that ignores it."),
     ("points", pa.list_(_TEXT), "", "Grid points this trial stands for (an arm that ignores the grid has several)."),
     ("seed", _INT, "", "Seed of the trial; arms are paired by it."),
     ("trial_id", _TEXT, "", "Hash of the trial's config; names its folder."),
@@ -127,12 +130,20 @@ TRIALS_SCHEMA = _table(
     ("rollout", _TEXT, "", "What becomes of a batch: parallel_fixed, act_mask or serial_act."),
     ("rollouts", _INT, "trajectories", "Trajectories a puzzle in training, K."),
     (
+        "train_sigma",
+        _FLOAT,
+        "as perturb.scale",
+        "Its perturb.sigma, of an interval the geometric middle; null without.",
+    ),
+    (
         "status",
         _TEXT,
         "",
         "waiting, running (a process trains it), unfinished (interrupted), done, stopped or failed.",
     ),
     ("reason", _TEXT, "", "Why it failed, or the sweep's scheduler stopped it early; null otherwise."),
+    ("started", _TIME, "UTC", "Start of its first attempt; null before it."),
+    ("ended", _TIME, "UTC", "When it was done, stopped or failed; null until then."),
     ("step", _INT, "batches", "Step of its last evaluation; null before the first."),
     ("steps", _INT, "batches", "Steps asked for."),
     ("data_digest", _TEXT, "", "sha256 of its puzzles; null before the start."),
@@ -161,9 +172,9 @@ LAST_K = 3
 
 # metric -> (unit, what it is); all of exact correctness on test puzzles but the last two
 METRICS = {
+    "best": ("share", "Clean run at the step whose clean accuracy on validation is highest."),
     "final": ("share", "Clean run, last evaluation."),
     "last_k": ("share", f"Clean run, mean of the last {LAST_K} evaluations after training began."),
-    "best": ("share", "Clean run at the step whose clean accuracy on validation is highest."),
     "equal_compute": ("share", "Clean run, last evaluation within the FLOPs that both sides were trained for."),
     "perturbed": ("share", "Mean over perturbed rollouts, last evaluation."),
     "perturbed_all": ("share", "Solved by every perturbed rollout."),
@@ -173,14 +184,23 @@ METRICS = {
     "positive_modes": ("modes", "Lyapunov vectors that grew by more than e, mean over diagnosed examples."),
     "lambda_1": ("nats/sub-update", "First Lyapunov exponent, median over diagnosed examples."),
 }
+MODES = "positive_modes"
+# The metrics that are tested, each at every sigma, after as many ACT steps as were trained; all others are exploratory.
+SIGNALS = ("best", "final", "equal_compute", "perturbed", MODES)
+PRIMARY = ("best", 0.0)  # the metric, and its sigma, that a headline begins with where a sweep does not say
+MARGIN = 0.02  # of clean accuracy: a difference whose interval lies within it counts as none
 
 _OF_METRIC = "as the metric"
-
-COMPARISON_SCHEMA = _table(
+_COMPARED = (
     ("sweep", _TEXT, "", "Name of the sweep."),
     ("arm", _TEXT, "", "Arm that is compared."),
-    ("baseline", _TEXT, "", "Arm it is compared with."),
+    ("baseline", _TEXT, "", "Arm it is compared with; sweep/arm if it is another sweep's."),
     ("point", _TEXT, "", "Grid point; empty without a grid."),
+)
+_ROLE = ("role", _TEXT, "", "signal: tested, and corrected for the others; exploratory: an interval, and no verdict.")
+
+COMPARISON_SCHEMA = _table(
+    *_COMPARED,
     ("model", _TEXT, "", "Architecture: hrm, trm or srm."),
     ("task", _TEXT, "", "sudoku or maze."),
     ("objective", _TEXT, "", "The arm's: clean, or a perturbed objective."),
@@ -193,9 +213,17 @@ COMPARISON_SCHEMA = _table(
     ("metric", _TEXT, "", "What is compared: see METRICS."),
     ("unit", _TEXT, "", "Of the metric, its difference and their intervals: see METRICS."),
     ("sigma", _FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),
-    ("depth", _INT, "ACT steps", "Steps after which answers are read."),
-    ("n_seeds", _INT, "seeds", "Seeds that both arms finished."),
-    ("n_left_out", _INT, "seeds", "Seeds of which one side failed, or was stopped early by the sweep's scheduler."),
+    ("depth", _INT, "ACT steps", "Steps after which the arm's answers are read."),
+    ("baseline_depth", _INT, "ACT steps", "Steps after which the baseline's are."),
+    ("trained_depth", pa.bool_(), "", "Whether each is read after the steps it was trained with, or both deeper."),
+    _ROLE,
+    ("primary", pa.bool_(), "", "Whether a headline begins with this row: the sweep file's `primary`."),
+    ("margin", _FLOAT, "share", "Difference of accuracies that counts as none: the sweep file's `margin`."),
+    ("n_seeds", _INT, "seeds", "Pairs of runs that are done."),
+    ("n_planned", _INT, "seeds", "Pairs that the sweep asks for."),
+    ("n_failed", _INT, "seeds", "Pairs that ended with a run failed; they count at their worst."),
+    ("n_stopped", _INT, "seeds", "Pairs of which the sweep's scheduler stopped a run early; the others are selected."),
+    ("failed_seeds", pa.list_(_INT), "", "The seeds of n_failed."),
     ("n_examples", _INT, "examples", "Test examples, the same in both arms."),
     ("baseline_mean", _FLOAT, _OF_METRIC, "The baseline's, mean over paired seeds."),
     ("arm_mean", _FLOAT, _OF_METRIC, "The arm's, mean over paired seeds."),
@@ -205,20 +233,30 @@ COMPARISON_SCHEMA = _table(
     ("arm_iqm", _FLOAT, _OF_METRIC, "Interquartile mean over the arm's seeds."),
     ("difference", _FLOAT, _OF_METRIC, "arm_mean - baseline_mean."),
     ("difference_sd", _FLOAT, _OF_METRIC, "Standard deviation of the difference between seeds; null for one seed."),
-    ("low", _FLOAT, _OF_METRIC, "Lower end of the 95 % t interval of the difference."),
-    ("high", _FLOAT, _OF_METRIC, "Upper end of the 95 % t interval of the difference."),
-    ("bca_low", _FLOAT, _OF_METRIC, "Lower end of the BCa bootstrap interval; null under six seeds."),
-    ("bca_high", _FLOAT, _OF_METRIC, "Upper end of the BCa bootstrap interval; null under six seeds."),
-    ("p", _FLOAT, "probability", "Two-sided p-value of no difference: sign flips by seed, a t-test by example."),
-    ("p_holm", _FLOAT, "probability", "p after Holm over `comparisons`."),
-    ("comparisons", _INT, "rows", "Arms, grid points and sigmas of this metric, model, task and depth."),
-    ("paired_by", _TEXT, "", "seed: interval over training runs; example: over test examples, for these runs only."),
+    ("low", _FLOAT, _OF_METRIC, "Lower end of the 95 % interval of the difference, over what paired_by says."),
+    ("high", _FLOAT, _OF_METRIC, "Upper end."),
+    ("paired_by", _TEXT, "", "seed and puzzle: both are samples; puzzle: one pair of runs; seed: these puzzles only."),
+    ("seeds_low", _FLOAT, _OF_METRIC, "Lower end of the 95 % t interval over seeds, for these puzzles only."),
+    ("seeds_high", _FLOAT, _OF_METRIC, "Upper end."),
+    ("p", _FLOAT, "probability", "Two-sided p of no difference by sign flips of seeds, of this row by itself."),
+    ("p_adjusted", _FLOAT, "probability", "p for all signals of all arms and points; null until all pairs ended."),
+    ("comparisons", _INT, "places", "Distinct arms and points that p_adjusted is corrected for."),
+    (
+        "looks",
+        _INT,
+        "looks",
+        "Complete comparisons of these seeds before, with others: then p_adjusted is always valid.",
+    ),
+    ("worst_seed", _INT, "", "The seed that speaks most against the arm."),
+    ("worst_difference", _FLOAT, _OF_METRIC, "Its difference."),
+    ("bound", _FLOAT, _OF_METRIC, "The difference if failed pairs count at their worst; null if none failed."),
     ("probability_of_improvement", _FLOAT, "probability", "That a seed of the arm is above one of the baseline."),
     ("mcnemar_gained", pa.list_(_INT), "examples", "By seed, examples only the arm solves; null if not yes or no."),
     ("mcnemar_lost", pa.list_(_INT), "examples", "By seed, examples only the baseline solves; null likewise."),
     ("mcnemar_p", pa.list_(_FLOAT), "probability", "By seed, exact two-sided McNemar p; null likewise."),
-    ("seeds_needed", _INT, "seeds", "The fewest with which p_holm can be below 0.05."),
-    ("detectable", _FLOAT, _OF_METRIC, "Difference found with 80 % power at seeds_needed, or at n_seeds if more."),
+    ("seeds_needed", _INT, "seeds", "Pairs below which p_adjusted cannot be below 0.05."),
+    ("detectable", _FLOAT, _OF_METRIC, "Difference found with 80 % power by detectable_seeds; null below four seeds."),
+    ("detectable_seeds", _INT, "seeds", "The seeds planned, or as many as a verdict on any signal needs if more."),
     ("regressed", _TEXT, "", "Clean metrics: yes, no (not by more than the margin) or cannot tell; null for others."),
     ("collapsed", _INT, "seeds", "Of the arm's: last accuracy below the best by more than 5 points."),
     ("baseline_collapsed", _INT, "seeds", "Of the baseline's: likewise."),
@@ -233,7 +271,22 @@ COMPARISON_SCHEMA = _table(
     ("parameters", _INT, "weights", "Trained weights of the arm's model."),
     ("commit", _TEXT, "", "Commits of the code the arm ran with."),
     ("data_digest", _TEXT, "", "sha256 of the arm's puzzles."),
-    ("verdict", _TEXT, "", "What the numbers allow to say."),
+    ("verdict", _TEXT, "", "up, down, level (within the margin) or cannot tell; else why nothing is said."),
+)
+
+DIFFERENCES_SCHEMA = _table(
+    *_COMPARED,
+    ("metric", _TEXT, "", "What is compared: see METRICS."),
+    ("unit", _TEXT, "", "Of the scores and their difference: see METRICS."),
+    ("sigma", _FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),
+    ("depth", _INT, "ACT steps", "Steps after which the arm's answers are read."),
+    _ROLE,
+    ("seed", _INT, "", "Seed of both runs."),
+    ("trial_id", _TEXT, "", "The arm's trial."),
+    ("baseline_trial_id", _TEXT, "", "The baseline's."),
+    ("baseline_score", _FLOAT, _OF_METRIC, "The baseline's, over the test examples."),
+    ("score", _FLOAT, _OF_METRIC, "The arm's, likewise."),
+    ("difference", _FLOAT, _OF_METRIC, "score - baseline_score."),
 )
 
 PARTITION = "sweep"
@@ -243,6 +296,7 @@ TABLE_SCHEMAS = {
     "evals": EVALS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
     "diagnostics": DIAGNOSTICS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
     "comparison": COMPARISON_SCHEMA,
+    "differences": DIFFERENCES_SCHEMA,
 }
 
 
@@ -264,6 +318,7 @@ class TrialEnd:
     reason: str | None = None
     done: dict[str, Any] | None = None
     deterministic: bool = False
+    ended: str | None = None  # a time in UTC; None where an older version did not say
 
 
 def trial_end(folder: Location, steps: int) -> TrialEnd:
@@ -273,11 +328,12 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
     """
     done = read_json(folder / DONE, step=int, seconds=dict)
     if done and done["step"] >= steps and (folder / EVALS).exists():
-        return TrialEnd("done", done=done)
+        return TrialEnd("done", done=done, ended=done.get("ended"))
     if failed := read_json(folder / FAILED, reason=str, kind=str):
-        return TrialEnd("failed", reason=failed["reason"], deterministic=failed["kind"] == "diverged")
+        diverged = failed["kind"] == "diverged"
+        return TrialEnd("failed", reason=failed["reason"], deterministic=diverged, ended=failed.get("ended"))
     if stopped := read_json(folder / STOPPED, reason=str):
-        return TrialEnd("stopped", reason=stopped["reason"])
+        return TrialEnd("stopped", reason=stopped["reason"], ended=stopped.get("ended"))
     if is_held(folder / LOCK):
         return TrialEnd("running")
     started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))

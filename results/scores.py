@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from results.pairs import ComparisonError
 from results.rows import best_step, clean_rows, unpack_correct
 from results.schema import LAST_K
 
-Key = tuple[str, float, int]  # metric, sigma, depth
+Key = tuple[str, float, int]  # metric, sigma, depth: TRAINED, or the steps of a deeper reading
+TRAINED = 0  # read after as many ACT steps as the trial was trained with, however many those are
 EQUAL_ENOUGH = 0.75  # of the compute allowed, that the evaluation closest to it must have had
 # Metrics that are yes or no for an example, as McNemar's test needs them.
 BINARY = frozenset(
@@ -16,21 +18,31 @@ BINARY = frozenset(
 
 
 def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
-    """Every metric of one trial but equal_compute: (metric, sigma, depth) -> float [n], a score a test example."""
-    last_step, trained = max(row.step for row in evals), min(row.depth for row in evals)
+    """Every metric of one trial but equal_compute: (metric, sigma, depth) -> float [n], a score a test example.
+
+    Raises ComparisonError if a split has no clean evaluation.
+    """
+    last_step, trained = max(row.step for row in evals), trained_depth(evals)
     clean, chosen = clean_rows(evals, "test"), best_step(evals)
-    found: dict[Key, np.ndarray] = {
-        ("best", 0.0, trained): next(_solved(row) for row in clean if row.step == chosen),
-    }
+    best = next((row for row in clean if row.step == chosen), None)
+    if best is None:
+        empty = "validation" if chosen is None else "test"
+        raise ComparisonError(
+            f"evals: trial {evals[0].trial_id} has no clean evaluation on {empty}"
+            f"{'' if chosen is None else f' at step {chosen}'}; the best step is chosen on validation and scored on "
+            "test: load both splits"
+        )
+    found: dict[Key, np.ndarray] = {("best", 0.0, TRAINED): _solved(best)}
     after_training = [row for row in clean if row.step > 0]
     if len(after_training) >= LAST_K:
-        found["last_k", 0.0, trained] = np.mean([_solved(row) for row in after_training[-LAST_K:]], axis=0)
+        found["last_k", 0.0, TRAINED] = np.mean([_solved(row) for row in after_training[-LAST_K:]], axis=0)
     for row in evals:
         if row.split != "test" or row.step != last_step:
             continue
         solved = unpack_correct(row.correct, row.n, row.rollouts)
+        depth = TRAINED if row.depth == trained else row.depth
         if row.sigma == 0:
-            found["final", 0.0, row.depth] = solved[:, 0]
+            found["final", 0.0, depth] = solved[:, 0]
             continue
         of_rollouts = {
             "perturbed": solved.mean(axis=1),
@@ -39,14 +51,19 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
             "perturbed_best_q": unpack_correct(row.best_q_correct, row.n, 1)[:, 0],
             "perturbed_majority": unpack_correct(row.majority_correct, row.n, 1)[:, 0],
         }
-        found |= {(metric, row.sigma, row.depth): score for metric, score in of_rollouts.items()}
+        found |= {(metric, row.sigma, depth): score for metric, score in of_rollouts.items()}
     if diagnostics:
         last_diagnosis = max(row.step for row in diagnostics)
         diagnosed = [row for row in diagnostics if row.step == last_diagnosis]
         diagnosed.sort(key=lambda row: row.example)
-        found["positive_modes", 0.0, trained] = np.array([row.n_pos for row in diagnosed])
-        found["lambda_1", 0.0, trained] = np.array([row.lambda_1 for row in diagnosed])
+        found["positive_modes", 0.0, TRAINED] = np.array([row.n_pos for row in diagnosed])
+        found["lambda_1", 0.0, TRAINED] = np.array([row.lambda_1 for row in diagnosed])
     return {key: np.asarray(score, dtype=float) for key, score in found.items()}
+
+
+def trained_depth(evals: list[Any]) -> int:
+    """ACT steps that one trial was trained with: the fewest that its answers are read after."""
+    return min(row.depth for row in evals)
 
 
 def equal_compute(evals: list[Any], share: float) -> dict[Key, np.ndarray]:
@@ -56,10 +73,10 @@ def equal_compute(evals: list[Any], share: float) -> dict[Key, np.ndarray]:
     """
     clean = clean_rows(evals, "test")
     budget = clean[-1].act_steps * share * (1 + 1e-9)
-    row = [row for row in clean if row.act_steps <= budget][-1]
-    if row.act_steps < EQUAL_ENOUGH * budget:
+    row = max((row for row in clean if row.act_steps <= budget), key=lambda row: row.step, default=None)
+    if row is None or row.act_steps < EQUAL_ENOUGH * budget:
         return {}
-    return {("equal_compute", 0.0, row.depth): _solved(row).astype(float)}
+    return {("equal_compute", 0.0, TRAINED): _solved(row).astype(float)}
 
 
 def _solved(row: Any) -> np.ndarray:

@@ -1,78 +1,145 @@
-"""What a comparison allows to say of each arm, in words, from the three signals."""
+"""What a comparison allows to say of each arm: its signals, and the headline that they make."""
 
 from typing import Any
 
 import pandas as pd
 
-from results.comparison import MARGIN, NOT_COMPARABLE
+from results.rows import rows_of
+from results.schema import MODES
 
-VERDICT_COLUMNS = ("sweep", "arm", "point", "perturbed", "modes", "clean_regressed", "verdict")
-_GOOD, _BAD = {"up", "fewer", "no"}, {"down", "more", "yes"}
+_PLACE = ("sweep", "arm", "baseline", "point")
+_EFFECT = (
+    *("metric", "unit", "sigma", "baseline_mean", "arm_mean", "difference", "low", "high", "p_adjusted"),
+    *("compute_ratio", "n_seeds", "n_planned"),
+)
+NAMES = {
+    "best": "clean accuracy (best)",
+    "final": "clean accuracy (final)",
+    "equal_compute": "clean accuracy at equal compute",
+    "perturbed": "perturbed success",
+    MODES: "positive modes",
+}
+VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "verdict", "headline")
+SCALES = {"share": (100.0, " points"), "modes": (1.0, ""), "nats/sub-update": (1.0, "")}
+FLOOR = 0.02  # of an accuracy: what both arms hardly ever, or nearly always, solve has no spread to plan by
+_WORDS = ("up", "down", "level")
 
 
 def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm and grid point of a comparison: the three signals and the sentence they allow.
+    """A row an arm and grid point of a comparison: the primary metric's effect, the signals, and what they say.
 
-    perturbed: up, down, mixed (differs between sigmas), not shown or not measured; modes (broad positive Lyapunov
-    modes): fewer, more, not shown or not measured; clean_regressed: yes, no or cannot tell. All at the depth of the
-    training. With fewer seeds than a signal needs, the verdict says how many more would detect what.
+    best, final, equal_compute, perturbed and positive_modes: up, down, mixed (differs between sigmas), level (within
+    the margin), cannot tell, not measured; or why nothing is said yet. verdict: helps, harms or mixed as soon as one
+    signal is up or down (fewer modes help), level if all that were measured are, else cannot tell or the reason.
+    headline: the effect with its interval, the cost, the verdict, and every signal that is not level.
     """
-    groups = comparison.groupby(["sweep", "arm", "point"], sort=False)
-    rows = [
-        {"sweep": sweep, "arm": arm, "point": point} | _of_arm(metrics)
-        for (sweep, arm, point), metrics in groups  # pyright: ignore[reportGeneralTypeIssues]
-    ]
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+    places: dict[Any, list[Any]] = {}
+    for row in rows_of(comparison.loc[comparison.role == "signal"]):
+        places.setdefault(tuple(getattr(row, name) for name in _PLACE), []).append(row)
+    rows = [dict(zip(_PLACE, place, strict=True)) | _of_place(signals) for place, signals in places.items()]
+    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS)).astype({"n_seeds": "Int64", "n_planned": "Int64"})
 
 
-def _of_arm(rows: pd.DataFrame) -> dict[str, Any]:
-    if (rows.verdict == NOT_COMPARABLE).any() or (rows.n_left_out > 0).any():
-        return {"perturbed": None, "modes": None, "clean_regressed": None, "verdict": rows.verdict.iloc[0]}
-    rows = rows.loc[rows.depth == rows.depth.min()]
-    clean = rows.loc[rows.metric == "final"].iloc[0]
-    perturbed, modes = rows.loc[rows.metric == "perturbed"], rows.loc[rows.metric == "positive_modes"]
-    signals = {
-        "perturbed": _direction(perturbed, "up", "down"),
-        "modes": _direction(modes, "fewer", "more", lower_is_first=True),
-        "clean_regressed": clean.regressed,
-    }
-    # The hardest noise stands for the perturbed rollouts: it is where an effect is looked for first.
-    main = perturbed.sort_values("sigma").iloc[-1] if len(perturbed) else clean
-    what = f"perturbed success at sigma {main.sigma:g}" if len(perturbed) else "clean accuracy"
-    detects = "" if pd.isna(main.detectable) else f"about {100 * main.detectable:.1f} points of {what}"
-    missing = main.seeds_needed - main.n_seeds
-    if missing > 0:
-        detects += f", going by the spread of {main.n_seeds}" if detects else ""
-        more = f"{missing} more would detect {detects}" if detects else f"{missing} more allow a verdict"
-        return signals | {"verdict": f"too few seeds ({main.n_seeds} of {main.seeds_needed}): {more}"}
-    found = set(signals.values())
-    words = {
-        "perturbed success": signals["perturbed"],
-        "positive modes": signals["modes"],
-        f"clean accuracy regressed by over {100 * MARGIN:g} points": signals["clean_regressed"],
-    }
-    text = ", ".join(f"{name}: {word}" for name, word in words.items())
-    if not detects or found & {"up", "down", "mixed"}:
-        return signals | {"verdict": f"{_headline(found)}; {text}"}
-    return signals | {"verdict": f"{_headline(found)}; {text}; {main.n_seeds} seeds detect {detects}"}
+def _of_place(signals: list[Any]) -> dict[str, Any]:
+    primary = next(row for row in signals if row.primary)
+    found = {name: _direction([row for row in signals if row.metric == name]) for name in NAMES}
+    verdict = _verdict(signals, primary, found)
+    copied = {name: getattr(primary, name) for name in _EFFECT}
+    return copied | found | {"verdict": verdict, "headline": _headline(signals, primary, verdict)}
 
 
-def _headline(found: set[str]) -> str:
-    if found >= _GOOD:
-        return "helps on all three signals"
-    if "mixed" in found or (found & _BAD and found & {"up", "fewer"}):
-        return "mixed"
-    if found & _BAD:
-        return "harms"
-    return "helps in part" if found & {"up", "fewer"} else "no effect shown"
-
-
-def _direction(rows: pd.DataFrame, first: str, second: str, lower_is_first: bool = False) -> str:
-    if len(rows) == 0:
+def _direction(rows: list[Any]) -> str:
+    """The signal of one metric: over its sigmas, those that were found decide."""
+    found = {row.verdict for row in rows}
+    if not rows:
         return "not measured"
-    above, below = (rows.verdict == "above baseline").any(), (rows.verdict == "below baseline").any()
-    if above and below:
+    if len(found) == 1:
+        return found.pop()
+    if found >= {"up", "down"}:
         return "mixed"
-    if above or below:
-        return first if above != lower_is_first else second
-    return "not shown"
+    return "up" if "up" in found else "down" if "down" in found else "cannot tell"
+
+
+def _verdict(signals: list[Any], primary: Any, found: dict[str, str]) -> str:
+    good = {name for name, word in found.items() if word in ("mixed", "down" if name == MODES else "up")}
+    bad = {name for name, word in found.items() if word in ("mixed", "up" if name == MODES else "down")}
+    if good or bad:
+        return "mixed" if good and bad else "helps" if good else "harms"
+    judged = {row.verdict for row in signals if row.verdict in (*_WORDS, "cannot tell")}
+    if judged == {"level"} and primary.verdict == "level":
+        return "level"
+    return "cannot tell" if judged else primary.verdict
+
+
+def _headline(signals: list[Any], primary: Any, verdict: str) -> str:
+    if pd.isna(primary.difference):
+        effect = f"{metric_name(primary)}: {primary.verdict}"
+        others = [row for row in signals if row.verdict in _WORDS]
+        return "; ".join([effect, *map(_of_signal, others)]) if others else effect
+    parts = [f"{metric_name(primary)} {change(primary)}"]
+    parts += [] if pd.isna(primary.p_adjusted) else [probability(primary.p_adjusted)]
+    parts += [] if pd.isna(primary.compute_ratio) else [f"at {primary.compute_ratio:.1f}x the compute"]
+    text = f"{', '.join(parts)}: {verdict}"
+    if verdict in ("helps", "harms", "mixed", "cannot tell", "level"):
+        said = ("level",) if verdict == "level" else ()
+        told = [row for row in signals if row.verdict in _WORDS and row.verdict not in said]
+        unclear = [metric_name(row) for row in signals if row.verdict not in _WORDS]
+        text += "".join(f"; {_of_signal(row)}" for row in told if not row.primary or row.verdict == "level")
+        text += f"; cannot tell: {', '.join(unclear)}" if unclear and verdict != "cannot tell" else ""
+    return "; ".join([text, *notes(primary, verdict)])
+
+
+def _of_signal(row: Any) -> str:
+    word = {"up": "more", "down": "fewer"}.get(row.verdict, row.verdict) if row.metric == MODES else row.verdict
+    small = row.verdict == "down" and row.unit == "share" and row.low > -row.margin
+    within = f" (within {100 * row.margin:g} points)" if small or row.verdict == "level" else ""
+    return f"{metric_name(row)} {word}{'' if row.primary else f' {change(row)}'}{within}"
+
+
+def notes(primary: Any, verdict: str) -> list[str]:
+    """What a reader must know beside the primary metric's mean: failed runs, the worst seed, what is detectable."""
+    found = []
+    scale, unit = SCALES[primary.unit]
+    if primary.n_failed:
+        seeds = ", ".join(map(str, primary.failed_seeds))
+        bound = "" if pd.isna(primary.bound) else f", {scale * primary.bound:+.1f}{unit} with them at their worst"
+        found.append(f"failed: {'seed' if primary.n_failed == 1 else 'seeds'} {seeds}{bound}")
+    if primary.n_seeds > 1:
+        found.append(f"worst seed {primary.worst_seed}: {scale * primary.worst_difference:+.1f}")
+    if primary.looks:
+        found.append(f"p is for {primary.looks + 1} looks")
+    if verdict in ("helps", "harms", "mixed", "level") or primary.verdict in ("up", "down"):
+        return found
+    means = primary.baseline_mean, primary.arm_mean
+    at_floor = primary.unit == "share" and (max(means) < FLOOR or min(means) > 1 - FLOOR)
+    if not pd.isna(primary.detectable) and not at_floor:
+        size = f"{scale * primary.detectable:.1f}{unit} of {metric_name(primary)}"
+        found.append(f"{primary.detectable_seeds} seeds detect {size} with 80 % power")
+    return found
+
+
+def metric_name(row: Any) -> str:
+    """What a row of the comparison is about, in words."""
+    metric = str(row.metric)
+    name = NAMES.get(metric) or metric.replace("_", " ").replace("perturbed ", "perturbed, ")
+    deeper = "" if row.trained_depth else f", {row.depth} ACT steps"
+    return name + (f" at sigma {row.sigma:g}" if row.sigma else "") + deeper
+
+
+def change(row: Any) -> str:
+    """A row's difference with the half width of its interval, in points of accuracy or in the metric's own unit."""
+    scale, unit = SCALES[row.unit]
+    return f"{difference(row)}{unit if scale != 1 else ''}"
+
+
+def difference(row: Any) -> str:
+    """The numbers of `change`."""
+    scale, _ = SCALES[row.unit]
+    digits = ".1f" if scale != 1 else ".4f" if row.unit != "modes" else ".2f"
+    half = "" if pd.isna(row.low) else f" \N{PLUS-MINUS SIGN}{scale * (row.high - row.low) / 2:{digits}}"
+    return f"{scale * row.difference:+{digits}}{half}"
+
+
+def probability(p: float) -> str:
+    """`p = 0.012`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,30 +1,24 @@
-"""Paired statistics as pure functions of arrays: the unit of replication is the training run, paired by seed."""
+"""Paired effects and their intervals, as pure functions of arrays: a training run and a puzzle are each a sample."""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import binomtest, bootstrap, mannwhitneyu, nct, norm, permutation_test, t, trim_mean, ttest_1samp
+from scipy.stats import binom, mannwhitneyu, t
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
-POWER = 0.8
-EXACT_SEEDS = 14
-RESAMPLES = 99_999
-BOOTSTRAPS = 9_999
 NAN = float("nan")
 
 
-class PairedEffect(NamedTuple):
-    """Mean paired difference, 95 % t and BCa intervals, two-sided p of no difference (nan if undefined)."""
+class Effect(NamedTuple):
+    """A mean paired difference, its standard error, degrees of freedom and 95 % t interval; nan where undefined."""
 
     mean: float
+    error: float
+    freedom: float
     low: float
     high: float
-    bca_low: float
-    bca_high: float
-    p: float
 
 
 class McNemar(NamedTuple):
@@ -35,85 +29,64 @@ class McNemar(NamedTuple):
     p: float
 
 
-def paired_by_seed(differences: np.ndarray) -> PairedEffect:
-    """Effect over training runs: differences [seeds], one a pair of runs.
+def over_one_sample(differences: np.ndarray) -> Effect:
+    """Effect over one sample: differences [n] of seeds, for these puzzles; or of puzzles, for this pair of runs.
 
-    The p-value is the sign-flip test's: over all flips up to EXACT_SEEDS, over RESAMPLES random ones beyond. From
-    six pairs on, the BCa bootstrap interval (Efron 1987) stands beside the t interval; of few seeds it is too narrow
-    (it holds the truth in 86 % of sweeps of six, tests/benchmarks/calibration.py), so no verdict rests on it.
+    Equal differences hold no estimate of the spread: an interval of width 0 would claim certainty.
     """
-    if len(differences) < 2:
-        return PairedEffect(float(differences.mean()), *[NAN] * 5)
-    low, high = _t_interval(differences)
-    resamples = 2 ** len(differences) if len(differences) <= EXACT_SEEDS else RESAMPLES
-    p = permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=resamples, rng=np.random.default_rng(0)
-    ).pvalue
-    return PairedEffect(float(differences.mean()), low, high, *_bca_interval(differences), float(p))
+    n, mean = len(differences), float(differences.mean())
+    if n < 2 or np.ptp(differences) == 0:
+        return Effect(mean, NAN, NAN, NAN, NAN)
+    return _interval(mean, float(differences.std(ddof=1)) / math.sqrt(n), n - 1)
 
 
-def paired_by_example(differences: np.ndarray) -> PairedEffect:
-    """Effect over test examples, given the runs: differences [examples], each averaged over the paired seeds.
+def over_seeds_and_puzzles(differences: np.ndarray) -> Effect:
+    """Effect over training runs and puzzles, both samples: differences [seeds, puzzles], two or more of each.
 
-    The p-value is a t-test's. It says nothing about other seeds.
+    Two-way variance components without replication: with the mean squares of seeds S, puzzles P and residual R, the
+    variance of the grand mean is (S + P - R) / (n m), and Satterthwaite's (1946) degrees of freedom are those of that
+    sum. No component is taken below 0: S and P count as R at least. So the error is never below the one over seeds.
     """
-    low, high = _t_interval(differences)
-    p = NAN
-    if np.ptp(differences) > 0:
-        test: Any = ttest_1samp(differences, 0)
-        p = float(test.pvalue)
-    return PairedEffect(float(differences.mean()), low, high, NAN, NAN, p)
+    n, m = differences.shape
+    mean = float(differences.mean())
+    by_seed, by_puzzle = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
+    sum_seeds, sum_puzzles = m * float(by_seed @ by_seed), n * float(by_puzzle @ by_puzzle)
+    # The residual's sum of squares is what the two leave of the total; rounding may leave less than nothing.
+    flat = differences.ravel() - mean
+    residual = max(float(flat @ flat) - sum_seeds - sum_puzzles, 0.0) / ((n - 1) * (m - 1))
+    seeds, puzzles = (max(sum_seeds / (n - 1), residual), max(sum_puzzles / (m - 1), residual))
+    total = seeds + puzzles - residual
+    if total <= 1e-12 * n * m:
+        return Effect(mean, NAN, NAN, NAN, NAN)
+    freedom = total**2 / (seeds**2 / (n - 1) + puzzles**2 / (m - 1) + residual**2 / ((n - 1) * (m - 1)))
+    return _interval(mean, math.sqrt(total / (n * m)), freedom)
 
 
-def _t_interval(differences: np.ndarray) -> tuple[float, float]:
-    if len(differences) < 2 or np.ptp(differences) == 0:
-        # Equal differences hold no estimate of the spread: an interval of width 0 would claim certainty.
-        return NAN, NAN
-    interval = ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
-    return float(interval.low), float(interval.high)
+def _interval(mean: float, error: float, freedom: float) -> Effect:
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    return Effect(mean, error, freedom, mean - half, mean + half)
 
 
-def _bca_interval(differences: np.ndarray) -> tuple[float, float]:
-    if len(differences) < seeds_needed() or np.ptp(differences) == 0:
-        return NAN, NAN
-    interval = bootstrap(
-        (differences,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=BOOTSTRAPS,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+def mcnemar(arm: np.ndarray, baseline: np.ndarray) -> list[McNemar]:
+    """Exact McNemar test of each pair of runs on the same examples: bool [seeds, n] each.
 
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of the p-values [m] of one question; nan stays nan and counts for nothing."""
-    order = np.argsort(p)  # nan last
-    steps = np.count_nonzero(~np.isnan(p)) - np.arange(len(p))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1)
-    return corrected
-
-
-def mcnemar(arm: np.ndarray, baseline: np.ndarray) -> McNemar:
-    """Exact McNemar test of one pair of runs on the same examples: bool [n] each.
-
-    Never to be pooled over seeds: the examples of two runs are not independent.
+    Never pooled over seeds: the examples of two runs are not independent.
     """
-    gained, lost = int((arm & ~baseline).sum()), int((baseline & ~arm).sum())
-    return McNemar(gained, lost, float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0)
+    gained, lost = (arm & ~baseline).sum(axis=1), (baseline & ~arm).sum(axis=1)
+    p = np.minimum(1, 2 * binom.cdf(np.minimum(gained, lost), gained + lost, 0.5))
+    return [McNemar(int(g), int(n), float(q)) for g, n, q in zip(gained, lost, p, strict=True)]
 
 
 def iqm(scores: np.ndarray) -> float:
     """Interquartile mean of scores [runs]: without the lowest and the highest quarter (Agarwal et al. 2021)."""
-    return float(trim_mean(scores, 0.25))
+    cut = len(scores) // 4
+    return float(np.sort(scores)[cut : len(scores) - cut].mean())
 
 
 def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> float:
     """P(a run of the arm scores above a run of the baseline), ties half: [runs] each (Agarwal et al. 2021)."""
-    statistic: Any = mannwhitneyu(arm, baseline).statistic
-    return float(statistic / (len(arm) * len(baseline)))
+    above = np.sign(arm[:, None] - baseline).mean()
+    return float((1 + above) / 2)
 
 
 def auc(scores: np.ndarray, positives: np.ndarray) -> float:
@@ -123,33 +96,5 @@ def auc(scores: np.ndarray, positives: np.ndarray) -> float:
     """
     if positives.all() or not positives.any():
         return NAN
-    return probability_of_improvement(scores[positives], scores[~positives])
-
-
-def seeds_needed(comparisons: int = 1) -> int:
-    """The fewest paired seeds with which the sign-flip test can reach 5 % after Holm over so many comparisons.
-
-    The smallest p of n pairs is 2^(1-n): 6 seeds for one comparison, 7 for two or three, 8 for four to six.
-    """
-    return math.ceil(1 + math.log2(comparisons / ALPHA))
-
-
-def detectable(sd: float, seeds: int, comparisons: int = 1) -> float:
-    """The difference that so many paired seeds find in 80 % of sweeps, for normal differences of that sd.
-
-    The normal formula, (z_.975 + z_.8) sd / sqrt(n), promises too much of few seeds: at six the sign-flip test finds
-    that difference in under half of all sweeps. This is the noncentral t power at the level the flips can attain and,
-    where only n equal signs reach it, the exact power Phi(d/sd)^n. nan below `seeds_needed`.
-    """
-    rejecting = math.floor(ALPHA / comparisons * 2 ** (seeds - 1) + 1e-9)  # pairs of mirrored sign patterns
-    if rejecting < 1 or math.isnan(sd):
-        return NAN
-    if rejecting == 1:
-        return sd * float(norm.ppf(POWER ** (1 / seeds)))
-    level = min(ALPHA / comparisons, rejecting * 2.0 ** (1 - seeds))
-    critical = t.ppf(1 - level / 2, seeds - 1)
-
-    def shortfall(size: float) -> float:  # the far tail, where scipy's nct is nan, adds less than 1e-4
-        return float(nct.sf(critical, seeds - 1, size * math.sqrt(seeds)) - POWER)
-
-    return sd * float(brentq(shortfall, 1e-3, 10))  # pyright: ignore[reportArgumentType]
+    statistic: Any = mannwhitneyu(scores[positives], scores[~positives]).statistic
+    return float(statistic / (positives.sum() * (~positives).sum()))

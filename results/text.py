@@ -1,153 +1,210 @@
-"""The tables as a person reads them in a terminal."""
+"""A sweep's results as a person reads them in a terminal: the answer first, then what it rests on."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import pandas as pd
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from results.curves import snapshot
 from results.diagnostics import summary
 from results.gather import SweepTables
+from results.layout import Column, latex, lines, markdown, paragraph
+from results.points import point_fields
 from results.rows import counted, rows_of
-from results.signals import verdicts
+from results.signals import difference, metric_name, verdicts
 
-# The metrics of the comparison that a terminal has room for; the table holds all.
-_METRICS = {
-    "final": "clean, final",
-    "best": "clean, best on validation",
-    "equal_compute": "clean, equal compute",
-    "perturbed": "perturbed, sigma {:g}",
-    "perturbed_all": "every rollout, sigma {:g}",
-    "positive_modes": "positive modes",
-}
+Format = Literal["csv", "json", "markdown", "latex"]
+TRIALS_SHOWN = 40  # more are shown with everything
+FOUND = ("helps", "harms", "mixed")
+HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of
 
 
-def show(tables: SweepTables) -> Group:
-    """The sweep's trials, its comparison, what could not be read, and the files that were written."""
+def show(tables: SweepTables, width: int, everything: bool = False) -> str:
+    """The answer, the signals it is made of, then trials, diagnoses and the files that were written.
+
+    `everything`: all metrics of the comparison, and all trials of a large sweep.
+    """
     trials = snapshot(tables.trials, tables.evals)
-    headline = Text(f"{tables.sweep}: {len(trials)} trials, {counted(trials.status)}\n")
-    parts: list[RenderableType] = [headline, _trials_table(trials)]
-    parts += [Text(line, style="red") for line in _failures(trials)]
-    parts += [Text(f"left out: {problem}", style="yellow") for problem in tables.problems]
-    if len(tables.diagnostics):
-        parts += [Text(), _diagnostics_table(tables)]
-    parts.append(Text())
-    if len(tables.comparison):
-        parts += [_comparison_table(tables.comparison, tables.baseline), *_footnotes(tables.comparison), Text()]
-        parts += [Text(line) for line in _verdicts(tables.comparison)] + [Text()]
+    parts = [f"{tables.sweep}: {len(trials)} trials, {counted(trials.status)}", ""]
+    parts += _answer(tables, width)
+    parts += _below(tables.comparison, width, everything)
+    parts += [line for failure in _failures(trials) for line in paragraph(failure, width)]
+    parts += [f"left out: {problem}" for problem in tables.problems]
+    if len(trials) <= TRIALS_SHOWN or everything:
+        parts += ["", "Exact accuracy on test", *lines(_trials(trials), width)]
+        if len(tables.diagnostics):
+            parts += ["", "Lyapunov exponents on test, nats a sub-update", *lines(_diagnoses(tables), width)]
     else:
-        parts.append(Text(f"No comparison yet: no seed is done in both {tables.baseline} and another arm.\n"))
-    return Group(*parts, "Written:", *(Text(f"  {path}") for path in tables.files))
+        parts += ["", f"--all lists the {len(trials)} trials and their diagnoses"]
+    return "\n".join([*parts, "", "Written:", *(f"  {path}" for path in tables.files)])
 
 
-def _failures(trials: pd.DataFrame) -> list[str]:
-    failed = trials.loc[trials.status == "failed"]
-    return [f"{' '.join(filter(None, (t.arm, t.point)))} seed={t.seed} failed: {t.reason}" for t in rows_of(failed)]
+def export(tables: SweepTables, how: Format, everything: bool = False) -> str:
+    """The answer, or with `everything` the whole comparison: as data (csv, json), or as it is printed."""
+    if how in ("markdown", "latex"):
+        columns = _metrics(tables.comparison) if everything else _answers(verdicts(tables.comparison))
+        return "\n".join((markdown if how == "markdown" else latex)(columns))
+    data = tables.comparison if everything else verdicts(tables.comparison)
+    data = data.assign(point=data.point.astype("str"))
+    if how == "csv":
+        return data.to_csv(index=False).rstrip("\n")
+    return str(data.to_json(orient="records", indent=1, double_precision=15))
 
 
-def _trials_table(trials: pd.DataFrame) -> Table:
-    has_points = trials.point.any()
-    table = Table(box=None, pad_edge=False, header_style="bold", title="Exact accuracy on test", title_justify="left")
-    for heading in ("arm", *(["point"] if has_points else []), "status"):
-        table.add_column(heading)
-    table.add_column("seed", justify="right")
-    mazes = ("valid", "shortest") if trials.final_valid.notna().any() else ()
-    for heading in ("initial", "best @ step", "final", "final cells", *(f"final {kind}" for kind in mazes)):
-        table.add_column(heading, justify="right")
-    for heading in ("GFLOP a step", "minutes"):
-        table.add_column(heading, justify="right")
-    for row in rows_of(trials):
-        best = "" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}"
-        on_the_way = row.status in ("running", "unfinished", "stopped") and not pd.isna(row.final_step)
-        status = f"{row.status} @ {row.final_step}" if on_the_way else row.status
-        cells = [
-            row.arm,
-            *([escape(row.point)] if has_points else []),
-            status,
-            str(row.seed),
-            _share(row.initial),
-            best,
-        ]
-        judged = [_share(getattr(row, f"final_{kind}")) for kind in mazes]
-        cost = _number(row.flops_per_step / 1e9, ".3g"), _number(row.minutes, ".1f")
-        table.add_row(*cells, _share(row.final), _share(row.final_tokens), *judged, *cost)
-    return table
-
-
-def _diagnostics_table(tables: SweepTables) -> Table:
-    """The last diagnosis of each trial."""
-    title = "Lyapunov exponents on test, nats a sub-update"
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    table.add_column("arm")
-    for heading in (
-        "seed",
-        "step",
-        "puzzles",
-        "solved",
-        "lambda_1 solved",
-        "failed",
-        "positive modes",
-        "settled",
-        "AUC of -lambda_1",
-        "-late drift",
-    ):
-        table.add_column(heading, justify="right")
-    for trial in rows_of(tables.trials):
-        rows = tables.diagnostics.loc[tables.diagnostics.trial_id == trial.trial_id]
-        rows = rows.loc[rows.step == rows.step.max()]
-        if len(rows):
-            found = summary(rows)
-            lambdas = (_number(value, "+.4f") for value in (found.lambda_1_solved, found.lambda_1_failed))
-            counts = (str(n) for n in (trial.seed, rows.step.iloc[0], len(rows), found.solved))
-            aucs = (_number(value, ".3f") for value in (found.lambda_1_auc, found.late_drift_auc))
-            table.add_row(trial.arm, *counts, *lambdas, f"{found.n_pos:.2f}", f"{found.settled:.0%}", *aucs)
-    return table
-
-
-def _comparison_table(comparison: pd.DataFrame, baseline: str) -> Table:
-    has_points = comparison.point.any()
-    title = f"Against {baseline}, test puzzles, 95 % intervals"
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for heading in ("arm", *(["point"] if has_points else []), "metric"):
-        table.add_column(heading)
-    for heading in (baseline, "arm", "difference", "interval", "p (Holm)", "paired by", "compute"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
-    trained = comparison.depth.min()
-    for row in rows_of(comparison.loc[comparison.metric.isin(list(_METRICS))]):
-        deeper = f", {row.depth} ACT steps" if row.depth > trained else ""
-        table.add_row(
-            row.arm,
-            *([escape(row.point)] if has_points else []),
-            _METRICS[row.metric].format(row.sigma) + deeper,
-            _share(row.baseline_mean),
-            _share(row.arm_mean),
-            _number(row.difference, "+.4f"),
-            "" if pd.isna(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
-            "<0.001" if row.p_holm < 0.001 else _number(row.p_holm, ".3f"),
-            "" if pd.isna(row.paired_by) else row.paired_by,
-            "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
-            row.verdict,
-        )
-    return table
-
-
-def _verdicts(comparison: pd.DataFrame) -> list[str]:
-    return [f"{' '.join(filter(None, (row.arm, row.point)))}: {row.verdict}" for row in rows_of(verdicts(comparison))]
+def _answer(tables: SweepTables, width: int) -> list[str]:
+    """A line an arm and point, and the sentence of each that has something to say."""
+    found = verdicts(tables.comparison)
+    if not len(found):
+        return [f"{tables.baseline} is the only arm: there is nothing to compare it with"]
+    first = rows_of(tables.comparison.loc[tables.comparison.primary])[0]
+    title = f"Against {first.baseline}: {metric_name(first)}, in points of accuracy"
+    if first.unit != "share":
+        title = f"Against {first.baseline}: {metric_name(first)}"
+    parts = [*paragraph(title, width), *lines(_answers(found), width)]
+    parts += [line for note in _footnotes(tables.comparison) for line in paragraph(note, width, "")]
+    told = found if len(found) <= HEADLINES_SHOWN else found.loc[found.verdict.isin(FOUND)]
+    for row in rows_of(told):
+        parts += ["", *paragraph(f"{' '.join(filter(None, (row.arm, row.point)))}: {row.headline}", width)]
+    return parts
 
 
 def _footnotes(comparison: pd.DataFrame) -> list[str]:
-    if not (comparison.paired_by == "example").any():
-        return []
+    """How to read the answer's numbers."""
+    primary, notes = comparison.loc[comparison.primary], []
+    if (primary.paired_by == "seed and puzzle").any():
+        notes.append(
+            "\N{PLUS-MINUS SIGN}: 95 % interval over seeds and puzzles; p: of no difference, by sign flips of seeds, "
+            f"corrected for an arm's signals and {_places_compared(primary)}; cost: in FLOPs, of the baseline's"
+        )
+    sizes = primary.detectable.dropna()
+    if len(primary) > HEADLINES_SHOWN and len(sizes) and (primary.unit == "share").all():
+        size = f"{100 * sizes.min():.1f} to {100 * sizes.max():.1f} points"
+        notes.append(f"{primary.detectable_seeds.max()} seeds detect {size} with 80 % power")
+    if (primary.paired_by == "puzzle").any():
+        notes.append("One pair of runs: the interval is over puzzles alone, and another seed may differ by more")
+    return notes
+
+
+def _places_compared(primary: pd.DataFrame) -> str:
+    count = primary.comparisons.max()
+    return "this one arm" if count == 1 else f"for {count} arms and points"
+
+
+def _answers(found: pd.DataFrame) -> list[Column]:
+    rows = rows_of(found)
     return [
-        "Paired by example: the interval is over test puzzles, for these training runs only. Another seed may differ",
-        "by more; six paired seeds or more give an interval over training runs, and a verdict.",
+        *_places(rows),
+        Column("baseline", [_score(row, row.baseline_mean) for row in rows]),
+        Column("arm", [_score(row, row.arm_mean) for row in rows]),
+        Column("difference", ["" if pd.isna(row.difference) else difference(row) for row in rows]),
+        Column("p", [_probability(row.p_adjusted) for row in rows]),
+        Column("cost", ["" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x" for row in rows]),
+        Column("verdict", [_short(row.verdict) for row in rows], number=False),
     ]
 
 
-def _share(value: float) -> str:
-    return _number(value, ".4f")
+def _short(verdict: str) -> str:
+    """A verdict that leaves room for numbers: the headline has it whole."""
+    return verdict.removesuffix(" seeds").replace("too few seeds", "too few")
+
+
+def _places(rows: list[Any], more: Iterable[tuple[str, Callable[[Any], str]]] = ()) -> list[Column]:
+    """The columns that tell rows apart: the arm, each field of the grid that varies, and `more`."""
+    points = [point_fields(str(row.point)) for row in rows]
+    fields = dict.fromkeys(field for point in points for field in point)
+    leaves = [field.rpartition(".")[2] for field in fields]
+    columns = [Column("arm", [row.arm for row in rows], number=False, key=True)]
+    for field, leaf in zip(fields, leaves, strict=True):
+        heading = leaf if leaves.count(leaf) == 1 and leaf not in ("arm", "seed", "p") else field
+        columns.append(Column(heading, [point.get(field, "") for point in points], number=False, key=True))
+    for heading, of in more:
+        columns.append(Column(heading, [of(row) for row in rows], number=False, key=True))
+    return columns
+
+
+def _below(comparison: pd.DataFrame, width: int, everything: bool) -> list[str]:
+    """What the answer rests on: the signals, or all metrics."""
+    if not len(comparison):
+        return []
+    title = "All metrics; exploratory ones are not tested" if everything else "Signals, all of them tested together"
+    shown = comparison if everything else comparison.loc[comparison.role == "signal"]
+    return ["", f"{title} (accuracies in points)", *lines(_metrics(shown), width)]
+
+
+def _metrics(comparison: pd.DataFrame) -> list[Column]:
+    rows = rows_of(comparison)
+    return [
+        *_places(rows, [("metric", metric_name)]),
+        Column("baseline", [_score(row, row.baseline_mean) for row in rows]),
+        Column("arm", [_score(row, row.arm_mean) for row in rows]),
+        Column("difference", ["" if pd.isna(row.difference) else difference(row) for row in rows]),
+        Column("p", [_probability(row.p_adjusted) for row in rows]),
+        Column("verdict", [row.verdict for row in rows], number=False),
+    ]
+
+
+def _failures(trials: pd.DataFrame) -> list[str]:
+    failed = rows_of(trials.loc[trials.status == "failed"])
+    named = [f"{' '.join(filter(None, (t.arm, t.point)))} seed={t.seed} failed: {t.reason}" for t in failed]
+    return ["", *named] if named else []
+
+
+def _trials(trials: pd.DataFrame) -> list[Column]:
+    rows = rows_of(trials)
+
+    def status(row: Any) -> str:
+        on_the_way = row.status in ("running", "unfinished", "stopped") and not pd.isna(row.final_step)
+        return f"{row.status} @ {row.final_step}" if on_the_way else row.status
+
+    mazes = ("valid", "shortest") if trials.final_valid.notna().any() else ()
+    return [
+        Column("arm", [row.arm for row in rows], number=False, key=True),
+        Column("point", [row.point for row in rows], number=False, key=True),
+        Column("status", [status(row) for row in rows], number=False, key=True),
+        Column("seed", [str(row.seed) for row in rows], key=True),
+        Column("initial", [_number(row.initial, ".4f") for row in rows]),
+        Column("best @ step", ["" if pd.isna(row.best) else f"{row.best:.4f} @ {row.best_step}" for row in rows]),
+        Column("final", [_number(row.final, ".4f") for row in rows]),
+        Column("final cells", [_number(row.final_tokens, ".4f") for row in rows]),
+        *(Column(f"final {kind}", [_number(getattr(row, f"final_{kind}"), ".4f") for row in rows]) for kind in mazes),
+        Column("GFLOP a step", [_number(row.flops_per_step / 1e9, ".3g") for row in rows]),
+        Column("minutes", [_number(row.minutes, ".1f") for row in rows]),
+    ]
+
+
+def _diagnoses(tables: SweepTables) -> list[Column]:
+    """The last diagnosis of each trial."""
+    last = tables.diagnostics.loc[
+        tables.diagnostics.step == tables.diagnostics.groupby("trial_id").step.transform("max")
+    ]
+    of_trial = dict(iter(last.groupby("trial_id")))
+    found = [
+        (trial, of_trial[trial.trial_id], summary(of_trial[trial.trial_id]))
+        for trial in rows_of(tables.trials)
+        if trial.trial_id in of_trial
+    ]
+    return [
+        Column("arm", [trial.arm for trial, _, _ in found], number=False, key=True),
+        Column("point", [str(trial.point) for trial, _, _ in found], number=False, key=True),
+        Column("seed", [str(trial.seed) for trial, _, _ in found], key=True),
+        Column("step", [str(rows.step.iloc[0]) for _, rows, _ in found]),
+        Column("puzzles", [str(len(rows)) for _, rows, _ in found]),
+        Column("solved", [str(of.solved) for _, _, of in found]),
+        Column("lambda_1 solved", [_number(of.lambda_1_solved, "+.4f") for _, _, of in found]),
+        Column("failed", [_number(of.lambda_1_failed, "+.4f") for _, _, of in found]),
+        Column("positive modes", [f"{of.n_pos:.2f}" for _, _, of in found]),
+        Column("settled", [f"{of.settled:.0%}" for _, _, of in found]),
+        Column("AUC of -lambda_1", [_number(of.lambda_1_auc, ".3f") for _, _, of in found]),
+        Column("-late drift", [_number(of.late_drift_auc, ".3f") for _, _, of in found]),
+    ]
+
+
+def _score(row: Any, value: float) -> str:
+    return _number(value, {"share": ".4f", "modes": ".2f"}.get(row.unit, "+.4f"))
+
+
+def _probability(value: float) -> str:
+    return "<0.001" if value < 0.001 else _number(value, ".3f")
 
 
 def _number(value: float, how: str) -> str:

@@ -30,8 +30,13 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "on_gpu": device.type == "cuda",
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": threads,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": utc_now(),
     }
+
+
+def utc_now() -> str:
+    """The time as the tables take it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _version() -> str | None:

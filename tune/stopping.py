@@ -15,6 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED, read_json, read_table
 from results.storage import Location, location, write_atomically
 from tune.plan import PlannedTrial
+from tune.provenance import utc_now
 from tune.spec import Scheduler
 
 STEP, ACCURACY = "step", "exact_accuracy"
@@ -56,7 +57,7 @@ class RecordedStopping(FIFOScheduler):
         answer = self.inner.on_trial_result(controller, known, {STEP: step, ACCURACY: accuracy})
         reason = f"{self.config.name}: exact accuracy {accuracy:.4f} on validation at step {step}"
         stops = answer == TrialScheduler.STOP
-        content = {"step": step, "reason": reason} if stops else {"step": step}
+        content = {"step": step, "reason": reason, "ended": utc_now()} if stops else {"step": step}
         try:
             write_atomically(folder / (STOPPED if stops else ASKED), json.dumps(content, indent=1).encode())
         except OSError:

@@ -39,7 +39,7 @@ from rrm.torch_setup import set_up_torch
 from rrm.train import DivergedError, Trainer
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
-from tune.provenance import provenance
+from tune.provenance import provenance, utc_now
 
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
@@ -263,7 +263,7 @@ class TrialRun:
         copy(self.folder / LATEST_STATE, self.folder / "final_state.pt")
         write_atomically(self.folder / "final.pt", serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
-        self._write_json(DONE, ended)
+        self._write_json(DONE, ended | {"ended": utc_now()})
 
     def _write_tables(self) -> None:
         self._write_table(EVALS, EVALS_SCHEMA, self.trainer.history)
@@ -304,5 +304,5 @@ class TrialRun:
 def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:
     """Record why a trial failed: kind `diverged` (the same config fails again) or `error` (worth another try)."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"kind": kind, "reason": reason, "step": step}
+    content = {"kind": kind, "reason": reason, "step": step, "ended": utc_now()}
     write_atomically(folder / FAILED, json.dumps(content, indent=1).encode())

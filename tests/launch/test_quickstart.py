@@ -21,12 +21,12 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert ran.stderr == ""
     assert "quickstart: 4 trials, 4 done" in ran.stdout
     assert "ETA" in ran.stdout  # progress, where no terminal is, as lines
-    assert "Against baseline, test puzzles, 95 % intervals" in ran.stdout
-    assert "too few seeds (2 of 6)" in ran.stdout
+    assert "Against baseline: clean accuracy (best), in points of accuracy" in ran.stdout
     tables, report = tmp_path / "runs" / "tables", tmp_path / "runs" / "quickstart" / "report.html"
-    for name in ("trials", "evals", "comparison"):
+    for name in ("trials", "evals", "comparison", "differences"):
         assert str(tables / name / "sweep=quickstart" / f"{name}.parquet") in ran.stdout
-    assert "too few seeds (2 of 6): 4 more would detect about" in ran.stdout
+    assert "x the compute: too few seeds (2 of 6); worst seed " in ran.stdout.replace("\n  ", " ")
+    assert "80 % power" not in ran.stdout  # two seeds tell nothing of the spread
     assert ran.stdout.endswith(f"  {report}\n")
     assert "4 trials: 4 done" in report.read_text()
     evals = pd.read_parquet(tables / "evals")

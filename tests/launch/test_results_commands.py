@@ -31,7 +31,7 @@ def test_gather_takes_many_sweeps_and_names_the_ones_that_are_not_there(storage,
     lines = [line.rpartition("; ")[0] or line for line in printed.out.splitlines()]
     assert lines[0].startswith("one: 4 trials, 2 done, 2 waiting; rows: 24 evals, 0 diagnostics, ")
     assert lines[1:] == [
-        "two: 4 trials, 4 waiting; rows: 0 evals, 0 diagnostics, 0 comparison",
+        "two: 4 trials, 4 waiting; rows: 0 evals, 0 diagnostics, 1 comparison",
         f"Written: {storage / 'tables'}",
     ]
     assert printed.err == (
@@ -74,6 +74,10 @@ def test_a_folder_and_a_file_show_and_report_the_same(storage, tmp_path, capsys)
     assert shown[0] == shown[1]
     assert "one: 4 trials, 2 done, 2 waiting" in shown[0]
     assert f"  {storage}/tables/comparison/sweep=one/comparison.parquet\n" in shown[0]
+    assert "interim, 1 of 2" in shown[0]
+    for how, starts in (("csv", "sweep,arm,"), ("json", "[\n"), ("markdown", "| arm |"), ("latex", "\\begin{tabular}")):
+        assert main(["results", "show", folder, "--format", how, "--all"]) == 0
+        assert capsys.readouterr().out.startswith(starts)
     assert main(["results", "report", folder, "--output", str(tmp_path / "page.html")]) == 0
     assert capsys.readouterr().out == f"  {tmp_path / 'page.html'}\n"
     assert main(["results", "report", folder]) == 0

@@ -3,13 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from simulated import sweep_of
 
 from results.comparison import compare
 from results.curves import curve, sentences, snapshot
+from results.pairs import ComparisonError
 from results.rows import unpack_correct
 from results.signals import verdicts
+from results.stats import over_seeds_and_puzzles
 
 N, ROLLOUTS, SIGMA = 40, 4, 0.3
+NO_EQUAL_COMPUTE = "not comparable: no evaluation near equal compute"
 
 
 def evals_of(trial_id: str, curve: list[float], perturbed: float = 0.5, validation: list[float] | None = None):
@@ -94,60 +98,66 @@ def metric(comparison, name):
     return row
 
 
-def test_enough_seeds_are_paired_by_seed():
+def test_seeds_are_paired():
     comparison = compare(*two_arms(range(6)), baseline="baseline")
     final = metric(comparison, "final")
-    assert (final.arm, final.baseline, final.n_seeds, final.n_examples) == ("multi", "baseline", 6, N)
-    assert (final.paired_by, final.verdict) == ("seed", "above baseline")
+    assert (final.arm, final.baseline, final.n_seeds, final.n_planned, final.n_examples) == (
+        "multi",
+        "baseline",
+        6,
+        6,
+        N,
+    )
+    assert (final.paired_by, final.role) == ("seed and puzzle", "signal")
     assert final.baseline_mean == pytest.approx(0.5)
     assert final.difference == pytest.approx(0.1 + 0.0625)
-    assert final.low < final.difference < final.high
+    assert final.low < final.seeds_low < final.difference < final.seeds_high < final.high
     assert final.p == pytest.approx(2 / 64)
     assert final.compute_ratio == 4
     assert (final.collapsed, final.regressed) == (0, "no")
 
 
-@pytest.mark.parametrize("status", ["stopped", "failed"])
-def test_seeds_that_are_left_over_are_no_verdict(status):
-    """Whoever is stopped has a low accuracy, whoever diverged none: the pairs that are left are no fair sample."""
-    trials, evals = two_arms(range(8), multi3={"status": status}, baseline5={"status": status})
+def test_seeds_that_a_scheduler_left_over_are_no_verdict():
+    """Whoever is stopped has a low accuracy: the pairs that are left are no fair sample."""
+    trials, evals = two_arms(range(8), multi3={"status": "stopped"}, baseline5={"status": "stopped"})
     comparison = compare(trials, evals, baseline="baseline")
     final = metric(comparison, "final")
-    assert (final.n_seeds, final.n_left_out, final.regressed) == (6, 2, "cannot tell")
-    assert set(comparison.verdict) == {"selected: 2 of 8 seeds failed or stopped early"}
-    assert verdicts(comparison).verdict.tolist() == ["selected: 2 of 8 seeds failed or stopped early"]
-    assert snapshot(trials, evals).set_index("trial_id").status["multi3"] == status
+    assert (final.n_seeds, final.n_stopped, final.regressed) == (6, 2, "cannot tell")
+    reason = "selected: 2 of 8 seeds stopped early"
+    assert set(comparison.verdict[comparison.role == "signal"]) - {NO_EQUAL_COMPUTE} == {reason}
+    assert comparison.p_adjusted.isna().all()
+    assert verdicts(comparison).verdict.tolist() == [reason]
+    assert snapshot(trials, evals).set_index("trial_id").status["multi3"] == "stopped"
 
 
-def test_a_fall_is_a_regression_only_if_all_of_its_interval_is_beyond_the_margin():
-    trials = trials_of(range(6))
-    for shares, regressed in (
-        ([0.65, 0.675, 0.65, 0.7, 0.65, 0.675], "yes"),  # of 0.8, with a margin of two points
-        ([0.775, 0.8, 0.75, 0.775, 0.775, 0.8], "cannot tell"),  # below it, perhaps by less
-        ([0.8, 0.8, 0.825, 0.8, 0.8, 0.8], "no"),
-        ([0.8] * 6, "no"),
-        ([0.7] * 6, "yes"),
-    ):
-        rows = [row for seed in range(6) for row in evals_of(f"baseline{seed}", [0.0, 0.8])]
-        rows += [row for seed, share in enumerate(shares) for row in evals_of(f"multi{seed}", [0.0, share])]
-        final = metric(compare(trials, pd.DataFrame(rows), baseline="baseline"), "final")
-        assert final.regressed == regressed
-    assert (final.verdict, final.difference) == ("below baseline", pytest.approx(-0.1))  # six of six, p = 2 / 64
-    assert np.isnan(final.low)
+@pytest.mark.parametrize(
+    ("final", "regressed", "verdict"),
+    [
+        ([0.65, 0.675, 0.65, 0.7, 0.65, 0.675, 0.66, 0.66], "yes", "down"),  # of 0.8, with a margin of two points
+        ([0.775, 0.8, 0.75, 0.775, 0.775, 0.8, 0.78, 0.775], "cannot tell", "down"),  # perhaps by less
+        ([0.8, 0.8, 0.805, 0.8, 0.8, 0.8, 0.795, 0.8], "no", "level"),
+        ([0.8] * 8, "no", "level"),
+        ([0.7] * 8, "yes", "down"),
+    ],
+)
+def test_a_fall_is_a_regression_only_if_all_of_its_interval_is_beyond_the_margin(final, regressed, verdict):
+    tables = sweep_of({"baseline": {"final": [0.8] * 8}, "multi": {"final": final}}, n=2000)
+    row = metric(compare(*tables, baseline="baseline"), "final")
+    assert (row.regressed, row.verdict, row.difference) == (regressed, verdict, pytest.approx(np.mean(final) - 0.8))
 
 
 def test_a_seed_cannot_count_twice():
     trials, evals = two_arms(range(2))
     twice = trials.assign(points=[["", ""]] * len(trials))
-    with pytest.raises(pd.errors.MergeError):
+    with pytest.raises(ComparisonError, match="seed 0 of baseline stands twice at the point ''"):
         compare(twice, evals, baseline="baseline")
 
 
-def test_differences_without_spread_are_no_verdict():
+def test_runs_that_solve_the_same_puzzles_are_level_and_have_no_interval():
     trials, _ = two_arms(range(6))
     rows = [row for arm in ("baseline", "multi") for seed in range(6) for row in evals_of(f"{arm}{seed}", [0.0, 0.5])]
     comparison = compare(trials, pd.DataFrame(rows), baseline="baseline")
-    assert set(comparison.verdict) == {"no difference shown"}
+    assert set(comparison.verdict) == {"level", "exploratory", NO_EQUAL_COMPUTE}
     assert comparison.low.isna().all()
 
 
@@ -169,15 +179,15 @@ def test_perturbed_success_by_mean_and_by_all_rollouts():
     assert every.arm_mean == pytest.approx(0.75 - 0.25)
 
 
-def test_few_seeds_are_paired_by_example_and_it_says_so():
-    comparison = compare(*two_arms(range(2)), baseline="baseline")
+def test_one_pair_of_runs_has_an_interval_over_puzzles_and_it_says_so():
+    comparison = compare(*two_arms(range(1)), baseline="baseline")
     final = metric(comparison, "final")
-    assert (final.paired_by, final.verdict) == ("example", "too few seeds (2 of 6)")
-    # 4 of 40 examples are gained by both seeds, one more by the second seed alone
+    assert (final.paired_by, final.verdict) == ("puzzle", "too few seeds (1 of 6)")
     differences = np.zeros(N)
-    differences[20:24], differences[24] = 1.0, 0.5
+    differences[20:24] = 1.0  # 4 of 40 examples are gained
     assert final.difference == pytest.approx(differences.mean())
     assert final.low == pytest.approx(differences.mean() - 2.0226909 * differences.std(ddof=1) / np.sqrt(N), rel=1e-6)
+    assert np.isnan(final.p)
 
 
 @pytest.mark.parametrize("seeds", [2, 6])
@@ -196,9 +206,12 @@ def test_an_empty_sweep_has_an_empty_snapshot():
 
 def test_only_seeds_that_both_arms_finished_count():
     trials, evals = two_arms(range(3), multi2={"status": "failed"}, baseline1={"status": "unfinished"})
-    assert set(compare(trials, evals, baseline="baseline").n_seeds) == {1}
+    comparison = compare(trials, evals, baseline="baseline")
+    assert set(comparison.n_seeds) == {1}
+    assert set(comparison.n_planned) == {3}
     trials, evals = two_arms(range(1), multi0={"status": "failed"})
-    assert compare(trials, evals, baseline="baseline").empty
+    (row,) = compare(trials, evals, baseline="baseline").itertuples()
+    assert row.verdict == "no pair to compare: all of 1 seeds failed"
 
 
 def test_a_baseline_shared_by_grid_points_meets_each_of_them():
@@ -247,6 +260,7 @@ def diagnoses_of(trial_ids, n_pos, n=8):
 
 def test_every_column_of_a_row_with_a_known_answer():
     trials, evals = two_arms(range(6), gain=-0.3)
+    lost = np.array([[20 - round((0.2 + 0.025 * seed) * N)] for seed in range(6)])  # the last of the baseline's 20
     final = metric(compare(trials, evals, baseline="baseline"), "final")
     seeds = np.array([round((0.2 + 0.025 * seed) * N) / N for seed in range(6)])
     assert final.arm_mean == pytest.approx(seeds.mean())
@@ -254,11 +268,17 @@ def test_every_column_of_a_row_with_a_known_answer():
     assert (final.baseline_sd, final.baseline_iqm) == (0, 0.5)
     assert final.arm_iqm == pytest.approx(seeds[1:5].mean())
     assert final.probability_of_improvement == 0
-    assert final.bca_low < final.difference < final.bca_high
-    assert (final.mcnemar_gained, final.mcnemar_lost) == ([0] * 6, [20 - round(s * N) for s in seeds])
+    half = 2.5705818366147395 * seeds.std(ddof=1) / np.sqrt(6)  # t quantile 0.975 with 5 degrees of freedom
+    assert (final.seeds_low, final.seeds_high) == pytest.approx((final.difference - half, final.difference + half))
+    bits = (np.arange(N) < 20 - lost).astype(float) - (np.arange(N) < 20)
+    assert (final.low, final.high) == pytest.approx(over_seeds_and_puzzles(bits)[3:])
+    assert (final.worst_seed, final.worst_difference) == (0, pytest.approx(-0.3))
+    assert final.mcnemar_gained.tolist() == [0] * 6
+    assert final.mcnemar_lost.tolist() == lost[:, 0].tolist()
     assert final.mcnemar_p[0] == pytest.approx(2 * 0.5**12)  # 12 lost, none gained
-    assert (final.p, final.p_holm, final.comparisons, final.seeds_needed) == (2 / 64, 2 / 64, 1, 6)
-    assert (final.verdict, final.regressed) == ("below baseline", "yes")
+    assert (final.p, final.comparisons, final.seeds_needed, final.looks) == (2 / 64, 1, 6, 0)
+    assert final.p_adjusted >= final.p
+    assert final.regressed == "yes"
     assert (final.collapsed, final.baseline_collapsed) == (6, 6)  # best 0.4 against 0.2, ..., 0.325; 0.6 against 0.5
     assert (final.optimizer_steps, final.act_steps, final.minutes, final.parameters) == (20, 640, 1, 1000)
     assert (final.model, final.task, final.rollouts, final.unit) == ("hrm", "sudoku", 4, "share")
@@ -274,7 +294,8 @@ def test_last_k_and_equal_compute():
     )
     assert metric(compare(trials, longer, baseline="baseline"), "last_k").mcnemar_gained is None
     # A step of multi costs four of the baseline's: after a quarter of its steps only step 0 was evaluated.
-    assert not (comparison.metric == "equal_compute").any()
+    nothing = metric(comparison, "equal_compute")
+    assert (nothing.verdict, pd.isna(nothing.difference)) == (NO_EQUAL_COMPUTE, True)
     cheaper = trials.assign(
         flops_per_step=trials.flops_per_step.where(trials.arm != "multi", trials.flops_per_step / 2)
     )
@@ -290,58 +311,10 @@ def test_modes_and_lambda_1_come_from_the_last_diagnosis():
     comparison = compare(trials, evals, pd.concat([diagnoses, old]), baseline="baseline")
     modes, lambda_1 = metric(comparison, "positive_modes"), metric(comparison, "lambda_1")
     assert (modes.arm_mean, modes.baseline_mean) == pytest.approx((2 + 1 / 8, 3 + 2.5 + 1 / 8))
-    assert (modes.unit, modes.n_examples, modes.verdict) == ("modes", 8, "below baseline")
+    assert (modes.unit, modes.n_examples, modes.verdict) == ("modes", 8, "down")
     assert lambda_1.arm_mean == pytest.approx(0.02)  # the median, though one example has 0
     assert lambda_1.paired_by == "seed"
     assert metric(compare(*two_arms(range(2)), diagnoses, baseline="baseline"), "lambda_1").paired_by == "seed"
-
-
-def test_holm_is_over_the_arms_of_one_question_and_asks_for_more_seeds():
-    trials, evals = two_arms(range(6))
-    third = trials[trials.arm == "multi"].assign(arm="third", trial_id=[f"third{seed}" for seed in range(6)])
-    more = pd.DataFrame([row for s in range(6) for row in evals_of(f"third{s}", [0.0, 0.4, 0.7])])
-    comparison = compare(pd.concat([trials, third]), pd.concat([evals, more]), baseline="baseline")
-    final = comparison[comparison.metric == "final"].set_index("arm")
-    assert final.comparisons.tolist() == [2, 2]
-    assert final.loc["multi", "p_holm"] == pytest.approx(4 / 64)
-    assert final.loc["multi", "verdict"] == "too few seeds (6 of 7)"
-    assert comparison[comparison.depth == 4].groupby("metric").comparisons.first().unique().tolist() == [2]
-
-
-@pytest.mark.parametrize(
-    ("gain", "n_pos", "signals", "words"),
-    [
-        (0.1, 0, ("up", "fewer", "no"), "helps on all three signals"),
-        (-0.4, 0, ("up", "fewer", "yes"), "mixed"),
-        (0.1, 20, ("up", "more", "no"), "mixed"),
-        (0.1, None, ("up", "not measured", "no"), "helps in part"),
-    ],
-)
-def test_three_signals_make_the_verdict(gain, n_pos, signals, words):
-    trials, evals = two_arms(range(6), gain=gain)
-    # evals_of has the same perturbed rollouts for each seed: give the differences some spread
-    noisy = (evals.sigma > 0) & (evals.trial_id == "multi0")
-    evals.loc[noisy, "correct"] = evals[noisy].correct.map(lambda bits: bytes([255]) + bits[1:])
-    evals.loc[noisy, "correct"] = evals[noisy].correct.map(lambda bits: bits[:-1] + bytes([255]))
-    diagnoses = None
-    if n_pos is not None:
-        diagnoses = diagnoses_of(trials.trial_id, lambda name: n_pos if name[:5] == "multi" else 10 + int(name[-1]))
-    comparison = compare(trials, evals, diagnoses, baseline="baseline")
-    (row,) = verdicts(comparison).itertuples()
-    assert (row.perturbed, row.modes, row.clean_regressed) == signals
-    assert row.verdict.startswith(words)
-
-
-def test_verdicts_say_how_many_seeds_more():
-    (row,) = verdicts(compare(*two_arms(range(1)), baseline="baseline")).itertuples()
-    assert row.verdict == "too few seeds (1 of 6): 5 more allow a verdict"
-    trials, evals = two_arms(range(2))
-    evals = evals[evals.sigma == 0]
-    (row,) = verdicts(compare(trials, evals, baseline="baseline")).itertuples()
-    sd = 0.025 / np.sqrt(2)
-    expected = f"4 more would detect about {100 * sd * 1.7924:.1f} points of clean accuracy"
-    assert row.verdict == f"too few seeds (2 of 6): {expected}, going by the spread of 2"
-    assert row.clean_regressed == "cannot tell"
 
 
 def test_the_line_of_a_snapshot():

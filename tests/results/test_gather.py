@@ -179,9 +179,9 @@ def test_running_interrupted_and_waiting_trials_are_told_apart(sweep, tmp_path, 
         assert main(show) == 0
         printed = capsys.readouterr().out
         assert "tiny: 4 trials, 2 running, 1 unfinished, 1 waiting" in printed
-        assert "baseline  running @ 8        0 " in printed
-        assert "baseline  running            1 " in printed
-        assert "multi2    unfinished @ 8     0 " in printed
+        assert "baseline  running @ 8        0  " in printed
+        assert "baseline  running            1\n" in printed
+        assert "multi2    unfinished @ 8     0  " in printed
         assert main(["results", "report", str(tmp_path / "sweep.yaml"), *longer]) == 0
         page = (sweep.folder / "report.html").read_text()
         assert "The sweep is not at its end:</b> 2 running, 1 unfinished, 1 waiting" in page

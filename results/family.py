@@ -1,0 +1,155 @@
+"""What may be said of each signal, corrected for all that a sweep asks: p-values, and one word a row."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from results.flips import max_t
+from results.looks import Look, as_they_came, earlier_looks
+from results.pairs import Pairing
+from results.planning import detectable_from, seeds_needed
+from results.schema import MODES, SIGNALS
+from results.sequential import always_valid_p
+from results.stats import ALPHA, NAN
+
+MODES_MARGIN = 0.5  # modes: what the always-valid p takes for a small difference of them
+
+
+@dataclass
+class Measured:
+    """A row of the comparison and what it was computed from.
+
+    baseline and arm [seeds] are the scores of the finished pairs; against [failed] the differences that the failed ones
+    would have had at their worst for the sign that was found; error and seeds_error the standard errors of the mean
+    over seeds and puzzles, and over seeds.
+    """
+
+    row: dict[str, Any]
+    baseline: np.ndarray
+    arm: np.ndarray
+    against: np.ndarray
+    error: float
+    seeds_error: float
+
+    @property
+    def differences(self) -> np.ndarray:
+        """Of all pairs that ended [seeds + failed]."""
+        return np.concatenate([self.arm - self.baseline, self.against])
+
+    @property
+    def puzzles_error(self) -> float:
+        """What the choice of puzzles adds to the error over seeds."""
+        return math.sqrt(max(self.error**2 - self.seeds_error**2, 0.0)) if self.error > 0 else 0.0
+
+
+@dataclass
+class Place:
+    """An arm at a grid point: its pairing, what was measured of it, and the rows that say why something was not."""
+
+    pairing: Pairing
+    measured: list[Measured] = field(default_factory=list)
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def tested(self) -> list[Measured]:
+        """The signals that a test is made of, once all planned pairs have ended; none if they were selected."""
+        if not self.pairing.is_complete or self.pairing.stopped:
+            return []
+        ended = len(self.pairing.done) + len(self.pairing.failed)
+        signals = [one for one in self.measured if one.row["metric"] in SIGNALS and one.row["role"] == "signal"]
+        return [one for one in signals if len(one.arm) > 1 and len(one.differences) == ended]
+
+
+def judge(places: list[Place], looks: list[Look], margin: float) -> None:
+    """Add to the rows of one sweep what depends on the others: corrected p, what more seeds would find, the verdict.
+
+    Within an arm and point max-T over its signals, or Holm's correction of always-valid p-values where these pairs were
+    looked at before with fewer seeds. Across distinct arms and points Holm's: a place weighs on the others until all
+    its signals are found.
+    """
+    distinct = dict.fromkeys(place.pairing.distinct for place in places if place.pairing.distinct)
+    within: dict[Any, list[float]] = {}
+    for place in places:
+        before = earlier_looks(looks, place.pairing)
+        within[place.pairing.distinct] = _within(place, before, margin).tolist()
+        for one in place.measured:
+            one.row["looks"] = len(before)
+    across = dict(zip(within, holm_across(list(within.values()), len(distinct)), strict=True))
+    for place in places:
+        for one, p in zip(place.tested, across[place.pairing.distinct], strict=True):
+            one.row["p_adjusted"] = p
+        signals = sum(one.row["role"] == "signal" for one in place.measured)
+        for one in place.measured:
+            _add_plan(one, place.pairing, len(distinct) * signals)
+            one.row |= {"comparisons": len(distinct), "seeds_needed": seeds_needed(len(distinct))}
+            one.row["verdict"] = _verdict(one, place.pairing)
+
+
+def _within(place: Place, before: list[Look], margin: float) -> np.ndarray:
+    """p of each tested signal of a place, corrected for the others."""
+    tested = place.tested
+    if not tested:
+        return np.empty(0)
+    differences = np.stack([one.differences for one in tested])
+    if before:
+        order = as_they_came(before, place.pairing)
+        scales = [MODES_MARGIN if one.row["metric"] == MODES else before[0].margin for one in tested]
+        p = [always_valid_p(d[order], scale, before[0].planned) for d, scale in zip(differences, scales, strict=True)]
+        corrected = np.array(holm_across([[one] for one in p], len(p))).ravel()
+    else:
+        over_seeds = differences.var(axis=1, ddof=1) / differences.shape[1]
+        errors = np.sqrt(over_seeds + np.array([one.puzzles_error for one in tested]) ** 2)
+        corrected = max_t(differences, errors)
+    # A failed pair at its worst may turn the sign: then nothing is shown of the one that was found.
+    found = np.array([one.row["difference"] for one in tested])
+    return np.where(found * differences.mean(axis=1) > 0, corrected, 1.0)
+
+
+def holm_across(places: list[list[float]], count: int) -> list[list[float]]:
+    """Holm's step-down correction over `count` places of p-values that are corrected within each: [places][signals].
+
+    Each p is multiplied by the number of places that still hold a signal not found, so that the first true null that is
+    rejected was held to alpha / (places with one) at least, and the family-wise error is alpha. With one signal a place
+    it is Holm's (1979).
+    """
+    flat = sorted((p, place) for place, signals in enumerate(places) for p in signals)
+    left, highest, corrected = [len(signals) for signals in places], 0.0, {}
+    for p, place in flat:
+        highest = max(highest, min(1.0, p * count))
+        corrected[p, place] = highest
+        left[place] -= 1
+        count -= left[place] == 0
+    return [[corrected[p, place] for p in signals] for place, signals in enumerate(places)]
+
+
+def _add_plan(one: Measured, pairing: Pairing, comparisons: int) -> None:
+    """What so many seeds as are planned, or as are needed for a verdict, would find with 80 % power."""
+    if one.row["role"] == "signal" and len(one.arm) > 1 and not pairing.stopped:
+        seeds = max(len(pairing.pairs), seeds_needed(comparisons))
+        found = detectable_from(one.arm - one.baseline, one.puzzles_error, seeds, comparisons)
+        if found == found:
+            one.row |= {"detectable": found, "detectable_seeds": seeds}
+
+
+def _verdict(one: Measured, pairing: Pairing) -> str:
+    row, planned = one.row, len(pairing.pairs)
+    if row["role"] != "signal":
+        return "exploratory"
+    if not pairing.is_complete:
+        return f"interim, {len(pairing.done)} of {planned} seeds"
+    if pairing.stopped:
+        return f"selected: {len(pairing.stopped)} of {planned} seeds stopped early"
+    if planned < row["seeds_needed"]:
+        return f"too few seeds ({planned} of {row['seeds_needed']})"
+    low, high = interval_of(row)
+    if row.get("p_adjusted", NAN) < ALPHA and (low > 0 or high < 0):
+        return "up" if low > 0 else "down"
+    within = row["metric"] != MODES and -row["margin"] < low and high < row["margin"]
+    return "level" if within and not pairing.failed else "cannot tell"
+
+
+def interval_of(row: dict[str, Any]) -> tuple[float, float]:
+    """The interval; the difference itself where no puzzle of no seed differs from it, which has no interval."""
+    return (row["difference"],) * 2 if np.isnan(row["low"]) else (row["low"], row["high"])

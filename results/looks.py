@@ -1,0 +1,101 @@
+"""Which pairs of runs a sweep's comparison was made of before: a look costs nothing that is not written down."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from results.pairs import Pairing
+from results.schema import LOOKS, DamagedFileError, read_json
+from results.storage import Location, write_atomically
+
+Ids = tuple[str, str]  # trial ids of a pair: baseline's, arm's
+
+
+@dataclass(frozen=True)
+class Look:
+    """A complete comparison of an arm at a point: its finished pairs, the margin, and the seeds that were planned."""
+
+    arm: str
+    point: str
+    pairs: frozenset[Ids]
+    margin: float
+    planned: int
+
+
+def read_looks(sweep_folder: Location) -> list[Look]:
+    """The looks that a sweep's folder records, in their order. Raises DamagedFileError, OSError."""
+    path = sweep_folder / LOOKS
+    found = read_json(path, looks=list) or {"looks": []}
+    try:
+        return [
+            Look(
+                str(look["arm"]),
+                str(look["point"]),
+                frozenset((str(baseline), str(arm)) for baseline, arm in look["pairs"]),
+                float(look["margin"]),
+                int(look["planned"]),
+            )
+            for look in found["looks"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{path}: holds a look that cannot be read ({error!r}); move it away") from error
+
+
+def record_looks(folder: Location, looks: list[Look], comparison: pd.DataFrame, differences: pd.DataFrame) -> None:
+    """Write down in a sweep's folder each complete comparison of it that is not in `looks`, those that stand there."""
+    new = [look for look in complete_looks(comparison, differences) if not any(_same(look, old) for old in looks)]
+    if new:
+        content = [
+            {
+                "arm": look.arm,
+                "point": look.point,
+                "pairs": sorted(look.pairs),
+                "margin": look.margin,
+                "planned": look.planned,
+            }
+            for look in (*looks, *new)
+        ]
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_atomically(folder / LOOKS, json.dumps({"written": at, "looks": content}, indent=1).encode())
+
+
+def complete_looks(comparison: pd.DataFrame, differences: pd.DataFrame) -> list[Look]:
+    """The arms and points of one sweep that were tested, each once."""
+    tested = comparison.loc[comparison.p_adjusted.notna()].drop_duplicates(["arm", "point"])
+    pairs = differences.drop_duplicates(["arm", "point", "trial_id", "baseline_trial_id"])
+    of_place = {
+        place: frozenset(zip(rows.baseline_trial_id, rows.trial_id, strict=True))
+        for place, rows in pairs.groupby(["arm", "point"], observed=True)
+    }
+    return [
+        Look(arm, point, of_place[arm, point], float(margin), int(planned))
+        for arm, point, margin, planned in zip(tested.arm, tested.point, tested.margin, tested.n_planned, strict=True)
+    ]
+
+
+def _same(look: Look, other: Look) -> bool:
+    return (look.arm, look.point, look.pairs) == (other.arm, other.point, other.pairs)
+
+
+def earlier_looks(looks: list[Look], pairing: Pairing) -> list[Look]:
+    """The looks at some of these pairs, and at others than all of them, in their order."""
+    now = _finished(pairing)
+    return [
+        look
+        for look in looks
+        if (look.arm, look.point) == (pairing.arm, pairing.point) and look.pairs & set(now) and look.pairs != set(now)
+    ]
+
+
+def as_they_came(before: list[Look], pairing: Pairing) -> np.ndarray:
+    """Places [pairs] of the finished pairs by the look that first had them, then by seed; failed ones come last."""
+    pairs = _finished(pairing)
+    first = [next((at for at, look in enumerate(before) if ids in look.pairs), len(before)) for ids in pairs]
+    return np.concatenate([np.argsort(first, kind="stable"), len(pairs) + np.arange(len(pairing.failed))]).astype(int)
+
+
+def _finished(pairing: Pairing) -> list[Ids]:
+    return [(pair.baseline.trial_id, pair.arm.trial_id) for pair in pairing.done]

@@ -1,0 +1,39 @@
+"""Tables as DataFrames whose column types do not depend on what the rows hold, computed or read from a file.
+
+Int64 and boolean can miss a value; text is `str` and floats are float64, both with nan; times are UTC; `point` is an
+ordered category, so that it sorts and groups by value.
+"""
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from results.points import in_order
+
+_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+POINT = "point"
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """A table of results.schema as a DataFrame."""
+    read: Any = table.to_pandas(types_mapper=_NULLABLE.get)
+    if POINT in read:
+        read[POINT] = read[POINT].astype(pd.CategoricalDtype(in_order(read[POINT].dropna()), ordered=True))
+    return read
+
+
+def typed(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
+    """Rows as a DataFrame with the columns of the schema, in their order; null where a row has none."""
+    return frame(pa.Table.from_pylist([{k: _null(v) for k, v in row.items()} for row in rows], schema=schema))
+
+
+def table_of(data: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """A DataFrame as a table of the schema."""
+    plain = data.assign(**{POINT: data[POINT].astype("str")}) if POINT in data else data
+    return pa.Table.from_pandas(plain, schema=schema, preserve_index=False)
+
+
+def _null(value: Any) -> Any:
+    # nan is what a float misses; pyarrow tells it from null, and a table should hold one of the two.
+    return None if isinstance(value, float) and value != value else value

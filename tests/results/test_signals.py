@@ -1,0 +1,266 @@
+"""The headline: it never contradicts a row, nothing drops out without a word, and no look is free."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import sweep_of
+
+from results.comparison import compare, compare_by_seed, differences
+from results.looks import complete_looks
+from results.pairs import ComparisonError
+from results.signals import verdicts
+
+BASE = {"final": 0.6, "best": 0.62, "perturbed": {0.1: 0.5, 0.3: 0.4}, "modes": 3.0}
+
+
+def judged(arms, **how):
+    """The comparison of arms with BASE, and its verdicts as named tuples by (arm, point)."""
+    comparison = compare(*sweep_of({"baseline": BASE, **arms}, **how), baseline="baseline")
+    return comparison, {(row.arm, row.point): row for row in verdicts(comparison).itertuples()}
+
+
+def row_of(comparison, metric, sigma=0.0, arm="arm", point=""):
+    of = (comparison.metric == metric) & (comparison.sigma == sigma) & (comparison.arm == arm)
+    (row,) = comparison[of & (comparison.point == point) & comparison.trained_depth].itertuples()
+    return row
+
+
+def test_clean_accuracy_that_rises_is_in_the_headline():
+    comparison, found = judged({"arm": BASE | {"final": 0.702, "best": 0.722}})
+    assert row_of(comparison, "best").verdict == row_of(comparison, "final").verdict == "up"
+    row = found["arm", ""]
+    assert (row.verdict, row.best, row.final, row.perturbed) == ("helps", "up", "up", "level")
+    assert row.headline.startswith("clean accuracy (best) +9.4 ±2.3 points, p = 0.008, at 1.0x the compute: helps; ")
+
+
+def test_clean_accuracy_that_falls_a_little_in_every_seed_is_in_the_headline():
+    comparison, found = judged({"arm": BASE | {"final": 0.58, "best": 0.60}}, sd=0.002)
+    assert row_of(comparison, "best").verdict == "down"
+    assert found["arm", ""].verdict == "harms"
+    assert "helps" not in found["arm", ""].headline
+
+
+def test_an_arm_that_loses_at_equal_compute_does_not_help_on_all_counts():
+    arm = BASE | {"final": 0.65, "perturbed": {0.1: 0.6, 0.3: 0.5}, "modes": 1.5, "equal": 0.4, "flops": 2}
+    _, found = judged({"arm": arm})
+    row = found["arm", ""]
+    assert (row.perturbed, row.positive_modes, row.equal_compute) == ("up", "down", "down")
+    assert row.verdict == "mixed"
+    assert "clean accuracy at equal compute down -19.9" in row.headline
+    assert "positive modes fewer -1.6" in row.headline
+    assert "at 2.0x the compute" in row.headline
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_headline_says_what_its_rows_say(seed):
+    """Whatever the arms do: it claims something exactly if a row does, and names every row that does."""
+    rng = np.random.default_rng(seed)
+    arms = {}
+    for name in "abc":
+        shift = rng.normal(0, 0.06, 5)
+        arms[name] = {"final": 0.6 + shift[0], "best": 0.62 + shift[1], "equal": 0.6 + shift[2], "flops": 2}
+        arms[name] |= {"perturbed": {0.1: 0.5 + shift[3], 0.3: 0.4 + shift[3]}, "modes": 3.0 * np.exp(5 * shift[4])}
+    comparison, found = judged(arms)
+    for (arm, _), row in found.items():
+        mine = comparison[(comparison.arm == arm) & (comparison.role == "signal")]
+        better = (mine.verdict == np.where(mine.metric == "positive_modes", "down", "up")).any()
+        worse = (mine.verdict == np.where(mine.metric == "positive_modes", "up", "down")).any()
+        expected = {(True, True): "mixed", (True, False): "helps", (False, True): "harms"}.get((better, worse))
+        assert row.verdict == expected or (expected is None and row.verdict in ("level", "cannot tell"))
+        assert (
+            row.headline.count(" up ")
+            + row.headline.count(" down ")
+            + row.headline.count(" fewer ")
+            + row.headline.count(" more ")
+            == (mine.verdict.isin(["up", "down"]) & ~mine.primary).sum()
+        )
+    assert {row.verdict for row in found.values()} & {"helps", "harms", "mixed"}
+
+
+def test_another_training_depth_is_compared_at_its_own():
+    """halt_max_steps 8 against 4: the pair is there, with a third arm and without."""
+    for arms in ({"deep": BASE | {"final": 0.75, "depth": 8}}, {"deep": BASE | {"depth": 8}, "third": BASE}):
+        comparison, found = judged(arms)
+        row = row_of(comparison, "final", arm="deep")
+        assert (row.depth, row.baseline_depth, row.n_seeds) == (8, 4, 8)
+        assert set(found) == {(arm, "") for arm in arms}
+
+
+def test_what_is_not_there_is_an_error_by_name():
+    trials, evals, _ = sweep_of({"baseline": BASE, "arm": BASE}, seeds=2)
+    with pytest.raises(
+        ComparisonError, match=r"baseline: 'basline' is not an arm of s among these trials; arms: baseline, arm"
+    ):
+        compare(trials, evals, baseline="basline")
+    with pytest.raises(ComparisonError, match="evals: trial arm0 has no clean evaluation on validation"):
+        compare(trials, evals[evals.split == "test"], baseline="baseline")
+    with pytest.raises(ComparisonError, match="evals: trial arm0 has no clean evaluation on test at step 30"):
+        compare(trials, evals[evals.split == "validation"], baseline="baseline")
+    with pytest.raises(ComparisonError, match="evals: done trial arm0 of s has none; load its evaluations"):
+        compare(trials, evals[evals.trial_id != "arm0"], baseline="baseline")
+    with pytest.raises(ComparisonError, match="baseline: there is no sweep 'other' among these trials; sweeps: s"):
+        compare(trials, evals, baseline=("other", "baseline"))
+
+
+def test_every_arm_and_point_has_a_row_whatever_became_of_it():
+    changes = {f"failed{seed}": {"status": "failed"} for seed in range(2)}
+    changes |= {f"waiting{seed}": {"status": "waiting"} for seed in range(2)}
+    changes |= {f"stopped{seed}": {"status": "stopped"} for seed in range(2)}
+    changes |= {f"elsewhere{seed}": {"test_digest": "other"} for seed in range(2)}
+    arms = dict.fromkeys(("failed", "waiting", "stopped", "elsewhere", "undiagnosed"), BASE)
+    arms["undiagnosed"] = {key: value for key, value in BASE.items() if key != "modes"}
+    comparison, found = judged(arms, seeds=2, **changes)
+    assert {arm: row.verdict for (arm, _), row in found.items()} == {
+        "failed": "no pair to compare: all of 2 seeds failed",
+        "waiting": "interim, 0 of 2 seeds",
+        "stopped": "selected: 2 of 2 seeds stopped early",
+        "elsewhere": "not comparable: other test puzzles",
+        "undiagnosed": "too few seeds (2 of 8)",  # the arms are five
+    }
+    assert found["waiting", ""].headline == "clean accuracy (best): interim, 0 of 2 seeds"
+    modes = row_of(comparison, "positive_modes", arm="undiagnosed")
+    assert modes.verdict == "not comparable: measured in 0 of 2 pairs"
+
+
+def test_an_arm_that_ignores_the_grid_counts_once():
+    points = tuple(f"perturb.sigma={10.0**-at:g}" for at in range(6))
+    tables = sweep_of(
+        {"baseline": BASE, "other": BASE | {"final": 0.75, "best": 0.75, "ignores_grid": True}}, points=points
+    )
+    comparison = compare(*tables, baseline="baseline")
+    best = comparison[comparison.metric == "best"]
+    assert len(best) == 6
+    assert set(best.comparisons) == {1}
+    assert set(best.p_adjusted) == {2 / 256}
+
+
+def test_a_large_effect_in_every_seed_of_a_grid_is_found():
+    """+20.8 points in 10 of 10 seeds at 6 points x 3 sigmas: it was too few seeds."""
+    perturbed = {0.1: 0.3, 0.3: 0.25, 1.0: 0.2}
+    better = {sigma: (value + 0.208, *[value] * 5) for sigma, value in perturbed.items()}
+    points = tuple(f"perturb.sigma={at}" for at in range(6))
+    tables = sweep_of(
+        {"baseline": {"perturbed": perturbed}, "arm": {"perturbed": better}}, seeds=10, points=points, n=200, sd=0.03
+    )
+    comparison = compare(*tables, baseline="baseline")
+    rows = comparison[(comparison.metric == "perturbed") & (comparison.point == points[0])]
+    assert set(rows.verdict) == {"up"}
+    assert (rows.p == 2 / 1024).all()
+    assert verdicts(comparison).verdict.tolist()[0] == "helps"
+
+
+def test_exploratory_rows_have_an_interval_and_no_verdict():
+    comparison, _ = judged({"arm": BASE | {"final": 0.75, "perturbed": {0.1: 0.9, 0.3: 0.9}}})
+    rows = comparison[comparison.role == "exploratory"]
+    assert {"last_k", "perturbed_all", "perturbed_any", "lambda_1"} <= set(rows.metric)
+    assert set(rows.verdict) == {"exploratory"}
+    assert rows.p_adjusted.isna().all()
+    assert rows.low.notna().any()
+
+
+def test_a_sweep_underway_has_intervals_and_no_verdict():
+    waiting = {f"arm{seed}": {"status": "waiting"} for seed in range(8, 20)}
+    comparison, found = judged({"arm": BASE | {"final": 0.8, "best": 0.8}}, seeds=20, **waiting)
+    signals = comparison[comparison.role == "signal"]
+    assert set(signals.verdict) == {"interim, 8 of 20 seeds"}
+    assert signals.low.notna().all()
+    assert found["arm", ""].verdict == "interim, 8 of 20 seeds"
+    assert found["arm", ""].headline.startswith("clean accuracy (best) +17.2 ±3.")
+
+
+def test_failed_seeds_count_at_their_worst_and_are_named():
+    comparison, found = judged({"arm": BASE | {"final": 0.31, "best": 0.31}}, seeds=10, arm9={"status": "failed"})
+    row = row_of(comparison, "final")
+    assert (row.n_seeds, row.n_failed, row.failed_seeds.tolist(), row.verdict) == (9, 1, [9], "down")
+    by_seed = differences(
+        *sweep_of({"baseline": BASE, "arm": BASE | {"final": 0.31, "best": 0.31}}, seeds=10, arm9={"status": "failed"}),
+        baseline="baseline",
+    )
+    final = by_seed[by_seed.metric == "final"]
+    assert row.bound < row.difference == pytest.approx(final.difference.mean())
+    assert found["arm", ""].verdict == "harms"
+    assert "failed: seed 9, -34.9 points with them at their worst" in found["arm", ""].headline
+
+
+def test_a_gain_that_failed_seeds_could_undo_is_no_gain():
+    arm = BASE | {"final": 0.8, "best": 0.8}
+    for failed, verdict in (((), "up"), (("arm9",), "cannot tell"), (("baseline9",), "up")):
+        comparison, _ = judged({"arm": arm}, seeds=10, **{name: {"status": "failed"} for name in failed})
+        row = row_of(comparison, "final")
+        assert row.verdict == verdict, failed
+    # A baseline that failed could have solved all: nine of ten pairs carry it here, at their worst.
+    assert row.bound == pytest.approx(0.9 * row.difference + 0.1 * (0.8 - 1), abs=0.01)
+
+
+def looked(tables, seeds, looks):
+    trials, evals, diagnoses = tables
+    mine = trials[trials.seed < seeds]
+    compared = compare_by_seed(mine, evals, diagnoses, baseline="baseline", looks=looks)
+    return compared, [*looks, *complete_looks(*compared)]
+
+
+def test_seeds_that_are_added_after_a_look_are_held_to_an_always_valid_p():
+    tables = sweep_of({"baseline": BASE, "arm": BASE | {"final": 0.66, "best": 0.68}}, seeds=12)
+    first, looks = looked(tables, 8, [])
+    assert row_of(first.comparison, "best").p_adjusted < 0.02
+    again, same = looked(tables, 8, looks)  # the same seeds again are no new look
+    assert row_of(again.comparison, "best").p_adjusted == row_of(first.comparison, "best").p_adjusted
+    assert len(same) == 2
+    more, _ = looked(tables, 12, looks)
+    row = row_of(more.comparison, "best")
+    assert row.looks == 1
+    d = more.differences[(more.differences.metric == "best")].difference.to_numpy()
+    s2 = 8 * 0.02**2 / 10
+    S, V = np.cumsum(d), np.cumsum(d**2)
+    p = 1 / (np.exp(S**2 / (2 * (s2 + V))) / np.sqrt(1 + V / s2)).max()
+    fresh, _ = looked(tables, 12, [])
+    assert row.p_adjusted > p  # there are other signals
+    assert row.p_adjusted > row_of(fresh.comparison, "best").p_adjusted
+    assert "p is for 2 looks" in verdicts(more.comparison).headline[0]
+
+
+def test_the_worst_seed_stands_beside_the_mean():
+    finals = [0.7] * 7 + [0.3]  # a rare collapse hides in a mean
+    comparison, found = judged({"arm": BASE | {"final": finals, "best": finals}})
+    row = row_of(comparison, "best")
+    assert (row.worst_seed, row.worst_difference) == (7, pytest.approx(-0.32, abs=0.03))
+    assert "worst seed 7: -32" in found["arm", ""].headline.replace("-31", "-32").replace("-33", "-32")
+
+
+def test_plans_say_nothing_below_four_seeds_nor_of_a_metric_at_its_floor():
+    _, few = judged({"arm": BASE}, seeds=3)
+    assert "power" not in few["arm", ""].headline
+    _, enough = judged({"arm": BASE}, seeds=8)
+    assert "8 seeds detect" in enough["arm", ""].headline
+    assert "points of clean accuracy (best) with 80 % power" in enough["arm", ""].headline
+    floor = {"final": [0.0025 * (seed % 2) for seed in range(8)]}
+    comparison = compare(*sweep_of({"baseline": floor, "arm": floor | {"final": [0.0] * 8}}), baseline="baseline")
+    assert "power" not in verdicts(comparison).headline[0]
+
+
+def test_a_primary_metric_leads_the_headline():
+    tables = sweep_of({"baseline": BASE, "arm": BASE | {"perturbed": {0.1: 0.5, 0.3: 0.6}}})
+    comparison = compare(*tables, baseline="baseline", primary=("perturbed", 0.3), margin=0.05)
+    assert comparison.primary.sum() == 1
+    assert set(comparison.margin) == {0.05}
+    (row,) = verdicts(comparison).itertuples()
+    assert (row.metric, row.sigma) == ("perturbed", 0.3)
+    assert row.headline.startswith("perturbed success at sigma 0.3 +")
+    absent = compare(*tables, baseline="baseline", primary=("perturbed", 0.7))
+    (row,) = verdicts(absent).itertuples()
+    assert row.verdict == "helps"  # of the other sigma
+    reason = "not comparable: measured in 0 of 8 pairs"
+    assert row.headline.startswith(f"perturbed success at sigma 0.7: {reason}; clean accuracy (final) level ")
+
+
+def test_a_baseline_of_another_sweep_where_puzzles_agree():
+    ours = sweep_of({"arm": BASE | {"final": 0.7, "best": 0.7}, "bad": BASE}, bad0={"test_digest": "other"})
+    theirs = sweep_of({"baseline": BASE, "old": BASE}, seeds=10, sweep="other")
+    trials, evals, diagnoses = (pd.concat(both, ignore_index=True) for both in zip(ours, theirs, strict=True))
+    comparison = compare(trials, evals, diagnoses, baseline=("other", "baseline"))
+    found = verdicts(comparison).set_index(["sweep", "arm"])
+    assert set(found.index) == {("s", "arm"), ("s", "bad"), ("other", "old")}
+    assert found.loc[("s", "arm")].verdict == "helps"
+    assert found.loc[("s", "arm")].baseline == "other/baseline"
+    assert found.loc[("s", "arm")].n_planned == 8
+    assert found.loc[("s", "bad")].verdict == "not comparable: other test puzzles"
