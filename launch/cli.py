@@ -234,9 +234,31 @@ def _plan(arguments: argparse.Namespace) -> int:
     out.print(table)
     text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
     out.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(_asked(sweep), markup=False, highlight=False, soft_wrap=True)
     shares = {f"{trial.cell.config.evaluation_share:.0%}": None for trial in trials}
     out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps", highlight=False, soft_wrap=True)
     return ALL_DONE
+
+
+def _asked(sweep: "Sweep") -> str:
+    """What the sweep is to answer, before its first seed is done."""
+    from results.planning import seeds_needed
+    from results.signals import NAMES
+
+    by_place: dict[tuple[str, str], dict[int, str]] = {}
+    for cell in sweep.cells:
+        by_place.setdefault((cell.arm, cell.point_name), {})[cell.seed] = cell.trial_id
+    baseline = sweep.spec.baseline
+    pairs = {
+        tuple((by_place[baseline, point][seed], trial_id) for seed, trial_id in mine.items())
+        for (arm, point), mine in by_place.items()
+        if arm != baseline
+    }
+    primary = sweep.spec.primary
+    at = f" at sigma {primary.sigma:g}" if primary.sigma else ""
+    needed, seeds = seeds_needed(max(len(pairs), 1)), len(sweep.spec.seeds)
+    enough = f"{seeds} seeds, and a verdict on {len(pairs)} arms and points needs {needed}"
+    return f"primary: {NAMES[primary.metric]}{at}; margin: {100 * sweep.spec.margin:g} points; {enough}"
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from results.curves import snapshot
 from results.family import Measured, Place, interval_of, judge
 from results.flips import sign_flip_p
 from results.looks import Look
-from results.pairs import Baseline, ComparisonError, Pair, Pairing, pairings
-from results.rows import by_trial, rows_of
+from results.pairs import Baseline, Pair, Pairing, pairings
+from results.runs import NOISE, Runs, flops_of, pair_scores
 from results.schema import (
     COMPARISON_SCHEMA,
     DIFFERENCES_SCHEMA,
@@ -23,18 +21,12 @@ from results.schema import (
     PRIMARY,
     SIGNALS,
 )
-from results.scores import BINARY, TRAINED, Key, equal_compute, scores, trained_depth
+from results.scores import BINARY, TRAINED, Key, trained_depth
 from results.stats import NAN, iqm, mcnemar, over_one_sample, over_seeds_and_puzzles, probability_of_improvement
 from results.types import typed
 
 CLEAN = ("final", "last_k", "best", "equal_compute")
 OTHER_PUZZLES = "not comparable: other test puzzles"
-_NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L")
-_EVALUATED = (
-    *("trial_id", "step", "optimizer_steps", "act_steps", *_NOISE, "split", "sigma", "depth", "rollouts", "n"),
-    *("exact_accuracy", "correct", "best_q_correct", "majority_correct"),
-)
-_DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1")
 
 
 class Compared(NamedTuple):
@@ -80,7 +72,7 @@ def compare_by_seed(
 
     Raises ComparisonError for a baseline that is not there, for trials without evaluations on a split.
     """
-    runs = _Runs(trials, evals, diagnostics)
+    runs = Runs(trials, evals, diagnostics)
     of_sweep: dict[str, list[Place]] = {}
     for pairing in pairings(trials, baseline):
         place = _place(runs, pairing, primary, margin)
@@ -93,53 +85,7 @@ def compare_by_seed(
     return Compared(typed(rows, COMPARISON_SCHEMA), typed(by_seed, DIFFERENCES_SCHEMA))
 
 
-@dataclass
-class _Scored:
-    """What the comparison knows of a run: its evaluations, the score of each example, and its line of a snapshot."""
-
-    evals: list[Any]
-    scores: dict[Key, np.ndarray]
-    line: Any
-
-
-class _Runs:
-    """The runs of the tables, read when they are asked for."""
-
-    def __init__(self, trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None):
-        # By sweep: another may have the same trials, of other lengths.
-        self.evals, self.diagnosed, self.lines = {}, {}, {}
-        done = trials.loc[trials.status == "done"]
-        for sweep, mine in done.groupby("sweep", sort=False):
-            of_done = evals.loc[(evals.sweep == sweep) & evals.trial_id.isin(mine.trial_id)]
-            self.evals[sweep] = by_trial(_read(of_done))
-            self.lines[sweep] = {row.trial_id: row for row in rows_of(snapshot(mine, of_done))}
-            if diagnostics is not None and len(diagnostics):
-                self.diagnosed[sweep] = by_trial(diagnostics.loc[diagnostics.sweep == sweep, list(_DIAGNOSED)])
-        self._known: dict[tuple[str, str], _Scored] = {}
-        self._arm = ""
-
-    def of(self, run: Any, keep: str) -> _Scored:
-        """A run's scores, kept until another arm than `keep` asks; a baseline's (keep "") to the end."""
-        place = (run.sweep, run.trial_id)
-        if keep and keep != self._arm:
-            self._known = {key: known for key, known in self._known.items() if known.line.arm != self._arm}
-            self._arm = keep
-        if place not in self._known:
-            evals = self.evals[run.sweep].get(run.trial_id)
-            if not evals:
-                raise ComparisonError(f"evals: done trial {run.trial_id} of {run.sweep} has none; load its evaluations")
-            diagnosed = self.diagnosed.get(run.sweep, {}).get(run.trial_id, [])
-            self._known[place] = _Scored(evals, scores(evals, diagnosed), self.lines[run.sweep][run.trial_id])
-        return self._known[place]
-
-
-def _read(evals: pd.DataFrame) -> pd.DataFrame:
-    """What the comparison reads: the clean evaluations, and all on test at each trial's last step."""
-    last = evals.step == evals.groupby("trial_id").step.transform("max")
-    return evals.loc[(evals.sigma == 0) | (last & (evals.split == "test")), list(_EVALUATED)]
-
-
-def _place(runs: _Runs, pairing: Pairing, primary: tuple[str, float], margin: float) -> Place:
+def _place(runs: Runs, pairing: Pairing, primary: tuple[str, float], margin: float) -> Place:
     """An arm at a point: all that was measured of its finished pairs, not judged yet."""
     place, done = Place(pairing), pairing.done
     common: dict[str, Any] = {
@@ -156,7 +102,7 @@ def _place(runs: _Runs, pairing: Pairing, primary: tuple[str, float], margin: fl
         place.reasons.append(common | _nothing(primary, primary, reason))
         return place
     common |= _facts(runs, pairing)
-    scored = [_pair_scores(runs, pair, pairing.arm) for pair in done]
+    scored = [pair_scores(runs, pair, pairing.arm) for pair in done]
     keys = {key for pair in scored for side in pair for key in side} | {(*primary, TRAINED)}
     order = list(METRICS)
     for key in sorted(keys, key=lambda key: (order.index(key[0]), key[1:])):
@@ -208,23 +154,7 @@ def _nothing(metric: tuple[str, float], primary: tuple[str, float], reason: str)
     return named | {"role": "signal", "primary": metric == primary, "trained_depth": True, "verdict": reason}
 
 
-def _pair_scores(runs: _Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
-    """The scores of baseline and arm, those at equal compute included where both sides' FLOPs are known."""
-    base, mine = runs.of(pair.baseline, ""), runs.of(pair.arm, arm)
-    ratio = _flops(pair.arm) / _flops(pair.baseline)
-    if not ratio > 0:
-        return base.scores, mine.scores
-    return (
-        base.scores | equal_compute(base.evals, min(1, ratio)),
-        mine.scores | equal_compute(mine.evals, min(1, 1 / ratio)),
-    )
-
-
-def _flops(run: Any) -> float:
-    return NAN if pd.isna(run.flops_per_step) or run.flops_per_step == 0 else run.steps * run.flops_per_step
-
-
-def _failed_scores(runs: _Runs, pair: Pair, key: Key, arm: str) -> tuple[float | None, float | None]:
+def _failed_scores(runs: Runs, pair: Pair, key: Key, arm: str) -> tuple[float | None, float | None]:
     """Mean scores of a failed pair: None for a run that failed."""
     base = runs.of(pair.baseline, "").scores.get(key) if pair.baseline.status == "done" else None
     mine = runs.of(pair.arm, arm).scores.get(key) if pair.arm.status == "done" else None
@@ -316,7 +246,7 @@ def _regressed(row: dict[str, Any]) -> str:
     return "no" if low > -row["margin"] else "yes" if high < -row["margin"] else "cannot tell"
 
 
-def _facts(runs: _Runs, pairing: Pairing) -> dict[str, Any]:
+def _facts(runs: Runs, pairing: Pairing) -> dict[str, Any]:
     """What an arm is and costs, the same for all its metrics."""
     arms, bases = [pair.arm for pair in pairing.done], [pair.baseline for pair in pairing.done]
     mine, theirs = [runs.of(run, pairing.arm) for run in arms], [runs.of(run, "") for run in bases]
@@ -325,15 +255,15 @@ def _facts(runs: _Runs, pairing: Pairing) -> dict[str, Any]:
     return {
         **{name: getattr(first, name) for name in ("model", "task", "objective", "rollout", "rollouts", "parameters")},
         "perturb": json.dumps(perturb) if perturb else None,
-        **{name: _mean(getattr(row, name) for run in mine for row in run.evals) for name in _NOISE},
+        **{name: _mean(getattr(row, name) for run in mine for row in run.evals) for name in NOISE},
         "arm_depth": trained_depth(mine[0].evals),
         "baseline_depth": trained_depth(theirs[0].evals),
         "optimizer_steps": _mean(max(row.optimizer_steps for row in run.evals) for run in mine),
         "act_steps": _mean(max(row.act_steps for row in run.evals) for run in mine),
         "collapsed": sum(run.line.collapsed for run in mine),
         "baseline_collapsed": sum(run.line.collapsed for run in theirs),
-        "flops": _mean(_flops(run) for run in arms),
-        "compute_ratio": _mean(_flops(arm) / _flops(base) for arm, base in zip(arms, bases, strict=True)),
+        "flops": _mean(flops_of(run) for run in arms),
+        "compute_ratio": _mean(flops_of(arm) / flops_of(base) for arm, base in zip(arms, bases, strict=True)),
         "device_hours": _mean(run.device_hours for run in arms),
         "baseline_device_hours": _mean(run.device_hours for run in bases),
         "minutes": _mean(run.line.minutes for run in mine),

@@ -7,6 +7,7 @@ from scipy.stats import t
 from results.points import common_point
 from results.rows import best_step, by_trial, clean_rows, rows_of
 from results.stats import CONFIDENCE
+from results.types import by_value
 
 SNAPSHOT_COLUMNS = (
     *("sweep", "model", "rollout", "arm", "point", "points", "seed", "trial_id", "status", "reason"),
@@ -84,19 +85,23 @@ def _sentence(row, alone: bool) -> str:
 def curve(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame:
     """A metric of the evals table on its way: a row a sweep, arm, grid point, split, sigma, depth and step.
 
-    Columns n_seeds, mean, low and high (the 95 % t interval over seeds; nan for one seed), worst and best seed.
-    A trial that stands for several grid points counts at each of them.
+    Columns n_seeds, mean, low and high (the 95 % t interval over seeds, of a share within 0 and 1; nan for one seed and
+    for seeds without spread), worst and best seed. A trial that stands for several grid points counts at each of them;
+    points are in order of their values.
     """
     places: pd.DataFrame = trials.loc[:, ["sweep", "trial_id", "arm", "points"]].explode(column="points")
+    places["points"] = by_value(places["points"])
     values = evals[["sweep", "trial_id", "split", "sigma", "depth", "step", metric]]
     values = values.merge(places, on=["sweep", "trial_id"])
     by = ["sweep", "arm", "points", "split", "sigma", "depth", "step"]
     table = (
         values.groupby(by)[metric].agg(n_seeds="count", mean="mean", sd="std", worst="min", best="max").reset_index()
     )
-    half = t.ppf((1 + CONFIDENCE) / 2, table.n_seeds - 1) * table.sd / np.sqrt(table.n_seeds)
+    spread = table.sd.where(table.sd > 0)  # equal seeds tell nothing of the others
+    half = t.ppf((1 + CONFIDENCE) / 2, table.n_seeds - 1) * spread / np.sqrt(table.n_seeds)
+    least, most = (0.0, 1.0) if metric.endswith("accuracy") else (-np.inf, np.inf)
     return (
         table.rename(columns={"points": "point"})
         .drop(columns="sd")
-        .assign(low=table["mean"] - half, high=table["mean"] + half)
+        .assign(low=(table["mean"] - half).clip(lower=least), high=(table["mean"] + half).clip(upper=most))
     )

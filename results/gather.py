@@ -35,6 +35,7 @@ from results.schema import (
     PRIMARY,
     TRIAL,
     TRIALS,
+    VERSION,
     DamagedFileError,
     file_schema,
     read_json,
@@ -99,7 +100,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
         evals.append(evaluated)
         diagnostics.append(diagnosed)
     order = [trial_id for trial_id in cells if trial_id in rows]
-    written_by = {b"gathering": uuid.uuid4().hex.encode()}
+    written_by = {b"gathering": uuid.uuid4().hex.encode()} | VERSION
     tables = {
         "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),
         "evals": _in_order(pa.concat_tables(evals), order),
@@ -184,7 +185,7 @@ def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[st
         found = {name: pq.read_table(pa.BufferReader(path.read_bytes())) for name, path in files.items()}
     except (pa.ArrowException, OSError):
         found = {}
-    if any(name not in found or found[name].schema != schema for name, schema in schemas.items()):
+    if any(name not in found or not _is_current(found[name], schema) for name, schema in schemas.items()):
         return {name: schema.empty_table() for name, schema in schemas.items()}
     # Of two gatherings at once, or one that was killed, each may have left some of the files.
     if len({(table.schema.metadata or {}).get(b"gathering") for table in found.values()}) > 1:
@@ -194,6 +195,10 @@ def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[st
     return {
         name: table.filter(pc.field("trial_id").isin(pa.array(unchanged, pa.string()))) for name, table in found.items()
     }
+
+
+def _is_current(table: pa.Table, schema: pa.Schema) -> bool:
+    return table.schema == schema and VERSION.items() <= (table.schema.metadata or {}).items()
 
 
 def _up_to(steps: int, table: pa.Table) -> pa.Table:

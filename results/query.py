@@ -10,10 +10,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from results.schema import PARTITION, TABLE_SCHEMAS, TABLES, TRIALS, UNROLLS, UNROLLS_SCHEMA, read_table
+from results.schema import (
+    PARTITION,
+    TABLE_SCHEMAS,
+    TABLES,
+    TRIALS,
+    UNROLLS,
+    UNROLLS_SCHEMA,
+    check_version,
+    read_table,
+)
 from results.storage import Location, location, on_filesystem
+from results.types import POINT, frame
 
-_OF_TRIAL = ("arm", "seed", "model", "task", "status")
+_OF_TRIAL = ("arm", "point", "seed", "model", "task", "objective", "status")
 _TRIAL = [PARTITION, "trial_id"]  # the same trial may stand in several sweeps
 
 Value = str | int | float
@@ -24,15 +34,16 @@ def load(
 ) -> pd.DataFrame:
     """A table of every sweep gathered in `storage`, a folder or s3://bucket/prefix.
 
-    The tables are trials, evals, diagnostics and comparison; the first column is the sweep. `columns` leaves out the
+    The tables are those of results.schema, TABLE_SCHEMAS; the first column is the sweep. `columns` leaves out the
     others. Each filter is a column and the value, or the values, that it may have:
     `load("evals", sweep="quickstart", arm=["baseline", "multi4"], split="test", sigma=0)`. They are pushed down: only
-    the files of these sweeps are opened, and only what fits is read. evals and diagnostics have the columns arm, seed,
-    model, task and status of their trial beside their own. Rows of a sweep that is not gathered yet are not there:
-    `rrm results gather SWEEP` gathers it.
+    the files of these sweeps are opened, and only what fits is read. evals and diagnostics have the columns arm, point,
+    seed, model, task, objective and status of their trial beside their own. A trial that several grid points share is
+    found by each of them; its own `point` is what they agree in. Types are those of results.types. Rows of a sweep that
+    is not gathered yet are not there: `rrm results gather SWEEP` gathers it.
 
     Raises KeyError for a table or column that there is not, FileNotFoundError if nothing in `storage` is gathered,
-    StorageError if S3 does not answer.
+    OldTableError for tables of an earlier version, StorageError if S3 does not answer.
     """
     if table not in TABLE_SCHEMAS:
         raise KeyError(f"{table}: no such table; there are {', '.join(TABLE_SCHEMAS)}")
@@ -45,19 +56,33 @@ def load(
         raise KeyError(f"{', '.join(unknown)}: no column of {table}; it has {', '.join(known)}")
     own = {name: value for name, value in filters.items() if name in schema.names}
     place = location(str(storage))
+    if table == "trials":
+        at, also = own.pop(POINT, None), [] if columns is None or "points" in columns else ["points"]
+        found = _at_points(_scan(place, table, own, None if columns is None else [*columns, *also]), at)
+        return frame(found.drop_columns(also))
     if not needs_trials:
-        return _scan(place, table, own, columns)
+        return frame(_scan(place, table, own, columns))
     named = {name: value for name, value in own.items() if name in _TRIAL}
-    trials = _scan(place, "trials", of_trial | named, [*_TRIAL, *_OF_TRIAL])
-    if of_trial:
-        own |= {name: trials[name].unique().tolist() for name in _TRIAL}
+    at = of_trial.pop(POINT, None)
+    trials = _at_points(_scan(place, "trials", of_trial | named, [*_TRIAL, *_OF_TRIAL, "points"]), at)
+    if of_trial or at is not None:
+        own |= {name: trials[name].unique().to_pylist() for name in _TRIAL}
     read = None if columns is None else [*_TRIAL, *(name for name in columns if name in schema.names[2:])]
-    return trials.merge(_scan(place, table, own, read), on=_TRIAL).reindex(columns=columns or known)
+    both = frame(trials.drop_columns("points")).merge(frame(_scan(place, table, own, read)), on=_TRIAL)
+    return both.reindex(columns=columns or known)
+
+
+def _at_points(trials: pa.Table, points: Value | Iterable[Value] | None) -> pa.Table:
+    """The trials that stand for one of the points."""
+    if points is None:
+        return trials
+    wanted = {points} if isinstance(points, str) or not isinstance(points, Iterable) else set(points)
+    return trials.filter(pa.array([not wanted.isdisjoint(mine) for mine in trials["points"].to_pylist()], pa.bool_()))
 
 
 def _scan(
     storage: Location, table: str, filters: dict[str, Value | Iterable[Value]], columns: list[str] | None
-) -> pd.DataFrame:
+) -> pa.Table:
     """The rows of a table that fit."""
     schema, fits = TABLE_SCHEMAS[table], None
     for name, value in filters.items():
@@ -72,11 +97,13 @@ def _scan(
     def read(files: Any, name: str) -> pa.Table:
         # The schema is given, so that a column that an older sweep's table lacks is null.
         data = ds.dataset(name, schema=schema, filesystem=files, format="parquet", partitioning=partitioning)
+        for part in data.get_fragments(filter=fits):
+            check_version(part.physical_schema, part.path)
         return data.to_table(columns=columns, filter=fits)
 
     folder = storage / TABLES / table
     try:
-        return on_filesystem(folder, read).to_pandas()
+        return on_filesystem(folder, read)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder}: not there; gather a sweep first: rrm results gather SWEEP") from error
 

@@ -300,6 +300,25 @@ TABLE_SCHEMAS = {
 }
 
 
+VERSION = {b"version": b"2"}  # of the tables' columns and their meaning: metadata of each of their files
+
+
+class OldTableError(ValueError):
+    """A table that an earlier version wrote, whose columns mean something else; the text names the mend."""
+
+
+def check_version(schema: pa.Schema, path: str) -> None:
+    """Raises OldTableError if the table in a file, of which this is the schema, is of another version."""
+    found = (schema.metadata or {}).get(b"version", b"1")
+    if found != VERSION[b"version"]:
+        sweep = path.rpartition("/")[0].rpartition("=")[2]
+        ours = VERSION[b"version"].decode()
+        raise OldTableError(
+            f"{path}: version {found.decode()} of the tables, and this reads version {ours}; gather {sweep} again: rrm "
+            "results gather SWEEP"
+        )
+
+
 def file_schema(table: str) -> pa.Schema:
     """The columns of a table's files. The partition is none of them: its folder's name says it."""
     return TABLE_SCHEMAS[table].remove(0)

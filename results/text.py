@@ -74,7 +74,7 @@ def _footnotes(comparison: pd.DataFrame) -> list[str]:
     if (primary.paired_by == "seed and puzzle").any():
         notes.append(
             "\N{PLUS-MINUS SIGN}: 95 % interval over seeds and puzzles; p: of no difference, by sign flips of seeds, "
-            f"corrected for an arm's signals and {_places_compared(primary)}; cost: in FLOPs, of the baseline's"
+            f"corrected for an arm's signals{_places_compared(primary)}; cost: in FLOPs, of the baseline's"
         )
     sizes = primary.detectable.dropna()
     if len(primary) > HEADLINES_SHOWN and len(sizes) and (primary.unit == "share").all():
@@ -87,7 +87,7 @@ def _footnotes(comparison: pd.DataFrame) -> list[str]:
 
 def _places_compared(primary: pd.DataFrame) -> str:
     count = primary.comparisons.max()
-    return "this one arm" if count == 1 else f"for {count} arms and points"
+    return "" if count == 1 else f" and for {count} arms and points"
 
 
 def _answers(found: pd.DataFrame) -> list[Column]:

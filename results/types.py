@@ -19,8 +19,14 @@ def frame(table: pa.Table) -> pd.DataFrame:
     """A table of results.schema as a DataFrame."""
     read: Any = table.to_pandas(types_mapper=_NULLABLE.get)
     if POINT in read:
-        read[POINT] = read[POINT].astype(pd.CategoricalDtype(in_order(read[POINT].dropna()), ordered=True))
+        read[POINT] = by_value(read[POINT])
     return read
+
+
+def by_value(points: pd.Series) -> pd.Series:
+    """Grid points as an ordered category: see results.points.in_order."""
+    categories = pd.Index(in_order(points.dropna()), dtype="str")
+    return points.astype(pd.CategoricalDtype(categories, ordered=True))
 
 
 def typed(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:

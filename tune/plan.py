@@ -86,6 +86,8 @@ def manifest(sweep: "Sweep") -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(sweep.raw, sort_keys=True, default=str).encode()).hexdigest()
     return {
         "baseline": sweep.spec.baseline,
+        "primary": [sweep.spec.primary.metric, sweep.spec.primary.sigma],
+        "margin": sweep.spec.margin,
         "spec_digest": digest,
         "cells": cells,
     }

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from results.schema import TABLES
+from results.schema import MARGIN, TABLES
 from results.storage import S3, Location, location
 from rrm.checkpoint import CheckpointError
 from rrm.config import MAX_SEED
@@ -21,6 +21,7 @@ from rrm.torch_setup import CompilerError, check_compiler
 from tune.expand import Cell, expand
 from tune.fields import did_you_mean, explain, nested, shown
 from tune.loggers import WandbConfig, logger_problems
+from tune.primary import Primary, primary_problems
 
 
 class SpecError(ValueError):
@@ -86,7 +87,8 @@ class SweepSpec(Settings):
     `scheduler` stops trials early. `resources: auto` (None here) is a GPU a trial where there are any, else a core. A
     trial's state is saved at every evaluation and every `save_seconds`; `keep_evaluations` keeps the weights of each. A
     crashed worker is restarted `max_failures` times. `wandb` and `tensorboard` log each trial's evaluations there too.
-    `presets` are variants of the whole file: what each lays over it.
+    `presets` are variants of the whole file: what each lays over it. `primary` is the metric that the results begin
+    with, `margin` the share of accuracy below which a difference counts as none.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -98,6 +100,8 @@ class SweepSpec(Settings):
     num_samples: int = Field(default=0, ge=0)
     scheduler: Scheduler | None = None
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(min_length=1)
+    primary: Primary = Field(default_factory=Primary)
+    margin: float = Field(default=MARGIN, gt=0, lt=1)
     resources: Resources | None = None
     storage: str = Field(default="runs", min_length=1)
     max_failures: int = Field(default=3, ge=0)
@@ -130,6 +134,11 @@ class SweepSpec(Settings):
             kind = "tensorboard: true" if self.tensorboard else "wandb.mode: offline"
             raise ValueError(f"{kind} writes files, and {self.storage} is no folder; give a folder, or leave it out")
         return self
+
+    @field_validator("primary", mode="before")
+    @classmethod
+    def _metric_is_enough(cls, value: Any) -> Any:
+        return {"metric": value} if isinstance(value, str) else value
 
     @field_validator("scheduler", mode="before")
     @classmethod
@@ -237,6 +246,8 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
                 f"scheduler.grace_steps: {spec.scheduler.grace_steps_of(longest)} is no less than the {longest} "
                 "steps of the longest trial, so that nothing would be stopped; give fewer"
             )
+    if spec is not None:
+        problems += primary_problems(spec.primary, (cell.config for cell in cells))
     if problems or spec is None:
         raise SpecError(path, problems)
     return Sweep(path, raw, spec, cells)

@@ -334,3 +334,13 @@ def test_a_curve_has_a_mean_and_an_interval_over_seeds():
     assert (row.n_seeds, row.worst, row.best) == (2, 0.6, 0.625)
     assert row["mean"] == pytest.approx(0.6125)
     assert row.high - row["mean"] == pytest.approx(12.7062 * 0.0125, rel=1e-5)  # t quantile, one degree of freedom
+
+
+def test_a_curve_stays_within_what_an_accuracy_can_be_and_claims_no_band_without_spread():
+    trials, evals = two_arms(range(2), gain=0.45)
+    table = curve(trials, evals).set_index(["arm", "split", "sigma", "step"])
+    top = table.loc[("multi", "test", 0, 20)]
+    assert (top["mean"], top.high) == (pytest.approx(0.9625), 1.0)
+    assert table.loc[("multi", "test", 0, 10)][["low", "high"]].isna().all()
+    loss = curve(trials, evals.assign(lm_loss=evals.step + evals.trial_id.str[-1].astype(int)), "lm_loss")
+    assert loss.high.max() > 20

@@ -17,8 +17,9 @@ import results
 from launch.cli import main
 from results import gather as gathering
 from results.gather import gather
-from results.schema import read_table, table_file
-from tune.plan import plan, write_manifest
+from results.looks import read_looks
+from results.schema import DamagedFileError, read_table, table_file
+from tune.plan import manifest, plan, write_manifest
 from tune.spec import load_sweep
 from tune.trial import TrialJob, TrialRun
 
@@ -31,13 +32,18 @@ def sweep(tmp_path):
     write_manifest(loaded)
     for cell in loaded.cells:
         if cell.seed == 0:
-            folder = str(loaded.folder / "trials" / cell.trial_id)
-            job = TrialJob(cell.arm, 0, cell.trial_id, cell.config.model_dump(mode="json"), folder, 1, 60)
-            run = TrialRun(job, torch.device("cpu"))
-            while not run.advance(seconds=1.0).finished:
-                pass
-            run.close()
+            train(loaded, cell)
     return loaded
+
+
+def train(sweep, cell):
+    """Train a trial of a sweep to its end."""
+    folder = str(sweep.folder / "trials" / cell.trial_id)
+    job = TrialJob(cell.arm, cell.seed, cell.trial_id, cell.config.model_dump(mode="json"), folder, 1, 60)
+    run = TrialRun(job, torch.device("cpu"))
+    while not run.advance(seconds=1.0).finished:
+        pass
+    run.close()
 
 
 def test_waiting_trials_stand_beside_done_ones(sweep):
@@ -242,3 +248,47 @@ def test_report_writes_a_page_where_it_is_asked_to(sweep, tmp_path, capsys):
         main(["results", "report", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "new" / "page.html")]) == 0
     )
     assert "The sweep is not at its end" in (tmp_path / "new" / "page.html").read_text()
+
+
+def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tmp_path):
+    """A complete comparison is a look; with a seed more, p is held to both."""
+    changes = {"primary": {"metric": "perturbed", "sigma": 0.5}, "margin": 0.05, "base": {"train": {"steps": 8}}}
+    one = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0], **changes), "one.yaml"))
+    assert set(one.trials) <= set(sweep.trials)
+    tables = gather(sweep.folder, manifest(one))
+    (primary,) = tables.comparison[tables.comparison.primary].itertuples()
+    assert (primary.metric, primary.sigma, primary.margin) == ("perturbed", 0.5, 0.05)
+    assert read_looks(sweep.folder) == []  # one pair of runs is no test
+    second = [cell for cell in sweep.cells if cell.seed == 1]
+    for cell in second:
+        train(sweep, cell)
+    two = gather(sweep.folder)
+    (look,) = read_looks(sweep.folder)
+    assert (look.arm, look.point, look.margin, look.planned, len(look.pairs)) == ("multi2", "", 0.02, 2, 2)
+    gather(sweep.folder)
+    assert read_looks(sweep.folder) == [look]
+    assert set(two.comparison.looks) == {0}
+    more = load_sweep(
+        write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0, 1, 2], base=changes["base"]))
+    )
+    for cell in more.cells[2::3]:
+        train(more, cell)
+    assert set(gather(more.folder, manifest(more)).comparison.looks) == {1}
+    assert [len(look.pairs) for look in read_looks(sweep.folder)] == [2, 3]
+    (sweep.folder / "looks.json").write_text('{"looks": [{}]}')
+    with pytest.raises(DamagedFileError, match=r"looks\.json: holds a look that cannot be read .*; move it away"):
+        gather(more.folder, manifest(more))
+
+
+def test_times_are_utc_and_types_do_not_depend_on_what_waits(sweep):
+    tables = gather(sweep.folder)
+    done = tables.trials[tables.trials.status == "done"]
+    assert str(tables.trials.started.dtype) == "datetime64[us, UTC]"
+    assert (done.started <= done.ended).all()
+    assert (pd.Timestamp.now("UTC") - done.ended < pd.Timedelta("1h")).all()
+    assert tables.trials.ended.isna().sum() == 2
+    for name in ("trials", "evals", "comparison", "differences"):
+        loaded = results.load(name, sweep.folder.parent)
+        pd.testing.assert_frame_equal(loaded[getattr(tables, name).columns], getattr(tables, name))
+        waiting = results.load(name, sweep.folder.parent, seed=[]) if name in ("trials", "evals") else loaded.iloc[:0]
+        assert waiting.dtypes.drop("point").to_dict() == loaded.dtypes.drop("point").to_dict()

@@ -8,16 +8,20 @@ import pyarrow.parquet as pq
 import pytest
 
 import results
-from results.schema import UNROLLS_SCHEMA, DamagedFileError, file_schema, table_file
+from results.schema import UNROLLS_SCHEMA, VERSION, DamagedFileError, OldTableError, file_schema, table_file
 from results.storage import location, write_atomically
 
 
-def write(rows: list[dict], storage, name: str, sweep: str, without: tuple[str, ...] = ()) -> None:
+def write(rows: list[dict], storage, name: str, sweep: str, without: tuple[str, ...] = (), version=VERSION) -> None:
     """Write a sweep's part of a table, without some columns."""
     sink, path = pa.BufferOutputStream(), table_file(storage, name, sweep)
-    pq.write_table(pa.Table.from_pylist(rows, schema=file_schema(name)).drop_columns(list(without)), sink)
+    table = pa.Table.from_pylist(rows, schema=file_schema(name)).drop_columns(list(without))
+    pq.write_table(table.replace_schema_metadata(version), sink)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, sink.getvalue().to_pybytes())
+
+
+POINTS = ["perturb.sigma=0.001", "perturb.sigma=1e-05"]
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -30,7 +34,9 @@ def storage(request, tmp_path):
             for seed in (0, 1):
                 trial_id = f"{sweep}-{arm}-{seed}"
                 config = f'{{"optim": {{"lr": 0.{seed + 1}}}}}'
-                trials.append({"arm": arm, "points": [""], "seed": seed, "trial_id": trial_id})
+                points = POINTS if arm == "baseline" else POINTS[seed : seed + 1]
+                trials.append({"arm": arm, "points": points, "seed": seed, "trial_id": trial_id})
+                trials[-1] |= {"point": "" if arm == "baseline" else points[0], "objective": f"of {arm}"}
                 trials[-1] |= {"model": model, "status": "done", "rollout": "parallel_fixed", "config": config}
                 for step, accuracy in ((0, 0.25), (10, 0.5 + 0.125 * (arm == "multi"))):
                     for split in ("validation", "test"):
@@ -45,7 +51,7 @@ def test_every_sweep_under_a_storage_is_one_table(storage):
     trials, evals = (results.load(name, storage) for name in ("trials", "evals"))
     assert len(trials) == 8
     assert (trials.columns[0], evals.columns[0]) == ("sweep", "sweep")
-    assert evals.columns[-5:].tolist() == ["arm", "seed", "model", "task", "status"]
+    assert evals.columns[-7:].tolist() == ["arm", "point", "seed", "model", "task", "objective", "status"]
     assert len(evals) == 32
     assert evals.groupby("sweep").model.unique().map(list).to_dict() == {"first": ["hrm"], "second": ["trm"]}
     assert evals.train_sigma.isna().all()
@@ -66,6 +72,33 @@ def test_filters_of_the_table_and_of_its_trials(storage):
     assert (
         results.load("trials", storage, ["sweep"], seed=0, sweep=["second", "third"]).sweep.tolist() == ["second"] * 2
     )
+
+
+def test_points_are_scalars_by_value_and_filter_every_table(storage):
+    trials = results.load("trials", storage, sweep="first")
+    assert trials.groupby("point").size().to_dict() == {"": 2, POINTS[1]: 1, POINTS[0]: 1}
+    assert trials.point.cat.categories.tolist() == ["", POINTS[1], POINTS[0]]  # 1e-05 before 0.001
+    found = results.load("evals", storage, sweep="first", point=POINTS[1])
+    assert found.trial_id.unique().tolist() == ["first-baseline-0", "first-baseline-1", "first-multi-1"]
+    assert results.load("trials", storage, sweep="first", point=POINTS[1], arm="multi").seed.tolist() == [1]
+    assert results.load("trials", storage, ["seed"], point=POINTS, arm="multi").columns.tolist() == ["seed"]
+    assert set(results.load("evals", storage, objective="of multi").arm) == {"multi"}
+
+
+def test_types_do_not_depend_on_what_is_there(storage):
+    whole, none = (results.load("trials", storage, sweep=sweep) for sweep in ("first", "nowhere"))
+    assert len(none) == 0
+    assert none.dtypes.drop("point").to_dict() == whole.dtypes.drop("point").to_dict()
+    assert str(whole.steps.dtype) == "Int64"  # nobody has any here: not floats of nan
+
+
+def test_tables_of_an_earlier_version_are_refused_by_name(storage):
+    write([], location(storage), "comparison", "first", version={})
+    with pytest.raises(
+        OldTableError, match=r"first/comparison\.parquet: version 1 .* reads version 2; gather first again"
+    ):
+        results.load("comparison", storage)
+    assert len(results.load("trials", storage)) == 8
 
 
 def test_only_the_files_of_the_sweeps_asked_for_are_opened(storage):
@@ -90,7 +123,7 @@ def test_the_same_trial_in_two_sweeps_counts_once_in_each(storage):
     assert len(evals) == 16 + 24
     runs = results.snapshot(trials, evals)
     assert runs.groupby("sweep").final_step.unique().map(list).to_dict() == {"longer": [20], "second": [10]}
-    assert set(results.curve(trials, evals).n_seeds) == {2}
+    assert set(results.curve(trials, evals).query("arm == 'baseline'").n_seeds) == {2}
 
 
 def test_what_is_asked_for_and_is_not_there_is_named(storage):

@@ -7,7 +7,7 @@ from tiny import MULTI, TINY, tiny_sweep, write_spec
 
 from launch.cli import main
 from rrm.presets import merge
-from tune.plan import write_manifest
+from tune.plan import manifest, write_manifest
 from tune.spec import load_sweep
 
 
@@ -140,3 +140,39 @@ def test_a_seed_more_keeps_the_others(tmp_path):
     )
     assert set(few.trials) < set(more.trials)
     assert len(more.trials) == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"primary": {"metric": "perturbed"}}, "primary.sigma: missing with perturbed; give one of eval.sigmas"),
+        (
+            {"primary": {"metric": "best", "sigma": 0.5}},
+            "primary.sigma: 0.5 with best, which is of the clean run; remove it",
+        ),
+        (
+            {"primary": {"metric": "perturbed", "sigma": 0.3}},
+            "primary.sigma: 0.3 is not evaluated; give one of eval.sigmas: 0.5",
+        ),
+        ({"primary": "positive_modes"}, "primary.metric: positive_modes with trials that are not diagnosed"),
+        ({"primary": "accuracy"}, "primary.metric: "),
+        ({"margin": 2}, "margin: "),
+    ],
+)
+def test_a_primary_metric_that_is_not_measured_is_named(tmp_path, capsys, changes, problem):
+    assert main(["plan", write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), **changes))]) == 2
+    printed = capsys.readouterr().err
+    assert "1 problem, nothing was started" in printed
+    assert f"\n  {problem}" in printed
+
+
+def test_what_is_asked_stands_in_the_plan_and_in_the_manifest(tmp_path, capsys):
+    asked = {"primary": {"metric": "perturbed", "sigma": 0.5}, "margin": 0.05, "grid": {"optim.lr": [1e-3, 1e-2]}}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), **asked))
+    assert main(["plan", spec]) == 0
+    primary = "primary: perturbed success at sigma 0.5; margin: 5 points"
+    assert f"{primary}; 2 seeds, and a verdict on 2 arms and points needs 7\n" in capsys.readouterr().out
+    written = manifest(load_sweep(spec))
+    assert (written["primary"], written["margin"]) == (["perturbed", 0.5], 0.05)
+    plain = manifest(load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))))
+    assert (plain["primary"], plain["margin"]) == (["best", 0.0], 0.02)
