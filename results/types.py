@@ -23,8 +23,8 @@ def frame(table: pa.Table) -> pd.DataFrame:
     return read
 
 
-def by_value(points: pd.Series) -> pd.Series:
-    """Grid points as an ordered category: see results.points.in_order."""
+def by_value(points: Any) -> Any:
+    """A column of grid points as an ordered category: see results.points.in_order."""
     categories = pd.Index(in_order(points.dropna()), dtype="str")
     return points.astype(pd.CategoricalDtype(categories, ordered=True))
 
