@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from results.curves import snapshot as snapshot
     from results.query import configs as configs
     from results.query import load as load
+    from results.query import unpack as unpack
     from results.query import unroll as unroll
     from results.signals import verdicts as verdicts
 
 _HOME = {
     **dict.fromkeys(("compare", "differences"), "comparison"),
     "verdicts": "signals",
-    **dict.fromkeys(("configs", "load", "unroll"), "query"),
+    **dict.fromkeys(("configs", "load", "unpack", "unroll"), "query"),
     **dict.fromkeys(("curve", "sentences", "snapshot"), "curves"),
 }
 

@@ -5,6 +5,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ from results.schema import (
     PARTITION,
     PREVIOUS_STATE,
     PRIMARY,
+    PUZZLES,
+    PUZZLES_SCHEMA,
     TRIAL,
     TRIALS,
     VERSION,
@@ -121,6 +124,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
     )
     for name, table in compared._asdict().items():
         tables[name] = table_of(table, file_schema(name))
+    tables["puzzles"] = _puzzles(sweep_folder / PUZZLES, frames["trials"].test_digest.dropna().unique(), problems)
     files = {
         name: _write(table.replace_schema_metadata(written_by), name, sweep_folder) for name, table in tables.items()
     }
@@ -150,6 +154,17 @@ def _read_trial(
         return _trial_row(folder, places, steps, evals), evals, diagnosed
     except DamagedFileError as error:
         return error
+
+
+def _puzzles(folder: Location, digests: Iterable[str], problems: list[str]) -> pa.Table:
+    """The test puzzles of the trials; of those that an earlier version trained there are none."""
+    parts = [PUZZLES_SCHEMA.empty_table()]
+    for digest in digests:
+        try:
+            parts.append(read_table(folder / f"{digest}.parquet", PUZZLES_SCHEMA))
+        except DamagedFileError as error:
+            problems.append(str(error))
+    return pa.concat_tables(parts)
 
 
 def _source(folder: Location, places: list[dict[str, Any]]) -> str:

@@ -6,10 +6,12 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from results.rows import rows_of, unpack_correct
 from results.schema import (
     PARTITION,
     TABLE_SCHEMAS,
@@ -116,6 +118,25 @@ def unroll(storage: str | Location, sweep: str, trial_id: str) -> pd.DataFrame:
     """
     path = location(str(storage)) / sweep / TRIALS / trial_id / UNROLLS
     return read_table(path, UNROLLS_SCHEMA).to_pandas()
+
+
+def unpack(evals: pd.DataFrame) -> pd.DataFrame:
+    """Whether each example is solved: a row a row of the evals table, example and rollout (first rollout 0).
+
+    Columns sweep, trial_id, step, split, sigma, depth, example, rollout, solved. With the trials' test_digest, the rows
+    of test join to the puzzles table by sweep, test_digest and example.
+    """
+    keys = ["sweep", "trial_id", "step", "split", "sigma", "depth"]
+    sizes = (evals.n * evals.rollouts).to_numpy(dtype=int)
+    packed = rows_of(evals.loc[:, ["correct", "n", "rollouts"]])
+    solved = [unpack_correct(row.correct, row.n, row.rollouts) for row in packed]
+    found = evals.loc[evals.index.repeat(sizes), keys].reset_index(drop=True)
+    places = [np.indices(one.shape).reshape(2, -1) for one in solved]
+    example, rollout = np.concatenate(places, axis=1) if places else np.empty((2, 0), int)
+    bits = np.concatenate([one.ravel() for one in solved]) if solved else np.empty(0, bool)
+    return found.assign(example=example, rollout=rollout, solved=bits).astype(
+        {"example": "Int64", "rollout": "Int64", "solved": "boolean"}
+    )
 
 
 def configs(trials: pd.DataFrame) -> pd.DataFrame:

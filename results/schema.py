@@ -3,6 +3,7 @@
 <storage>/<sweep>/sweep.json          which arms, grid points and seeds stand for which trial
 <storage>/<sweep>/trials/<trial id>/  one folder a trial
 <storage>/<sweep>/report.html         the sweep on a page
+<storage>/<sweep>/puzzles/            the test puzzles, a table a digest
 <storage>/<sweep>/looks.json          the complete comparisons that were made of it
 <storage>/tables/<table>/sweep=<sweep>/<table>.parquet
 
@@ -24,6 +25,7 @@ LOOKS = "looks.json"
 SPEC = "spec.yaml"
 TRIALS = "trials"
 TABLES = "tables"
+PUZZLES = "puzzles"
 REPORT = "report.html"
 ATTEMPTS = "attempts"
 LOG = "log.txt"
@@ -168,6 +170,16 @@ TRIALS_SCHEMA = _table(
     ("source", _TEXT, "", "Digest of the files this row was read from; gathering reads a trial again if it changes."),
 )
 
+PUZZLES_SCHEMA = _table(
+    ("test_digest", _TEXT, "", "sha256 of the test puzzles of which this is one: see trials."),
+    ("example", _INT, "", "Its place among them; the evaluation's `correct` has the same order."),
+    ("question", _TEXT, "", "The puzzle, as a CSV holds it."),
+    ("answer", _TEXT, "", "Its answer."),
+    ("rating", _FLOAT, "", "How hard it is, as its CSV says; null where that says nothing."),
+    ("givens", _INT, "cells", "Sudoku: cells that are given; null for other tasks."),
+    ("path_length", _INT, "cells", "Mazes: cells on the answer's path, start and goal counted; null for other tasks."),
+)
+
 LAST_K = 3
 
 # metric -> (unit, what it is); all of exact correctness on test puzzles but the last two
@@ -297,6 +309,7 @@ TABLE_SCHEMAS = {
     "diagnostics": DIAGNOSTICS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
     "comparison": COMPARISON_SCHEMA,
     "differences": DIFFERENCES_SCHEMA,
+    "puzzles": PUZZLES_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
 }
 
 

@@ -41,5 +41,5 @@ def table_of(data: pd.DataFrame, schema: pa.Schema) -> pa.Table:
 
 
 def _null(value: Any) -> Any:
-    # nan is what a float misses; pyarrow tells it from null, and a table should hold one of the two.
-    return None if isinstance(value, float) and value != value else value
+    # nan and NA are what DataFrames miss; pyarrow tells nan from null and knows no NA: a table holds null for all.
+    return None if value is pd.NA or (isinstance(value, float) and value != value) else value

@@ -40,6 +40,7 @@ from rrm.train import DivergedError, Trainer
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.provenance import provenance, utc_now
+from tune.puzzle_table import write_puzzles
 
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
@@ -144,6 +145,9 @@ class TrialRun:
             "attempts": [*known.get("attempts", []), provenance(device, self.job.threads)],
         }
         self._write_json(TRIAL, record)
+        # <storage>/<sweep>/trials/<trial id> is this trial's folder.
+        test, digest = self.trainer.eval_batches["test"], record["test_digest"]
+        write_puzzles(self.folder.parent.parent, self.trainer.config.task, test, digest)
 
     def _open_logs(self) -> list[TrialLog]:
         """The logs that are asked for. W&B out of reach is a message: the next attempt logs what is missing."""

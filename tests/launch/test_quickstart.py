@@ -23,7 +23,7 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert "ETA" in ran.stdout  # progress, where no terminal is, as lines
     assert "Against baseline: clean accuracy (best), in points of accuracy" in ran.stdout
     tables, report = tmp_path / "runs" / "tables", tmp_path / "runs" / "quickstart" / "report.html"
-    for name in ("trials", "evals", "comparison", "differences"):
+    for name in ("trials", "evals", "comparison", "differences", "puzzles"):
         assert str(tables / name / "sweep=quickstart" / f"{name}.parquet") in ran.stdout
     assert "x the compute: too few seeds (2 of 6); worst seed " in ran.stdout.replace("\n  ", " ")
     assert "80 % power" not in ran.stdout  # two seeds tell nothing of the spread
@@ -38,6 +38,15 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert again.returncode == 0
     assert again.stdout == ran.stdout[ran.stdout.index("quickstart: 4 trials, 4 done") :]
     assert len(list((tmp_path / "runs" / "quickstart" / "attempts").iterdir())) == 1
+
+    blocks = (PROJECT / "README.md").read_text().split("```python\n")[1:]
+    script = "\n".join(block.partition("```")[0] for block in blocks)
+    assert script.count("# 10. ") == 1
+    asked = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.startswith("clean accuracy (best) ")
+    assert "TRM fixed multi4, seed 1: initial " in asked.stdout
+    assert {path.name for path in tmp_path.glob("*.png")} == {"curves.png", "solving.png"}
 
 
 def test_the_readmes_sweep_is_a_valid_one(tmp_path):

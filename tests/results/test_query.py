@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,3 +186,18 @@ def test_import_results_is_cheap_and_names_what_it_has():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = results.nothing
+
+
+def test_unpacked_bits_are_a_row_an_example_and_rollout():
+    bits = np.random.default_rng(0).random((2, 3, 4)) < 0.5
+    keys = {"sweep": "s", "step": 10, "split": "test", "depth": 4, "n": 3, "rollouts": 4}
+    rows = [
+        keys | {"trial_id": name, "sigma": sigma, "correct": np.packbits(one).tobytes()}
+        for name, sigma, one in zip("ab", (0.1, 0.3), bits, strict=True)
+    ]
+    found = results.unpack(pd.DataFrame(rows, index=[7, 3]))
+    assert found[["trial_id", "sigma"]].drop_duplicates().values.tolist() == [["a", 0.1], ["b", 0.3]]
+    assert found.solved.to_numpy(bool).reshape(2, 3, 4).tolist() == bits.tolist()
+    (row,) = found[(found.trial_id == "b") & (found.example == 1) & (found.rollout == 2)].itertuples()
+    assert row.solved == bits[1, 1, 2]
+    assert results.unpack(pd.DataFrame(rows).iloc[:0]).columns.tolist() == found.columns.tolist()

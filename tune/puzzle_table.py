@@ -1,0 +1,55 @@
+"""The test puzzles that a trial is scored on, as a table beside its sweep's trials: once for all that share them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.schema import PUZZLES, PUZZLES_SCHEMA
+from results.storage import Location, write_atomically
+from rrm.models.act import Batch
+from rrm.puzzles import maze
+from rrm.puzzles.formats import read_rows
+from rrm.puzzles.tasks import BaseTask, MazeTask
+
+
+def write_puzzles(sweep_folder: Location, task: BaseTask, test: Batch, digest: str) -> None:
+    """Write the puzzles of a test batch, in its order, if another trial has not. Raises OSError."""
+    path = sweep_folder / PUZZLES / f"{digest}.parquet"
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = puzzle_rows(task, test.inputs.cpu().numpy() - 1, test.labels.cpu().numpy() - 1)
+    table = pa.Table.from_pylist([{"test_digest": digest} | row for row in rows], schema=PUZZLES_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def puzzle_rows(task: BaseTask, questions: np.ndarray, answers: np.ndarray) -> list[dict[str, Any]]:
+    """A row a puzzle, cells [n, S]: the texts as a CSV holds them, and how hard it is by what is known of it."""
+    ratings, is_maze = _ratings(task), isinstance(task, MazeTask)
+    rows = []
+    for example, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        text = task.text(question)
+        row = {"example": example, "question": text, "answer": task.text(answer), "rating": ratings.get(text)}
+        cells = answer >= maze.START if is_maze else question > 0
+        rows.append(row | {"path_length" if is_maze else "givens": int(cells.sum())})
+    return rows
+
+
+def _ratings(task: BaseTask) -> dict[str, float]:
+    """question -> the rating that the test file gives it, where there is a CSV that does."""
+    path = task.files.get("test", "")
+    if not path.endswith(".csv") or not Path(path).is_file():
+        return {}
+    aliases = str.maketrans(task.aliases)
+    found = {}
+    for row in read_rows(path):
+        try:
+            found[row["question"].translate(aliases)] = float(row.get("rating", ""))
+        except ValueError:  # no number: not rated
+            continue
+    return found
