@@ -65,10 +65,11 @@ def _bad_input() -> tuple[type[Exception], ...]:
     """The errors that say themselves what is wrong, of modules that are imported once something is."""
     from rrm.checkpoint import CheckpointError
     from rrm.puzzles.formats import DataError
+    from tune.memory import TooLargeError
     from tune.spec import SpecError
     from tune.trial import TrialBusyError
 
-    return CheckpointError, DataError, SpecError, TrialBusyError
+    return CheckpointError, DataError, SpecError, TooLargeError, TrialBusyError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--arm", required=True)
     train.add_argument("--seed", required=True, type=int)
     train.add_argument("--point", help="the grid point, as `rrm plan` shows it, if the sweep has a grid")
-    command("plan", _plan, "show what a run would train and what is done")
+    planned = command("plan", _plan, "show what a run would train, what is done, and what it costs")
+    planned.add_argument("--gpu", default="h100", help="a GPU by name, for the hours at its full rate; h100 by default")
     results_commands.add_commands(commands)
     submit = command("submit", jobs.submit, "send a sweep to a Ray cluster as a job")
     jobs.add_commands(commands, submit)
@@ -163,6 +165,7 @@ def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
 def _train_here(sweep: "Sweep", planned: PlannedTrial) -> int:
     import torch
 
+    from tune.memory import check_memory
     from tune.spec import Resources
     from tune.trial import TrialJob, TrialRun
 
@@ -183,6 +186,7 @@ def _train_here(sweep: "Sweep", planned: PlannedTrial) -> int:
     )
     wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+    check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0)
     asked_to_stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked_to_stop.append(number))
@@ -215,7 +219,13 @@ def _train_here(sweep: "Sweep", planned: PlannedTrial) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from rrm.gpus import GPUS
+
+    if arguments.gpu not in GPUS:
+        raise UsageError(f"--gpu {arguments.gpu}: no such GPU here; give one of {', '.join(GPUS)}")
     sweep = _sweep(arguments)
+    from launch.costs import print_costs
+
     trials = plan(sweep)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("arm", "point", "seed", "trial", "status", "step", "run"):
@@ -236,7 +246,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     out.print(text, markup=False, highlight=False, soft_wrap=True)
     out.print(_asked(sweep), markup=False, highlight=False, soft_wrap=True)
     shares = {f"{trial.cell.config.evaluation_share:.0%}": None for trial in trials}
-    out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps", highlight=False, soft_wrap=True)
+    out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps\n", highlight=False, soft_wrap=True)
+    print_costs(sweep.cells, arguments.gpu)
     return ALL_DONE
 
 

@@ -181,12 +181,17 @@ class TrialConfig(Settings):
     @property
     def evaluation_share(self) -> float:
         """ACT steps spent evaluating, of all that the trial takes if nothing halts; those of training cost more."""
+        evaluating = self.evaluation_act_steps
+        training = self.train.steps * self.rows_trained_per_batch
+        return evaluating / (evaluating + training)
+
+    @property
+    def evaluation_act_steps(self) -> int:
+        """ACT steps of all evaluations' trajectories, from step 0 to the last."""
         deepest = max((self.model.halt_max_steps, *self.eval.depths))
         trajectories = 1 + len(self.eval.sigmas) * self.eval.rollouts
         evaluations = self.train.steps // self.eval.every + 1
-        evaluating = evaluations * 2 * self.eval.n * trajectories * deepest
-        training = self.train.steps * self.rows_trained_per_batch
-        return evaluating / (evaluating + training)
+        return evaluations * 2 * self.eval.n * trajectories * deepest
 
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on, as plain JSON values.

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rrm.config import TrialConfig
 from rrm.models import ModelConfig, build_model
-from rrm.models.act import Batch, RecursiveModel
+from rrm.models.act import Batch, Latents, RecursiveModel
+from rrm.models.base import BaseModel
 from rrm.models.losses import row_losses
 from rrm.streams import torch_generator
 
@@ -31,21 +32,31 @@ def flops_per_act_step(config: TrialConfig) -> int:
     return training + forward // (config.model.halt_max_steps if looks_ahead_once else 1)
 
 
+def flops_of_evaluations(config: TrialConfig) -> int:
+    """Operations of all of a trial's evaluations, from step 0 to the last."""
+    _, forward = _a_row(config.model.model_dump_json(), config.task.seq_len, config.task.vocab_size)
+    return config.evaluation_act_steps * forward
+
+
 @lru_cache
 def _a_row(config_json: str, seq_len: int, vocab_size: int) -> tuple[int, int]:
     """What a row more costs in one ACT step, with its backward and without."""
+    few, more = (_counted(*without_data(config_json, rows, seq_len, vocab_size)) for rows in (2, 4))
+    return (more[0] - few[0]) // 2, (more[1] - few[1]) // 2
+
+
+def without_data(config_json: str, rows: int, seq_len: int, vocab_size: int) -> tuple[BaseModel, Latents, Batch]:
+    """A model on torch's meta device, its initial latents and a batch: shapes alone."""
     config = _MODEL.validate_json(config_json)
     with torch.device("meta"):
         model = build_model(
             config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=torch_generator(0, "init")
         )
-        few, more = (_counted(model, rows, seq_len) for rows in (2, 4))
-    return (more[0] - few[0]) // 2, (more[1] - few[1]) // 2
+        tokens = torch.ones(rows, seq_len, dtype=torch.int64)
+        return model, model.initial_latents(rows), Batch(tokens, tokens, torch.zeros(rows, dtype=torch.int64))
 
 
-def _counted(model: RecursiveModel, rows: int, seq_len: int) -> tuple[int, int]:
-    tokens = torch.ones(rows, seq_len, dtype=torch.int64)
-    batch, latents = Batch(tokens, tokens, torch.zeros(rows, dtype=torch.int64)), model.initial_latents(rows)
+def _counted(model: RecursiveModel, latents: Latents, batch: Batch) -> tuple[int, int]:
     with FlopCounterMode(display=False) as training:
         _, output = model.act_step(latents, batch)
         row_losses(output, batch.labels, "softmax").total.sum().backward()

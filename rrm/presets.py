@@ -36,11 +36,11 @@ _SRM = _RECURSION | {"arch": "srm", "hidden_size": 64, "L_layers": 2}
 # multiple of the evaluation interval. Sources: README and config/cfg_pretrain.yaml of the two repositories. TRM
 # (SamsungSAILMontreal/TinyRecursiveModels): 50000 epochs, L_cycles 6 on Sudoku and 4 on mazes, EMA. HRM
 # (sapientinc/HRM): 20000 epochs; Sudoku on one GPU with batch 384 and lr 7e-5, mazes with 768 and 1e-4. Both compute in
-# bfloat16 there, here in float32 unless train.forward_dtype says so: noise of sigma 1e-3 is lost in bfloat16.
+# bfloat16, in which noise of sigma 1e-3 is lost within an ACT step (rrm/fidelity.py). Shards make them fit 24 GB.
 _PUBLISHED: dict[str, Any] = {
     "objective": "clean",
     "rollout": "serial_act",
-    "train": {"batch_size": 768, "optimizer_step": "act", "halt_exploration_prob": 0.1},
+    "train": {"batch_size": 768, "optimizer_step": "act", "halt_exploration_prob": 0.1, "forward_dtype": "bfloat16"},
     "optim": {
         "lr": 1e-4,
         "weight_decay": 1.0,
@@ -67,7 +67,10 @@ _PUBLISHED_HRM: dict[str, Any] = merge(
         "model": _WIDTH | {"arch": "hrm", "num_heads": 8, "H_cycles": 2, "L_cycles": 2, "H_layers": 4, "L_layers": 4},
     },
 )
-_SRM_SIBLING: dict[str, Any] = merge(_PUBLISHED, {"train": {"steps": 65000}, "model": _TRM_CYCLES | {"arch": "srm"}})
+_SRM_SIBLING: dict[str, Any] = merge(  # its bound holds to the rounding of its products
+    _PUBLISHED,
+    {"train": {"steps": 65000, "forward_dtype": "tensorfloat32"}, "model": _TRM_CYCLES | {"arch": "srm"}},
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "sudoku-4x4-trm-mlp": _SUDOKU_4X4 | {"model": _TRM_MLP},
@@ -80,15 +83,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sudoku-9x9-trm-mlp": merge(_LAPTOP | {"task": {"box": 3}, "model": _TRM_MLP}, _LONGER),
     "maze-5x5-trm-mlp": merge(_LAPTOP | {"task": _MAZE_5X5, "model": _TRM_MLP}, _LONGER),
     "sudoku-extreme-trm-mlp": merge(
-        merge(_PUBLISHED_TRM, _EXTREME), {"model": {"mlp_t": True, "pos_encodings": "none"}}
+        merge(_PUBLISHED_TRM, _EXTREME),
+        {"train": {"shards": 2}, "model": {"mlp_t": True, "pos_encodings": "none"}},
     ),
     "sudoku-extreme-trm-att": merge(_PUBLISHED_TRM, _EXTREME),
     "sudoku-extreme-hrm": merge(
         merge(_PUBLISHED_HRM, _EXTREME),
         {"train": {"steps": 52500, "batch_size": 384}, "optim": {"lr": 7e-5, "puzzle_emb_lr": 7e-5}},
     ),
-    "sudoku-extreme-srm": merge(_SRM_SIBLING, _EXTREME),
-    "maze-hard-trm": merge(merge(_PUBLISHED_TRM, _MAZE_HARD), {"model": {"L_cycles": 4}}),
-    "maze-hard-hrm": merge(_PUBLISHED_HRM, _MAZE_HARD),
-    "maze-hard-srm": merge(merge(_SRM_SIBLING, _MAZE_HARD), {"model": {"L_cycles": 4}}),
+    "sudoku-extreme-srm": merge(merge(_SRM_SIBLING, _EXTREME), {"train": {"shards": 2}}),
+    "maze-hard-trm": merge(merge(_PUBLISHED_TRM, _MAZE_HARD), {"train": {"shards": 8}, "model": {"L_cycles": 4}}),
+    "maze-hard-hrm": merge(merge(_PUBLISHED_HRM, _MAZE_HARD), {"train": {"shards": 8}}),
+    "maze-hard-srm": merge(merge(_SRM_SIBLING, _MAZE_HARD), {"train": {"shards": 16}, "model": {"L_cycles": 4}}),
 }

@@ -28,6 +28,7 @@ from results.storage import Location, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected
 from tune.lease import lock_at
+from tune.memory import check_memory
 from tune.plan import PlannedTrial, attempts_of, exit_code, plan, spec_text, write_manifest
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
@@ -46,8 +47,9 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
     """Train what is left of a sweep and return its exit code: 0 all done, 3 some failed, 4 stopped before the end.
 
     Starts Ray if this process is not connected, and only if something is left. Raises SpecError for puzzle files or
-    logs that cannot be used, RunRefused if another run holds the sweep or no node can hold a trial, OSError if its
-    folder cannot be written, RunBroken if that happens once trials have started.
+    logs that cannot be used, TooLargeError for trials that a GPU here cannot hold, RunRefused if another run holds the
+    sweep or no node can hold a trial, OSError if its folder cannot be written, RunBroken if that happens once trials
+    have started.
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # this is a Ray job
         sweep.check_storage()
@@ -122,6 +124,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     """Train the trials that are left. Returns why trials were given up, by trial id."""
     spec = sweep.spec
     place = _resources(spec.resources)
+    check_memory((trial.cell.config for trial in left), place.gpu)
     jobs = [
         TrialJob(
             arm=trial.cell.arm,

@@ -39,6 +39,7 @@ from rrm.torch_setup import set_up_torch
 from rrm.train import DivergedError, Trainer
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
+from tune.memory import out_of_memory
 from tune.provenance import provenance, utc_now
 from tune.puzzle_table import write_puzzles
 
@@ -205,6 +206,11 @@ class TrialRun:
         except TrialBusyError:
             self._between_steps = False
             raise
+        except torch.OutOfMemoryError as error:
+            self._between_steps = False
+            reason = out_of_memory(self.trainer.config)
+            self._write_failed("error", reason)
+            raise torch.OutOfMemoryError(reason) from error
         except Exception as error:
             self._between_steps = False  # what could not be written is not tried again on the way out
             self._write_failed("error", f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ import torch
 from launch.cli import main
 from results.stats import seeds_needed
 from rrm.checkpoint import serialise
+from rrm.memory import fits
 from rrm.puzzles.build import write_split_csv
 from rrm.puzzles.dataset import make_puzzles
 from rrm.puzzles.tasks import GenerateSudoku, SudokuTask
@@ -37,6 +38,7 @@ def test_every_spec_is_valid_and_says_what_it_asks(path, cluster, monkeypatch):
     monkeypatch.chdir(cluster)
     sweep = load_sweep(str(path))
     assert sweep.cells
+    assert all(fits(cell.config, 24 * 10**9) for cell in sweep.trials.values())
     comment = path.read_text().partition("name:")[0]
     assert "?" in comment
     if path in WITH_LAPTOP:

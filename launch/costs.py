@@ -1,0 +1,52 @@
+"""What a sweep's trials cost: parameters, memory, operations, and hours at a GPU's full rate."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from launch.terminal import console
+from rrm.config import TrialConfig
+from rrm.flops import flops_of_evaluations, flops_per_act_step
+from rrm.gpus import GPUS, Gpu
+from rrm.memory import kept_bytes, needed_bytes, parameters, shards_that_fit
+from tune.expand import Cell
+
+
+def print_costs(cells: list[Cell], gpu: str) -> None:
+    """Print a line for each configuration that differs in more than its seed; `gpu` is a name of GPUS."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("arm", "point", "parameters", "precision", "shards", "GB kept", "GB needed", "GFLOP a step"):
+        table.add_column(heading, justify="left" if heading in ("arm", "point", "precision") else "right")
+    for heading in ("EFLOP in all", f"hours on {gpu}", f"shards for {gpu}"):
+        table.add_column(heading, justify="right")
+    distinct = {cell.config.model_dump_json(exclude={"seed"}): cell for cell in reversed(cells)}
+    for cell in reversed(distinct.values()):
+        table.add_row(cell.arm, escape(cell.point_name), *_costs(cell.config, GPUS[gpu]))
+    out = console()
+    out.print(table)
+    text = (
+        "GB kept: what autograd holds of one shard until its backward. Hours: all operations, evaluations too, at the"
+    )
+    out.print(
+        f"{text} full rate of the card, of which a real training reaches a part.", highlight=False, soft_wrap=True
+    )
+
+
+def _costs(config: TrialConfig, gpu: Gpu) -> list[str]:
+    step = flops_per_act_step(config) * config.rows_trained_per_batch
+    total = step * config.train.steps + flops_of_evaluations(config)
+    train = config.train
+    return [
+        f"{parameters(config):,}",
+        train.forward_dtype,
+        str(train.shards),
+        _number(kept_bytes(config) / 1e9),
+        _number(needed_bytes(config) / 1e9),
+        _number(step / 1e9),
+        _number(total / 1e18),
+        _number(total / gpu.rate(train.forward_dtype) / 3600),
+        str(shards_that_fit(config, int(gpu.memory * 1e9)) or "none"),
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

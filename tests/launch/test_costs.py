@@ -1,0 +1,58 @@
+"""What a sweep costs is said before it runs, and a trial that a GPU cannot hold is refused before anything starts."""
+
+import pytest
+import torch
+from tiny import MULTI, tiny_config, tiny_sweep, write_spec
+
+from launch.cli import main
+from results.schema import FAILED, read_json
+from rrm.flops import flops_of_evaluations, flops_per_act_step
+from rrm.memory import kept_bytes, needed_bytes
+from tune import memory
+from tune.trial import TrialJob, TrialRun
+
+
+def test_plan_says_what_each_configuration_costs(tmp_path, capsys):
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), base={"train": {"shards": 2}}))
+    assert main(["plan", spec, "--gpu", "l4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(i for i, line in enumerate(lines) if "GB kept" in line)
+    assert "hours on l4" in lines[heading]
+    rows = [line.split() for line in lines[heading + 1 : heading + 3]]  # one for both seeds
+    for row, arm in zip(rows, ({}, MULTI), strict=True):
+        config = tiny_config(train={"shards": 2}, **arm)
+        step = flops_per_act_step(config) * 4 * config.rollouts * 2
+        numbers = [float(x.replace(",", "")) for x in row[3:]]
+        total = 12 * step + flops_of_evaluations(config)
+        expected = 2, kept_bytes(config) / 1e9, needed_bytes(config) / 1e9, step / 1e9, total / 1e18
+        assert numbers[:5] == pytest.approx(expected, rel=5e-3)
+        assert numbers[5] == pytest.approx(total / 30.3e12 / 3600, rel=5e-3)
+    assert main(["plan", spec, "--gpu", "h1000"]) == 2
+    assert "--gpu h1000: no such GPU here; give one of h200, h100" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_a_gpu_cannot_hold_is_refused_before_anything_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "gpu_memory", lambda: int(needed_bytes(tiny_config(train={"shards": 2})) / 0.85) + 1)
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path)))
+    assert main(["run", spec]) == 2
+    assert "train.shards: 1 needs about" in (text := capsys.readouterr().err)
+    assert "set train.shards: 2" in text
+    assert not list(tmp_path.glob("tiny/trials/*"))
+
+
+def test_out_of_memory_in_a_run_says_how_many_shards_to_take(tmp_path, monkeypatch):
+    config = tiny_config()
+    job = TrialJob("a", 0, config.trial_id(), config.model_dump(mode="json"), str(tmp_path), 1, 60.0)
+    run = TrialRun(job, torch.device("cpu"))
+    monkeypatch.setattr(memory, "gpu_memory", lambda: 10**9)
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run.trainer, "train_step", full)
+    run.advance(60)  # the evaluation of step 0
+    with pytest.raises(torch.OutOfMemoryError, match=r"out of memory: train.shards: 1 needs .* set train.shards: 2"):
+        run.advance(60)
+    assert "set train.shards: 2" in (read_json(tmp_path / FAILED) or {})["reason"]
+    run.close()
