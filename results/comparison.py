@@ -95,6 +95,7 @@ def _place(runs: Runs, pairing: Pairing, primary: tuple[str, float], margin: flo
         "n_failed": len(pairing.failed),
         "n_stopped": len(pairing.stopped),
         "failed_seeds": [pair.seed for pair in pairing.failed],
+        "unpaired_seeds": pairing.unpaired,
         "margin": margin,
     }
     reason = _reason(pairing)

@@ -17,12 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.comparison import compare_by_seed
+from results.comparison import Compared, compare_by_seed
 from results.looks import read_looks, record_looks
+from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
 from results.schema import (
+    COMPARISON_SCHEMA,
     DIAGNOSTICS,
     DIAGNOSTICS_SCHEMA,
+    DIFFERENCES_SCHEMA,
     DONE,
     EVALS,
     EVALS_SCHEMA,
@@ -47,7 +50,7 @@ from results.schema import (
     trial_end,
 )
 from results.storage import Location, S3Path, is_held, side_by_side, write_atomically
-from results.types import frame, table_of
+from results.types import frame, table_of, typed
 
 _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
 
@@ -113,15 +116,19 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
     for each in frames.values():
         each.insert(0, PARTITION, pd.Series(sweep, each.index, dtype="str"))
     looks, asked = read_looks(sweep_folder), manifest.get("primary", PRIMARY)
-    compared = compare_by_seed(
-        frames["trials"],
-        frames["evals"],
-        frames["diagnostics"],
-        baseline=manifest["baseline"],
-        primary=(str(asked[0]), float(asked[1])),
-        margin=float(manifest.get("margin", MARGIN)),
-        looks=looks,
-    )
+    try:
+        compared = compare_by_seed(
+            frames["trials"],
+            frames["evals"],
+            frames["diagnostics"],
+            baseline=manifest["baseline"],
+            primary=(str(asked[0]), float(asked[1])),
+            margin=float(manifest.get("margin", MARGIN)),
+            looks=looks,
+        )
+    except ComparisonError as error:  # such as a baseline of which no trial can be read: the rest is shown
+        problems.append(f"the comparison, for {error}")
+        compared = Compared(typed([], COMPARISON_SCHEMA), typed([], DIFFERENCES_SCHEMA))
     for name, table in compared._asdict().items():
         tables[name] = table_of(table, file_schema(name))
     tables["puzzles"] = _puzzles(sweep_folder / PUZZLES, frames["trials"].test_digest.dropna().unique(), problems)

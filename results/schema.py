@@ -236,6 +236,7 @@ COMPARISON_SCHEMA = _table(
     ("n_failed", _INT, "seeds", "Pairs that ended with a run failed; they count at their worst."),
     ("n_stopped", _INT, "seeds", "Pairs of which the sweep's scheduler stopped a run early; the others are selected."),
     ("failed_seeds", pa.list_(_INT), "", "The seeds of n_failed."),
+    ("unpaired_seeds", pa.list_(_INT), "", "Seeds that only one side has, where the baseline is another sweep's."),
     ("n_examples", _INT, "examples", "Test examples, the same in both arms."),
     ("baseline_mean", _FLOAT, _OF_METRIC, "The baseline's, mean over paired seeds."),
     ("arm_mean", _FLOAT, _OF_METRIC, "The arm's, mean over paired seeds."),

@@ -104,6 +104,8 @@ def notes(primary: Any, verdict: str) -> list[str]:
         seeds = ", ".join(map(str, primary.failed_seeds))
         bound = "" if pd.isna(primary.bound) else f", {scale * primary.bound:+.1f}{unit} with them at their worst"
         found.append(f"failed: {'seed' if primary.n_failed == 1 else 'seeds'} {seeds}{bound}")
+    if len(primary.unpaired_seeds):
+        found.append(f"not paired: seeds {', '.join(map(str, primary.unpaired_seeds))}, which one side lacks")
     if primary.n_seeds > 1:
         found.append(f"worst seed {primary.worst_seed}: {scale * primary.worst_difference:+.1f}")
     if primary.looks:

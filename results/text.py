@@ -11,11 +11,14 @@ from results.gather import SweepTables
 from results.layout import Column, latex, lines, markdown, paragraph
 from results.points import point_fields
 from results.rows import counted, rows_of
+from results.schema import MODES
 from results.signals import difference, metric_name, verdicts
 
 Format = Literal["csv", "json", "markdown", "latex"]
 TRIALS_SHOWN = 40  # more are shown with everything
 FOUND = ("helps", "harms", "mixed")
+_FOUND_SIGNAL = ("up", "down", "mixed")
+_SHORT = {"best": "best", "final": "final", "equal_compute": "equal cost", "perturbed": "perturbed", MODES: "modes"}
 HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of
 
 
@@ -54,6 +57,8 @@ def export(tables: SweepTables, how: Format, everything: bool = False) -> str:
 def _answer(tables: SweepTables, width: int) -> list[str]:
     """A line an arm and point, and the sentence of each that has something to say."""
     found = verdicts(tables.comparison)
+    if not len(found) and set(tables.trials.arm) - {tables.baseline}:
+        return ["No comparison could be made"]
     if not len(found):
         return [f"{tables.baseline} is the only arm: there is nothing to compare it with"]
     first = rows_of(tables.comparison.loc[tables.comparison.primary])[0]
@@ -99,13 +104,16 @@ def _answers(found: pd.DataFrame) -> list[Column]:
         Column("difference", ["" if pd.isna(row.difference) else difference(row) for row in rows]),
         Column("p", [_probability(row.p_adjusted) for row in rows]),
         Column("cost", ["" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x" for row in rows]),
-        Column("verdict", [_short(row.verdict) for row in rows], number=False),
+        Column("verdict", [_short(row) for row in rows], number=False),
     ]
 
 
-def _short(verdict: str) -> str:
-    """A verdict that leaves room for numbers: the headline has it whole."""
-    return verdict.removesuffix(" seeds").replace("too few seeds", "too few")
+def _short(row: Any) -> str:
+    """A verdict that leaves room for numbers, the headline has it whole; and of what, if not of these numbers."""
+    if row.verdict not in FOUND or getattr(row, row.metric) in _FOUND_SIGNAL:
+        return row.verdict.removesuffix(" seeds").replace("too few seeds", "too few")
+    first, *more = [name for key, name in _SHORT.items() if getattr(row, key) in _FOUND_SIGNAL]
+    return f"{row.verdict} ({first}{f' +{len(more)}' if more else ''})"
 
 
 def _places(rows: list[Any], more: Iterable[tuple[str, Callable[[Any], str]]] = ()) -> list[Column]:

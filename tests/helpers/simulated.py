@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-STEPS = (0, 10, 20, 30, 40)  # equal compute at twice the FLOPs is step 20; the best step is 30
+STEPS = (0, 10, 20, 30, 40)  # equal compute at two and four times the FLOPs is step 20 and 10; the best step is 30
 TRIAL = {
     "model": "trm",
     "task": "sudoku",
@@ -66,7 +66,7 @@ def sweep_of(
                 final = expected.get("final", 0.5)
                 best, equal = expected.get("best", final), expected.get("equal", final)
                 row = {"sweep": sweep, "trial_id": trial_id, "depth": expected.get("depth", 4), "n": n}
-                for step, value in zip(STEPS, (0.0, 0.1, equal, best, final), strict=True):
+                for step, value in zip(STEPS, (0.0, equal, equal, best, final), strict=True):
                     for split in ("validation", "test"):
                         clean = solved(0.999 if split == "validation" and step == 30 else value)
                         evals.append(row | _evaluation(clean[:, None], step, split, 0.0))

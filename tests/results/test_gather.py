@@ -82,6 +82,26 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, content, tmp
         assert str(damaged) in capsys.readouterr().err
 
 
+def test_a_baseline_of_which_nothing_can_be_read_costs_the_comparison_alone(sweep, tmp_path, capsys):
+    for cell in sweep.cells:
+        if cell.arm == "baseline":
+            folder = sweep.folder / "trials" / cell.trial_id
+            folder.mkdir(exist_ok=True)
+            (folder / "evals.parquet").write_bytes(b"PAR1")
+    tables = gather(sweep.folder)
+    assert len(tables.trials) == 2
+    assert len(tables.comparison) == 0
+    assert tables.problems[-1] == (
+        "the comparison, for baseline: 'baseline' is not an arm of tiny among these trials; arms: multi2"
+    )
+    assert main(["results", "show", str(tmp_path / "sweep.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "No comparison could be made" in printed
+    assert "left out: the comparison, for baseline: 'baseline' is not an arm" in printed
+    assert main(["results", "report", str(tmp_path / "sweep.yaml")]) == 0
+    assert main(["results", "show", str(tmp_path / "sweep.yaml"), "--format", "latex"]) == 0
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_lost_table_of_evaluations_is_written_again_from_the_state(sweep, gone, tmp_path, capsys):
     lost = sweep.folder / "trials" / sweep.cells[0].trial_id / "evals.parquet"
@@ -150,6 +170,10 @@ def test_tables_of_an_older_version_or_damaged_ones_are_made_anew(sweep, monkeyp
     read = read_files(monkeypatch)
     pq.write_table(pq.ParquetFile(trials).read().drop_columns(["model"]), trials)
     pd.testing.assert_frame_equal(gather(sweep.folder).trials, first.trials)
+    assert len(set(read)) == 4
+    read.clear()
+    pq.write_table(pq.ParquetFile(evals).read().replace_schema_metadata({}), evals)  # its columns meant something else
+    pd.testing.assert_frame_equal(gather(sweep.folder).evals, first.evals)
     assert len(set(read)) == 4
     evals.write_bytes(b"PAR1")
     read.clear()

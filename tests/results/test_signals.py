@@ -263,4 +263,5 @@ def test_a_baseline_of_another_sweep_where_puzzles_agree():
     assert found.loc[("s", "arm")].verdict == "helps"
     assert found.loc[("s", "arm")].baseline == "other/baseline"
     assert found.loc[("s", "arm")].n_planned == 8
+    assert "not paired: seeds 8, 9, which one side lacks" in found.loc[("s", "arm")].headline
     assert found.loc[("s", "bad")].verdict == "not comparable: other test puzzles"

@@ -59,6 +59,14 @@ def test_a_large_sweep_lists_its_trials_on_request():
     assert "exploratory" not in show(tables, 80)
 
 
+def test_a_verdict_that_rests_on_another_metric_says_on_which():
+    printed = show(tables_of({"multi4": BASE | {"equal": 0.4, "flops": 2}}), 80)
+    (line,) = [line for line in printed.splitlines()[:6] if line.startswith("multi4")]
+    assert line.endswith("  2.0x  harms (equal cost)")
+    printed = show(tables_of({"multi4": BASE | {"final": 0.8, "best": 0.8}}), 80)
+    assert "  1.0x  helps\n" in printed
+
+
 def test_failures_are_named():
     tables = tables_of({"multi4": BASE}, multi43={"status": "failed", "reason": "loss is NaN at step 7"})
     printed = show(tables, 80)
