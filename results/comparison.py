@@ -10,7 +10,7 @@ import pandas as pd
 from results.family import Measured, Place, interval_of, judge
 from results.flips import sign_flip_p
 from results.looks import Look
-from results.pairs import Baseline, Pair, Pairing, pairings
+from results.pairs import Baseline, ComparisonError, Pair, Pairing, pairings
 from results.runs import NOISE, Runs, flops_of, pair_scores
 from results.schema import (
     COMPARISON_SCHEMA,
@@ -70,8 +70,11 @@ def compare_by_seed(
     the metric, and its sigma (0 without noise), that a headline begins with; `margin` a share of clean accuracy, below
     which a difference counts as none; `looks` are the comparisons of these pairs that were made before.
 
-    Raises ComparisonError for a baseline that is not there, for trials without evaluations on a split.
+    Raises ComparisonError for a baseline that is not there, for trials without evaluations on a split, for a `primary`
+    that is no signal.
     """
+    if primary[0] not in SIGNALS:
+        raise ComparisonError(f"primary: {primary[0]!r} is not tested; give one of {', '.join(SIGNALS)}")
     runs = Runs(trials, evals, diagnostics)
     of_sweep: dict[str, list[Place]] = {}
     for pairing in pairings(trials, baseline):

@@ -246,6 +246,10 @@ def test_a_primary_metric_leads_the_headline():
     (row,) = verdicts(comparison).itertuples()
     assert (row.metric, row.sigma) == ("perturbed", 0.3)
     assert row.headline.startswith("perturbed success at sigma 0.3 +")
+    with pytest.raises(
+        ComparisonError, match="primary: 'last_k' is not tested; give one of best, final, equal_compute"
+    ):
+        compare(*tables, baseline="baseline", primary=("last_k", 0.0))
     absent = compare(*tables, baseline="baseline", primary=("perturbed", 0.7))
     (row,) = verdicts(absent).itertuples()
     assert row.verdict == "helps"  # of the other sigma

@@ -52,9 +52,11 @@ def test_the_tables_and_the_comparison(finished):
     assert len(tables.evals) == 4 * 4 * 4  # trials x evaluations x (two splits, clean and one sigma)
     assert {"final", "last_k", "best", "perturbed", "perturbed_all"} <= set(tables.comparison.metric)
     assert set(tables.comparison.n_seeds) == {2}
-    assert set(tables.comparison.paired_by) == {"example"}
+    assert set(tables.comparison.paired_by.dropna()) == {"seed and puzzle"}
     assert set(tables.comparison.compute_ratio) == {2.0}
-    assert [path.stem for path in tables.files] == ["trials", "evals", "diagnostics", "comparison"]
+    assert [path.stem for path in tables.files] == [
+        *("trials", "evals", "diagnostics", "comparison", "differences", "puzzles")
+    ]
     for path in tables.files:
         assert len(pd.read_parquet(path)) > 0 or path.stem == "diagnostics"  # none were asked for
 
