@@ -1,10 +1,13 @@
 """What a sweep's trials cost: parameters, memory, operations, and hours at a GPU's full rate."""
 
+from collections.abc import Iterator
+
 from rich.markup import escape
 from rich.table import Table
 
 from launch.terminal import console
 from rrm.config import TrialConfig
+from rrm.fidelity import DROWNED, fidelity_at_start
 from rrm.flops import flops_of_evaluations, flops_per_act_step
 from rrm.gpus import GPUS, Gpu
 from rrm.memory import kept_bytes, needed_bytes, parameters, shards_that_fit
@@ -29,6 +32,27 @@ def print_costs(cells: list[Cell], gpu: str) -> None:
     out.print(
         f"{text} full rate of the card, of which a real training reaches a part.", highlight=False, soft_wrap=True
     )
+    for warning in dict.fromkeys(text for cell in distinct.values() for text in _warnings(cell)):
+        out.print(warning, highlight=False, soft_wrap=True, markup=False)
+
+
+def _warnings(cell: Cell) -> Iterator[str]:
+    """What is allowed, and probably not meant."""
+    config = cell.config
+    updates = config.train.steps * config.optimizer_steps_per_batch
+    if config.optim.warmup_steps > updates:
+        yield (
+            f"{cell.arm}: optim.warmup_steps {config.optim.warmup_steps} is more than the {updates} optimizer steps of "
+            "the whole training: the learning rate never reaches optim.lr"
+        )
+    sigma = config.perturb.smallest_sigma if config.perturb else 0.0
+    fidelity = fidelity_at_start(config, sigma)
+    if fidelity is not None and fidelity < DROWNED:
+        dtype = config.train.forward_dtype
+        yield (
+            f"{cell.arm}: train.forward_dtype {dtype} drowns the noise of perturb.sigma {sigma:g}: noise_fidelity "
+            f"{fidelity:.2f} after one ACT step of the untrained model; take a higher precision or sigma"
+        )
 
 
 def _costs(config: TrialConfig, gpu: Gpu) -> list[str]:

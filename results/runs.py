@@ -12,7 +12,7 @@ from results.rows import by_trial, rows_of
 from results.scores import Key, equal_compute, scores
 from results.stats import NAN
 
-NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L")
+NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity")
 _EVALUATED = (
     *("trial_id", "step", "optimizer_steps", "act_steps", *NOISE, "split", "sigma", "depth", "rollouts", "n"),
     *("exact_accuracy", "correct", "best_q_correct", "majority_correct"),

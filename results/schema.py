@@ -56,6 +56,9 @@ def _table(*columns: tuple[str, pa.DataType, str, str]) -> pa.Schema:
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 
 _NOISE = "since the evaluation before, mean over perturbed trajectories; null where there were none."
+_FIDELITY = (
+    "in train.forward_dtype and in float32, after one ACT step, at the smallest sigma of training; null where clean."
+)
 
 EVALS_SCHEMA = _table(
     ("trial_id", _TEXT, "", "Hash of the trial's config; names its folder."),
@@ -66,6 +69,9 @@ EVALS_SCHEMA = _table(
     ("train_sigma", _FLOAT, "as perturb.scale", f"Sigma drawn in training {_NOISE}"),
     ("noise_rms_z_H", _FLOAT, "latent units", f"RMS of the noise drawn for z_H, as rounded {_NOISE}"),
     ("noise_rms_z_L", _FLOAT, "latent units", f"RMS of the noise drawn for z_L, as rounded {_NOISE}"),
+    ("noise_fidelity", _FLOAT, "cosine", f"Of the change that noise makes to the first latent, {_FIDELITY}"),
+    ("noise_fidelity_unroll", _FLOAT, "cosine", "The same after halt_max_steps ACT steps."),
+    ("noise_norm_ratio", _FLOAT, "ratio", "Size of that change after one ACT step, over float32's."),
     ("split", _TEXT, "", "validation (chooses the best checkpoint) or test (scores it)."),
     ("sigma", _FLOAT, "latent RMS", "Standard deviation of the noise on the initial latents; 0 is the clean run."),
     (
@@ -222,6 +228,7 @@ COMPARISON_SCHEMA = _table(
     ("train_sigma", _FLOAT, "as perturb.scale", "Sigma drawn in training, mean over the arm's evaluations and seeds."),
     ("noise_rms_z_H", _FLOAT, "latent units", "RMS of the noise added to z_H, as rounded; mean likewise."),
     ("noise_rms_z_L", _FLOAT, "latent units", "RMS of the noise added to z_L, as rounded; mean likewise."),
+    ("noise_fidelity", _FLOAT, "cosine", f"The arm's mean, of the change that noise makes to a latent, {_FIDELITY}"),
     ("metric", _TEXT, "", "What is compared: see METRICS."),
     ("unit", _TEXT, "", "Of the metric, its difference and their intervals: see METRICS."),
     ("sigma", _FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),

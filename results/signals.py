@@ -22,6 +22,7 @@ NAMES = {
 VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "verdict", "headline")
 SCALES = {"share": (100.0, " points"), "modes": (1.0, ""), "nats/sub-update": (1.0, "")}
 FLOOR = 0.02  # of an accuracy: what both arms hardly ever, or nearly always, solve has no spread to plan by
+DROWNED = 0.9  # a noise_fidelity, as rrm.fidelity has it
 _WORDS = ("up", "down", "level")
 
 
@@ -99,6 +100,8 @@ def _of_signal(row: Any) -> str:
 def notes(primary: Any, verdict: str) -> list[str]:
     """What a reader must know beside the primary metric's mean: failed runs, the worst seed, what is detectable."""
     found = []
+    if pd.notna(primary.noise_fidelity) and primary.noise_fidelity < DROWNED:
+        found.append(f"this precision drowns the noise (noise_fidelity {primary.noise_fidelity:.2f})")
     scale, unit = SCALES[primary.unit]
     if primary.n_failed:
         seeds = ", ".join(map(str, primary.failed_seeds))

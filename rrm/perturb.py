@@ -83,6 +83,13 @@ class PerturbConfig(Settings):
         if self.sampling != "band" and self.band != type(self).model_fields["band"].default:
             yield f"band: {self.band:g} with sampling {self.sampling}; remove it or choose sampling: band"
 
+    @property
+    def smallest_sigma(self) -> float:
+        """The least that is drawn after the ramp, other than 0."""
+        if isinstance(self.sigma, tuple):
+            return self.sigma[0]
+        return self.sigma / self.band if self.sampling == "band" else self.sigma
+
     def ramp(self, step: int) -> float:
         """The share of its full size that sigma has at a step (0-based)."""
         if step < self.warmup_steps:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import sys
+import warnings
 
 import torch
 from torch.utils import deterministic
@@ -42,5 +43,6 @@ def _keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        kept = mallopt(M_MMAP_THRESHOLD, 2**25) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # glibc's largest
+        if not kept:
+            warnings.warn("malloc refuses to keep freed memory: training takes longer", RuntimeWarning, stacklevel=3)

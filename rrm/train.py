@@ -12,6 +12,7 @@ from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
 from rrm.diagnose import DiagnoseConfig, diagnose_examples
 from rrm.evaluate import Watch, evaluate_split
+from rrm.fidelity import ROWS, noise_fidelity
 from rrm.models import build_model
 from rrm.models.act import Batch
 from rrm.models.published import initial_state
@@ -230,13 +231,14 @@ class Trainer:
             self.diagnostics += [{"step": self.step} | row for row in self.diagnose(config.diagnose)]
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []
         noise, self.noise_since_evaluation = self.noise_since_evaluation, {}
+        fidelity = self._noise_fidelity() if noise else {}
         so_far = {
             "step": self.step,
             "optimizer_steps": self.optimizer_steps,
             "act_steps": self.act_steps,
             "train_loss": math.fsum(losses) / len(losses) if losses else None,
         } | {column: total.item() / len(losses) for column, total in noise.items()}
-        self.history += [so_far | row for row in rows]
+        self.history += [so_far | fidelity | row for row in rows]
         # The first such row is that of training's own depth.
         clean = next(row["exact_accuracy"] for row in rows if row["split"] == "validation" and row["sigma"] == 0)
         self.last_accuracy = clean
@@ -244,6 +246,15 @@ class Trainer:
             self.best = {"step": self.step, "exact_accuracy": clean}
         self.seconds["last_evaluation"] = time.perf_counter() - started
         self.seconds["evaluate"] += self.seconds["last_evaluation"]
+
+    def _noise_fidelity(self) -> dict[str, float]:
+        """What the precision leaves of the smallest noise in training, by the averaged weights (see rrm.fidelity)."""
+        perturb = self.config.perturb
+        if perturb is None or not perturb.smallest_sigma:
+            return {}
+        batch = Batch(*(x[:ROWS] for x in self.eval_batches["test"]))
+        with self.ema.applied():
+            return noise_fidelity(self.model, batch, perturb, perturb.smallest_sigma, self.model.halt_max_steps)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The averaged weights, those that are evaluated, as a state dict of the model."""

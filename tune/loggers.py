@@ -17,7 +17,10 @@ from pydantic import Field
 from results.schema import EVALS_SCHEMA
 from rrm.settings import Settings
 
-_OF_TRAINING = ("optimizer_steps", "act_steps", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L")
+_OF_TRAINING = (
+    *("optimizer_steps", "act_steps", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L"),
+    *("noise_fidelity", "noise_fidelity_unroll", "noise_norm_ratio"),
+)
 _OF_A_ROW = [
     field.name
     for field in EVALS_SCHEMA

@@ -19,8 +19,8 @@ class HRMConfig(TransformerConfig):
 
     @property
     def learns_q_continue(self) -> bool:
-        """Halting is learned by Q-learning over halt and continue."""
-        return True
+        """Halting is learned by Q-learning over halt and continue, where there is a step to continue with."""
+        return self.halt_max_steps > 1
 
 
 class HRM(TransformerModel):

@@ -34,8 +34,8 @@ class TRMConfig(TransformerConfig):
 
     @property
     def learns_q_continue(self) -> bool:
-        """Only if asked."""
-        return not self.no_ACT_continue
+        """Only if asked, and where there is a step to continue with."""
+        return not self.no_ACT_continue and self.halt_max_steps > 1
 
 
 class TRM(TransformerModel):

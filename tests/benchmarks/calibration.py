@@ -89,7 +89,7 @@ _FACTS |= {"parameters": 1, "commit": "c", "data_digest": "d", "test_digest": "d
 _FACTS |= {"reason": None, "steps": 20, "flops_per_step": 1.0, "device_hours": 1.0, "train_seconds": 1.0}
 _FACTS |= {"evaluate_seconds": 1.0}
 _NOTHING = dict.fromkeys(
-    ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "valid_accuracy", "shortest_accuracy"), np.nan
+    ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity", "valid_accuracy", "shortest_accuracy"), np.nan
 )
 
 

@@ -26,7 +26,7 @@ TRIAL = {
     "evaluate_seconds": 30.0,
 }
 NOTHING = dict.fromkeys(
-    ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "valid_accuracy", "shortest_accuracy"), np.nan
+    ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity", "valid_accuracy", "shortest_accuracy"), np.nan
 )
 
 

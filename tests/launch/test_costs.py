@@ -31,6 +31,17 @@ def test_plan_says_what_each_configuration_costs(tmp_path, capsys):
     assert "--gpu h1000: no such GPU here; give one of h200, h100" in capsys.readouterr().err
 
 
+def test_plan_warns_of_a_long_warm_up_and_of_noise_that_the_precision_drowns(tmp_path, capsys):
+    base = {"optim": {"warmup_steps": 25}, "train": {"forward_dtype": "bfloat16"}}
+    small = {"multi2": {"perturb": {"sigma": 1e-4}}}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), base=base, arms=small))
+    assert main(["plan", spec]) == 0
+    out = capsys.readouterr().out
+    assert "baseline: optim.warmup_steps 25 is more than the 24 optimizer steps of the whole training" in out
+    assert "multi2: train.forward_dtype bfloat16 drowns the noise of perturb.sigma 0.0001: noise_fidelity" in out
+    assert "baseline: train.forward_dtype" not in out
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_what_a_gpu_cannot_hold_is_refused_before_anything_starts(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, "gpu_memory", lambda: int(needed_bytes(tiny_config(train={"shards": 2})) / 0.85) + 1)

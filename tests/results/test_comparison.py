@@ -34,6 +34,7 @@ def evals_of(trial_id: str, curve: list[float], perturbed: float = 0.5, validati
                         "train_sigma": None,
                         "noise_rms_z_H": None,
                         "noise_rms_z_L": None,
+                        "noise_fidelity": None,
                         "act_steps": 80 * i * (4 if trial_id.startswith("multi") else 1),
                         "split": split,
                         "sigma": sigma,

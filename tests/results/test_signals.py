@@ -269,3 +269,11 @@ def test_a_baseline_of_another_sweep_where_puzzles_agree():
     assert found.loc[("s", "arm")].n_planned == 8
     assert "not paired: seeds 8, 9, which one side lacks" in found.loc[("s", "arm")].headline
     assert found.loc[("s", "bad")].verdict == "not comparable: other test puzzles"
+
+
+@pytest.mark.parametrize(("fidelity", "said"), [(0.24, True), (0.95, False), (np.nan, False)])
+def test_a_precision_that_drowns_the_noise_is_said_beside_the_effect(fidelity, said):
+    trials, evals, *others = sweep_of({"baseline": BASE, "arm": BASE})
+    evals["noise_fidelity"] = np.where(evals.trial_id.isin(trials.trial_id[trials.arm == "arm"]), fidelity, np.nan)
+    (row,) = verdicts(compare(trials, evals, *others, baseline="baseline")).itertuples()
+    assert ("this precision drowns the noise (noise_fidelity 0.24)" in row.headline) is said

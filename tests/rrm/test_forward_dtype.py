@@ -4,9 +4,11 @@ import pytest
 import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
+from rrm.fidelity import DROWNED, noise_fidelity
 from rrm.models import products
+from rrm.models.act import Batch
 from rrm.models.losses import row_losses
-from rrm.perturb import perturb_latents
+from rrm.perturb import PerturbConfig, perturb_latents
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
 
@@ -61,22 +63,73 @@ def test_training_stays_near_and_keeps_weights_and_averages_in_float32(trainers)
     assert {tensor.dtype for tensor in (*state["model"].values(), *state["ema"].values())} == {torch.float32}
 
 
-def test_small_noise_survives_in_the_carried_latents(trainers):
-    """bfloat16 itself would keep a tenth of it: 1e-4 is far below the rounding of a latent near 1."""
+def fidelity(trainer: Trainer, sigma: float, where=("z_H", "z_L"), steps: int = 2) -> dict[str, float]:
+    batch = trainer.data.train_batch(0, 0, 4)
+    return noise_fidelity(trainer.model, batch, PerturbConfig(sigma=sigma, where=where), sigma, steps)
+
+
+def test_noise_fidelity_is_the_cosine_with_the_change_in_float32(trainers):
+    """Held to its definition, computed the long way; float32's own is 1, and the model is left as it was."""
+    plain, ours = trainers
+    assert set(fidelity(plain, 1e-3).values()) == {1.0}
+    measured = fidelity(ours, 0.1)
+    batch, z0 = ours.data.train_batch(0, 0, 4), ours.model.initial_latents(4)
+    source = {"rollouts": 1, "clean_first": False, "seed": 0, "stream": "fidelity", "step": 0, "rows": range(4)}
+    starts = z0, perturb_latents(z0, sigma=0.1, where=("z_H", "z_L"), **source)
+    changes = []
+    for trainer in trainers:
+        ends = [list(starts) for _ in range(2)]
+        with torch.no_grad():
+            for step in range(2):
+                ends[step] = [trainer.model.act_step(z, batch)[0] for z in (starts if step == 0 else ends[0])]
+        changes.append([(noisy["z_H"] - clean["z_H"]).double().flatten() for clean, noisy in ends])
+    for step, column in enumerate(("noise_fidelity", "noise_fidelity_unroll")):
+        a, b = changes[0][step], changes[1][step]
+        assert measured[column] == pytest.approx((a @ b / a.norm() / b.norm()).item(), abs=1e-6)
+    assert measured["noise_norm_ratio"] == pytest.approx((changes[1][0].norm() / changes[0][0].norm()).item(), rel=1e-6)
+    assert ours.model.forward_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_small_noise_is_drowned_by_bfloat16_before_tensorfloat32_and_large_noise_by_neither(name):
+    coarse, fine = (
+        Trainer(tiny_config(model=MODELS[name], train={"forward_dtype": dtype}), CPU)
+        for dtype in ("bfloat16", "tensorfloat32")
+    )
+    tiny, small, large = (
+        [fidelity(trainer, sigma, steps=1)["noise_fidelity"] for trainer in (coarse, fine)] for sigma in (1e-4, 1e-2, 1)
+    )
+    assert tiny[0] < DROWNED
+    assert small[0] < small[1]
+    assert min(large) > 0.99
+
+
+def test_latents_are_carried_in_float32(trainers):
+    """Were they rounded as the published code rounds them, more of the noise would be lost."""
     model, batch = trainers[1].model, trainers[1].data.train_batch(0, 0, 4)
-    z0 = model.initial_latents(4)
+    kept, act_step = fidelity(trainers[1], 3e-3)["noise_fidelity"], model.act_step
 
-    def noisy(sigma: float):
-        source = {"seed": 0, "stream": "perturb", "step": 0, "rows": range(4)}
-        return perturb_latents(z0, sigma=sigma, where=("z_H", "z_L"), rollouts=1, clean_first=False, **source)
+    def rounding(latents, batch):
+        if model.forward_dtype == "float32":
+            return act_step(latents, batch)
+        return act_step({name: z.bfloat16().float() for name, z in latents.items()}, batch)
 
-    xi, start = noisy(1.0), noisy(1e-4)
-    with torch.no_grad():
-        clean, after = model.act_step(z0, batch)[0], model.act_step(start, batch)[0]
-    for name, z in z0.items():
-        torch.testing.assert_close(start[name] - z, 1e-4 * (xi[name] - z), atol=2e-7, rtol=0)
-        assert after[name].dtype == torch.float32
-        assert (after[name] != clean[name]).flatten(1).any(dim=1).all()
+    model.act_step = rounding
+    assert fidelity(trainers[1], 3e-3)["noise_fidelity"] < kept
+    del model.act_step
+    assert {z.dtype for z in model.act_step(model.initial_latents(4), batch)[0].values()} == {torch.float32}
+
+
+def test_evaluations_say_what_is_left_of_the_smallest_noise():
+    noise = {"objective": "single_perturbed_ce", "perturb": {"sampling": "loguniform", "sigma": [1e-4, 1.0]}}
+    trainer = Trainer(tiny_config(train=BFLOAT16, **noise), CPU)
+    trainer.train_until(4)
+    with trainer.ema.applied():
+        batch = Batch(*(x[:4] for x in trainer.eval_batches["test"]))
+        expected = noise_fidelity(trainer.model, batch, trainer.config.perturb, 1e-4, steps=2)
+    assert expected["noise_fidelity"] < DROWNED
+    assert {name: trainer.history[-1][name] for name in expected} == expected
+    assert not set(expected) & set(trainer.history[0])
 
 
 def test_the_slots_of_serial_act_carry_float32():

@@ -7,9 +7,10 @@ from tiny import TINY_HRM, TINY_SRM, tiny_config
 from rrm.models import build_model
 from rrm.models.act import Batch, Latents, StepOutput
 from rrm.perturb import perturb_latents
-from rrm.rollout import Trajectories, act_mask, parallel_fixed, serial_act
+from rrm.rollout import ROLLOUTS, Trajectories, act_mask, parallel_fixed, serial_act
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
 
 B, K = 3, 4
 MODELS = {"trm": {}, "single z": {"single_z": True}, "hrm": TINY_HRM, "srm": TINY_SRM}
@@ -138,3 +139,16 @@ def test_a_halted_slot_starts_the_next_puzzle_afresh(model):
     torch.testing.assert_close(mixed.total[[0, 2]], fresh.total[[0, 2]])
     assert start.slots[0].steps.tolist() == [1, 2, 1]
     assert torch.equal(start.slots[0].batch.inputs[1], batch().inputs[1])
+
+
+@pytest.mark.parametrize("rollout", ROLLOUTS)
+def test_without_a_step_to_continue_with_no_model_learns_to_continue(rollout):
+    """As in the published code, whose Q target is computed where halt_max_steps is above 1 alone."""
+    for steps, learns in ((1, False), (2, True)):
+        model = TINY_HRM | {"halt_max_steps": steps}
+        config = tiny_config(model=model, rollout=rollout, train={"optimizer_step": "rollout"})
+        trainer = Trainer(config, torch.device("cpu"))
+        before = trainer.model.q_head.weight[1].detach().clone()
+        trainer.train_step()
+        trainer.train_step()
+        assert (trainer.model.q_head.weight[1] != before).any().item() is learns
