@@ -15,13 +15,14 @@ from launch import jobs, results_commands
 from launch.local import JobError
 from launch.terminal import console
 from results.schema import REPORT, DamagedFileError
-from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, plan
+from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, note_manifest, plan, planned
 
 # torch and Ray take seconds to import: commands that train import them, on use.
 if TYPE_CHECKING:
     from tune.expand import Cell
     from tune.spec import Sweep
 
+MANY_TRIALS = 1000  # whose folders take seconds to look at
 _EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
 
 
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_commands(commands, submit)
     for name, help in (
         ("data", "build, generate, show and check puzzle files"),
+        ("export", "the weights of a checkpoint as a safetensors file"),
         ("diagnose", "the Lyapunov spectrum of a checkpoint on test puzzles, as a table by example"),
     ):
         commands.add_parser(name, help=help, description=help).module = f"launch.{name}"
@@ -105,7 +107,10 @@ def _parser() -> argparse.ArgumentParser:
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
     from tune.spec import load_sweep
 
-    return load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
+    if len(sweep.trials) > MANY_TRIALS:
+        print(f"{sweep.spec.name}: {len(sweep.trials)} trials; looking at their folders", file=sys.stderr, flush=True)
+    return sweep
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -139,12 +144,14 @@ def _train(arguments: argparse.Namespace) -> int:
     sweep = _sweep(arguments)
     cell = _cell(sweep, arguments)
     sweep.check_data()
-    planned = next(trial for trial in plan(sweep) if trial.cell.trial_id == cell.trial_id)
-    if planned.end.status == "done":
-        print(f"{cell.name}: already done, {planned.folder}")
+    trial = planned(sweep, cell)
+    if trial.end.status != "done":
+        sweep.check_logs()
+    note_manifest(sweep)
+    if trial.end.status == "done":
+        print(f"{cell.name}: already done, {trial.folder}")
         return ALL_DONE
-    sweep.check_logs()
-    return _train_here(sweep, planned)
+    return _train_here(sweep, trial)
 
 
 def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
@@ -162,20 +169,20 @@ def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
     return chosen[0]
 
 
-def _train_here(sweep: "Sweep", planned: PlannedTrial) -> int:
+def _train_here(sweep: "Sweep", trial: PlannedTrial) -> int:
     import torch
 
     from tune.memory import check_memory
     from tune.spec import Resources
     from tune.trial import TrialJob, TrialRun
 
-    cell, resources = planned.cell, sweep.spec.resources
+    cell, resources = trial.cell, sweep.spec.resources
     job = TrialJob(
         arm=cell.arm,
         seed=cell.seed,
         trial_id=cell.trial_id,
         config=cell.config.model_dump(mode="json"),
-        folder=str(planned.folder),
+        folder=str(trial.folder),
         threads=(resources or Resources()).threads,
         save_seconds=sweep.spec.save_seconds,
         keep_evaluations=sweep.spec.keep_evaluations,
@@ -206,7 +213,7 @@ def _train_here(sweep: "Sweep", planned: PlannedTrial) -> int:
                 print(f"{cell.name}: failed: {progress.failed}", file=sys.stderr)
                 return SOME_FAILED
             if progress.finished:
-                print(f"{cell.name}: done, {planned.folder}")
+                print(f"{cell.name}: done, {trial.folder}")
                 return ALL_DONE
             if asked_to_stop:
                 print(f"{cell.name}: stopped and saved at step {progress.step}; the same command goes on from here")

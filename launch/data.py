@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launch.paths import folder_for, folder_path, input_path
 from rrm.puzzles import maze
 from rrm.puzzles.build import build_processed, write_split_csv
 from rrm.puzzles.check import CheckedSplit, check_disjoint, check_split
 from rrm.puzzles.dataset import make_puzzles
-from rrm.puzzles.formats import DataError
+from rrm.puzzles.formats import METADATA, DataError
 from rrm.puzzles.puzzle import SPLITS
-from rrm.puzzles.sources import splits_in
+from rrm.puzzles.sources import is_hub_name, on_this_node, splits_in
 from rrm.puzzles.tasks import BaseTask, MazeTask, SudokuTask, task_of
 from tune.fields import explain
 
@@ -29,8 +30,8 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     source = "a folder with train.csv and test.csv, or with processed train/ and test/, or a Hugging Face name"
 
     build = kinds.add_parser("build", help="write a data set in the published layout, or as CSV")
-    build.add_argument("source", metavar="SOURCE", help=source)
-    build.add_argument("output", metavar="OUTPUT", type=Path, help="the folder to write to")
+    build.add_argument("source", metavar="SOURCE", type=input_path, help=source)
+    build.add_argument("output", metavar="OUTPUT", type=folder_path, help="the folder to write to")
     build.add_argument("--csv", action="store_true", help="write CSV files instead of processed arrays")
     build.add_argument("--subsample-size", type=_count, metavar="N", help="draw N originals of the train split")
     build.add_argument("--num-aug", type=_count, default=0, metavar="N", help="Sudoku: augmentations of each original")
@@ -39,7 +40,7 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     build.set_defaults(command=_build)
 
     generate = kinds.add_parser("generate", help="make puzzles and write them as CSV files, a split each")
-    generate.add_argument("output", metavar="OUTPUT", type=Path, help="the folder to write to")
+    generate.add_argument("output", metavar="OUTPUT", type=folder_path, help="the folder to write to")
     kind = generate.add_mutually_exclusive_group(required=True)
     kind.add_argument("--sudoku", type=int, metavar="BOX", help="Sudoku with BOX x BOX boxes: 2, 3 or 4")
     kind.add_argument("--maze", type=int, metavar="SIDE", help="mazes of SIDE x SIDE cells")
@@ -51,12 +52,14 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     generate.set_defaults(command=_generate)
 
     show = kinds.add_parser("show", help="print a puzzle and its answer")
-    show.add_argument("path", metavar="PATH", help="a CSV file, or a folder of processed arrays")
+    show.add_argument("path", metavar="PATH", type=input_path, help="a CSV file, or a folder of processed arrays")
     show.add_argument("--row", type=int, help="which one: from 1 in a CSV, from 0 in arrays (default: the first)")
     show.set_defaults(command=_show)
 
     check = kinds.add_parser("check", help="verify puzzle files: answers right, unique or shortest, splits disjoint")
-    check.add_argument("paths", metavar="PATH", nargs="+", help=f"CSV files, processed splits, or {source}")
+    check.add_argument(
+        "paths", metavar="PATH", nargs="+", type=input_path, help=f"CSV files, processed splits, or {source}"
+    )
     check.set_defaults(command=_check)
 
 
@@ -80,22 +83,22 @@ def _build(arguments: argparse.Namespace) -> int:
     ]
     if unused:
         raise DataError(f"{', '.join(unused)}: not for {'CSV files' if arguments.csv else f'{task.name} puzzles'}")
-    if arguments.csv:
-        for split, path in files.items():
-            puzzles = task.read(path)
-            output = arguments.output / f"{split}.csv"
-            write_split_csv(task, puzzles, output, source=Path(arguments.source).name)
-            print(f"{output}: {len(puzzles)} puzzles")
-        return DONE
-    for folder, groups, examples in build_processed(
-        task,
-        arguments.output,
-        subsample_size=arguments.subsample_size,
-        num_aug=arguments.num_aug,
-        aug=arguments.aug,
-        seed=arguments.seed,
-    ):
-        print(f"{folder}: {groups} puzzles, {examples} with their augmentations")
+    with folder_for(arguments.output) as output:
+        if arguments.csv:
+            for split, file in files.items():
+                puzzles = task.read(file)
+                write_split_csv(task, puzzles, output / f"{split}.csv", source=Path(arguments.source).name)
+                print(f"{arguments.output / f'{split}.csv'}: {len(puzzles)} puzzles")
+            return DONE
+        for folder, groups, examples in build_processed(
+            task,
+            output,
+            subsample_size=arguments.subsample_size,
+            num_aug=arguments.num_aug,
+            aug=arguments.aug,
+            seed=arguments.seed,
+        ):
+            print(f"{arguments.output / folder.name}: {groups} puzzles, {examples} with their augmentations")
     return DONE
 
 
@@ -110,20 +113,20 @@ def _generate(arguments: argparse.Namespace) -> int:
         task = kind.model_validate(config)
     except ValidationError as error:
         raise DataError("\n".join(explain(problem, kind, "") for problem in error.errors())) from error
-    for split in SPLITS:
-        if n := getattr(arguments, split):
-            path = arguments.output / f"{split}.csv"
-            write_split_csv(
-                task, make_puzzles(task, split, n), path, source=f"rrm data generate --seed {arguments.seed}"
-            )
-            print(f"{path}: {n} puzzles", flush=True)
+    source = f"rrm data generate --seed {arguments.seed}"
+    with folder_for(arguments.output) as output:
+        for split in SPLITS:
+            if n := getattr(arguments, split):
+                write_split_csv(task, make_puzzles(task, split, n), output / f"{split}.csv", source=source)
+                print(f"{arguments.output / f'{split}.csv'}: {n} puzzles", flush=True)
     return DONE
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    task = task_of({"train": arguments.path})
-    puzzles = task.read(arguments.path)
-    first = 0 if Path(arguments.path).is_dir() else 1
+    split = on_this_node(arguments.path)
+    task = task_of({"train": split})
+    puzzles = task.read(split)
+    first = 0 if Path(split).is_dir() else 1
     row = first if arguments.row is None else arguments.row
     if not first <= row < len(puzzles) + first:
         raise DataError(f"--row {row}: {arguments.path} has rows {first} to {len(puzzles) + first - 1}")
@@ -199,5 +202,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _split_paths(given: str) -> list[str]:
     """The splits that a path stands for: itself, or those of a data set."""
-    is_split = Path(given).is_file() or (Path(given) / "dataset.json").is_file()
-    return [given] if is_split else list(splits_in(given).values())
+    if is_hub_name(given):
+        return list(splits_in(given).values())
+    split = on_this_node(given)
+    is_split = Path(split).is_file() or (Path(split) / METADATA).is_file()
+    return [split] if is_split else list(splits_in(given).values())

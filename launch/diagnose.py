@@ -5,27 +5,35 @@ import math
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from launch.paths import input_path, output_file
 from results.diagnostics import summary
+from results.storage import back_from, write_atomically
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
+from rrm.weights import checkpoint_here
 from tune.diagnose import config_beside, diagnose_checkpoint
 from tune.spec import load_sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rrm diagnose` to its parser."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="best.pt, final.pt, or a published file")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=input_path, help="best.pt, final.pt, or a published file"
+    )
     parser.add_argument("--spec", help="a sweep file whose model and puzzles to take; needed outside a trial's folder")
     parser.add_argument("--arm", help="of the sweep file (default: its baseline)")
     parser.add_argument("-n", type=int, default=64, help="test puzzles (default 64)")
     parser.add_argument("-k", type=int, default=8, help="exponents (default 8)")
     parser.add_argument("--batch-size", type=int, default=256, help="memory, in rows of a plain evaluation (256)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: every core")
-    parser.add_argument("--output", type=Path, help="parquet file (default: CHECKPOINT.diagnostics.parquet)")
+    parser.add_argument(
+        "--output", metavar="FILE", type=output_file, help="parquet file (default: CHECKPOINT.diagnostics.parquet)"
+    )
     parser.set_defaults(command=_diagnose)
 
 
@@ -33,19 +41,23 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     for name in ("n", "k", "batch_size", "threads"):
         if getattr(arguments, name) < 1:
             raise CheckpointError(f"{name}: {getattr(arguments, name)} is below 1; give 1 or more")
-    output = arguments.output or arguments.checkpoint.with_name(f"{arguments.checkpoint.name}.diagnostics.parquet")
+    output = arguments.output or back_from(f"{arguments.checkpoint}.diagnostics.parquet")
+    checkpoint = checkpoint_here(arguments.checkpoint)
     try:
         table = diagnose_checkpoint(
-            arguments.checkpoint,
-            _config(arguments),
+            checkpoint,
+            _config(arguments, checkpoint),
             n=arguments.n,
             k=arguments.k,
             batch_size=arguments.batch_size,
             threads=arguments.threads,
         )
     except ValueError as error:
-        raise CheckpointError(str(error)) from error
-    pq.write_table(table, output)
+        raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, content.getvalue().to_pybytes())
     frame = table.to_pandas()
     console = Console(highlight=False)
     found = summary(frame)
@@ -70,9 +82,9 @@ def _or_none(value: float, how: str) -> str:
     return "none" if math.isnan(value) else format(value, how)
 
 
-def _config(arguments: argparse.Namespace) -> TrialConfig:
+def _config(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
     if arguments.spec is None:
-        config = config_beside(arguments.checkpoint)
+        config = config_beside(checkpoint)
         if config is None:
             raise CheckpointError(
                 f"{arguments.checkpoint}: no trial.json beside it; say with --spec which model and puzzles it is for"

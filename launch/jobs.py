@@ -18,6 +18,7 @@ from rich.table import Table
 
 from launch import local
 from launch.local import JobError
+from launch.paths import folder_path
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, manifest
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_commands(commands: argparse._SubParsersAction, submit: argparse.Argument
         parser.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="the sweep's name")
         _add_address(parser)
         help = "without an address: where its folder is, or s3://bucket/prefix (default: runs)"
-        parser.add_argument("--storage", default="runs", help=help)
+        parser.add_argument("--storage", type=folder_path, default="runs", help=help)
         if name == "logs":
             parser.add_argument("--follow", action="store_true", help="until it ends; exit with the sweep's exit code")
         parser.set_defaults(command=run)

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
-from results.storage import Location, location, side_by_side
+from results.storage import Location, side_by_side
 from tune.plan import ALL_DONE, attempts_of, exit_code
 
 
@@ -16,7 +16,7 @@ class JobError(ValueError):
     """A sweep that cannot be submitted, found or stopped as asked; the text says what to do instead."""
 
 
-def status(storage: str, name: str | None) -> int:
+def status(storage: Location, name: str | None) -> int:
     """Print how many trials of a sweep are done, and who is running it. Raises JobError if there is no such sweep."""
     folder = _folder(storage, name)
     ends = _ends(folder)
@@ -25,7 +25,7 @@ def status(storage: str, name: str | None) -> int:
     return ALL_DONE
 
 
-def logs(storage: str, name: str, follow: bool) -> int:
+def logs(storage: Location, name: str, follow: bool) -> int:
     """Print the log of a sweep's newest run on this machine; with `follow` until its end, for the sweep's exit code.
 
     Raises JobError if there is no such sweep, or none of its runs was here.
@@ -55,7 +55,7 @@ def _ends(folder: Location) -> list[TrialEnd]:
     return side_by_side(folder, lambda trial_id: trial_end(folder / TRIALS / trial_id, steps[trial_id]), steps)
 
 
-def stop(storage: str, name: str) -> int:
+def stop(storage: Location, name: str) -> int:
     """Stop the run of a sweep on this machine and wait for its end. Raises JobError if there is none, or elsewhere."""
     from tune.experiment import holder
 
@@ -74,10 +74,10 @@ def stop(storage: str, name: str) -> int:
     return ALL_DONE
 
 
-def _folder(storage: str, name: str | None) -> Location:
+def _folder(storage: Location, name: str | None) -> Location:
     if name is None:
         raise JobError("NAME: missing; give a sweep's name, or --address for all on a cluster")
-    folder = location(storage) / name
+    folder = storage / name
     if not (folder / MANIFEST).exists():
         mend = "give --storage, a folder or s3://bucket/prefix, or --address of its cluster"
         raise JobError(f"{name}: no such sweep in {folder.parent}; {mend}")

@@ -6,7 +6,6 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from rrm.puzzles.puzzle import SPLITS
-from tune.plan import spec_text
 from tune.provenance import COMMIT, commit
 from tune.spec import SpecError, Sweep
 
@@ -38,7 +37,7 @@ def pack(sweep: Sweep, target: Path) -> int:
     with ZipFile(target, "w", ZIP_DEFLATED) as archive:
         for name, path in sorted(content.items()):
             _add(archive, name, path.read_bytes())
-        _add(archive, SWEEP_FILE, spec_text(sweep))
+        _add(archive, SWEEP_FILE, sweep.text)
         _add(archive, COMMIT, (commit() or "").encode())
     return target.stat().st_size
 

@@ -7,13 +7,14 @@ read where there is no sweep file, and without torch.
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.local import JobError
+from launch.paths import input_path, output_file
 from launch.terminal import console
+from results.names import sweep_name_problem
 from results.schema import MANIFEST, REPORT, TABLES, DamagedFileError
-from results.storage import Location, location
+from results.storage import Location, back_from
 from tune.plan import ALL_DONE, BAD_INPUT, manifest
 
 if TYPE_CHECKING:
@@ -29,19 +30,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     kinds = results.add_subparsers(required=True, metavar="COMMAND")
 
     gather = kinds.add_parser("gather", help="gather sweeps into the tables of their storage, a line each")
-    gather.add_argument("sweeps", metavar="SWEEP", nargs="+", help=_SWEEP)
+    gather.add_argument("sweeps", metavar="SWEEP", nargs="+", type=input_path, help=_SWEEP)
     gather.set_defaults(command=_gather, overrides=None, preset=None)
 
     show = kinds.add_parser("show", help="gather a sweep, print its trials and its comparison")
     report = kinds.add_parser("report", help="gather a sweep and write its report, one HTML page")
     for kind, run in ((show, _show), (report, _report)):
-        kind.add_argument("sweep", metavar="SWEEP", help=_SWEEP)
+        kind.add_argument("sweep", metavar="SWEEP", type=input_path, help=_SWEEP)
         add_variations(kind)
         kind.set_defaults(command=run)
     show.add_argument("--all", action="store_true", dest="everything", help="every metric, and every trial")
     formats = {"choices": ("csv", "json", "markdown", "latex"), "dest": "how"}
     show.add_argument("--format", **formats, help="print the comparison alone: its answer, or with --all all of it")
-    report.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in the sweep's folder")
+    report.add_argument("--output", metavar="FILE", type=output_file, help="default: report.html in the sweep's folder")
 
 
 def add_variations(parser: argparse.ArgumentParser) -> None:
@@ -63,11 +64,11 @@ def print_tables(tables: "SweepTables", everything: bool = False) -> None:
     print(show(tables, console().width, everything))
 
 
-def print_report(tables: "SweepTables", path: Location) -> None:
+def print_report(tables: "SweepTables", page: Location) -> None:
     """Write a sweep's page and print where it is."""
     from results.report import write_report  # matplotlib takes a second to import
 
-    print(f"  {write_report(tables, path)}")
+    print(f"  {write_report(tables, page)}")
 
 
 def _gather(arguments: argparse.Namespace) -> int:
@@ -132,7 +133,9 @@ def _gathered(sweep: str, arguments: argparse.Namespace) -> tuple[Location, "Swe
     if arguments.overrides or arguments.preset:
         option = "--set" if arguments.overrides else "--preset"
         raise JobError(f"{option}: lays over a sweep file, and {sweep} is none; give the file, or leave it out")
-    folder = location(sweep)
+    folder = back_from(sweep)
+    if problem := sweep_name_problem(folder.name):
+        raise JobError(f"{folder}: {problem}")
     try:
         return folder, gather(folder)
     except FileNotFoundError as error:

@@ -45,7 +45,8 @@ def load(
     is not gathered yet are not there: `rrm results gather SWEEP` gathers it.
 
     Raises KeyError for a table or column that there is not, FileNotFoundError if nothing in `storage` is gathered,
-    OldTableError for tables of an earlier version, StorageError if S3 does not answer.
+    OldTableError for tables of an earlier version, StorageError if S3 does not answer, PlaceError if `storage` is no
+    place.
     """
     if table not in TABLE_SCHEMAS:
         raise KeyError(f"{table}: no such table; there are {', '.join(TABLE_SCHEMAS)}")
@@ -57,7 +58,7 @@ def load(
     if unknown:
         raise KeyError(f"{', '.join(unknown)}: no column of {table}; it has {', '.join(known)}")
     own = {name: value for name, value in filters.items() if name in schema.names}
-    place = location(str(storage))
+    place = location(storage)
     if table == "trials":
         at, also = own.pop(POINT, None), [] if columns is None or "points" in columns else ["points"]
         found = _at_points(_scan(place, table, own, None if columns is None else [*columns, *also]), at)
@@ -116,7 +117,7 @@ def unroll(storage: str | Location, sweep: str, trial_id: str) -> pd.DataFrame:
     Read from the trial's own folder, gathered or not. The columns are those of
     UNROLLS_SCHEMA, a row an example and sigma; none before the first evaluation. Raises DamagedFileError; OSError.
     """
-    path = location(str(storage)) / sweep / TRIALS / trial_id / UNROLLS
+    path = location(storage) / sweep / TRIALS / trial_id / UNROLLS
     return read_table(path, UNROLLS_SCHEMA).to_pandas()
 
 

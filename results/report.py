@@ -109,7 +109,7 @@ def _solving(tables: SweepTables) -> tuple[list[tuple[str, float]], list[str]]:
     drawn, problems = [], []
     for trial in firsts[:SOLVING]:
         try:
-            unrolls = unroll(str(tables.folder.parent), tables.folder.name, trial.trial_id)
+            unrolls = unroll(tables.folder.parent, tables.folder.name, trial.trial_id)
         except DamagedFileError as error:
             problems.append(str(error))
             continue

@@ -40,6 +40,7 @@ DIAGNOSTICS = "diagnostics.parquet"
 UNROLLS = "unrolls.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
+SAVED = "saved.json"  # the step of latest_state.pt
 
 Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed"]
 

@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from results.places import S3, filled_in
+
 _Thing = TypeVar("_Thing")
 _Read = TypeVar("_Read")
-S3 = "s3://"
 REQUEST_SECONDS = 60
 STALE_SECONDS = 30.0  # a claim in a bucket whose last beat is older is dead
 # What S3 answers, by the name that the AWS library gives it, and what a user can do about it.
@@ -137,11 +138,16 @@ def _s3(endpoint: str | None) -> Any:
 Location = Path | S3Path
 
 
-def location(text: str) -> Location:
-    """The place that a user names: s3://bucket/prefix, or a folder (which becomes absolute)."""
+def location(place: str | Location) -> Location:
+    """The place that a user names: s3://bucket/prefix, or a path on this node. Raises PlaceError."""
+    return back_from(filled_in(place)) if isinstance(place, str) else place
+
+
+def back_from(text: str) -> Location:
+    """The place that was written down as text: as it stands, and absolute."""
     if text.startswith(S3):
         return S3Path("/".join(filter(None, text.removeprefix(S3).split("/"))))
-    return Path(text).expanduser().absolute()
+    return Path(text).absolute()
 
 
 def on_filesystem(path: Location, read: Callable[[Any, str], _Read]) -> _Read:

@@ -202,7 +202,7 @@ class TrialConfig(Settings):
         """
         plain = self.model_dump(mode="json", exclude_defaults=True) | {"task": self.task.identity()}
         if self.init_from is not None:
-            plain["init_from"] = file_digest(str(self.init_from.path))
+            plain["init_from"] = ":".join(filter(None, (file_digest(str(self.init_from.path)), self.init_from.key)))
         if not self.optim.depends_on_total:
             del plain["train"]["steps"]
         return plain

@@ -1,17 +1,28 @@
 """Named starting points for a TrialConfig, smallest first; a sweep names one and says what differs."""
 
-from copy import deepcopy
+from copy import copy
 from typing import Any
 
 
+class Replacement(dict[str, Any]):
+    """A mapping that replaces the one it is laid over."""
+
+
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; anything else is replaced whole. Changes neither."""
-    merged = deepcopy(base)
+    """`base` with `changes` laid over it, mapping by mapping; anything else is replaced whole. Changes neither.
+
+    An empty mapping and a Replacement replace, too. None stands for a field that is removed: it stays None, so that
+    what is laid over something else still removes it there. Parts are shared: nobody writes into a configuration.
+    """
+    merged = copy(base)
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
+        under = merged.get(key)
+        if isinstance(value, dict) and value and not isinstance(value, Replacement) and isinstance(under, dict):
+            merged[key] = merge(under, value)
+        elif isinstance(value, dict) and key in merged:
+            merged[key] = Replacement(value)
         else:
-            merged[key] = deepcopy(value)
+            merged[key] = value
     return merged
 
 

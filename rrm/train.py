@@ -65,7 +65,8 @@ class Trainer:
             generator=torch_generator(config.seed, "init"),
         )
         if config.init_from is not None:
-            self.model.load_state_dict(initial_state(config.init_from.path, config.model, self.model.state_dict()))
+            start = config.init_from
+            self.model.load_state_dict(initial_state(start.path, config.model, self.model.state_dict(), start.key))
         self.model.to(device)
         self.model.forward_dtype = config.train.forward_dtype
         if config.train.compile:

@@ -54,6 +54,7 @@ class Progress(Callback):
         self.name, self.log = name, log
         self.started = time.monotonic()
         self._training_since: float | None = None  # the first report, so that starting Ray does not count
+        self._trained_before = 0  # and what had been trained by then
         self.errors: dict[str, str] = {}  # trial id -> why it was given up
         self.trials = {
             trial_id: _TrialState(cell, status[trial_id], steps[trial_id], steps[trial_id])
@@ -78,10 +79,10 @@ class Progress(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Take up a trial's report."""
-        if self._training_since is None:
-            self._training_since = time.monotonic()
         state = self.trials[trial.config["job"]["trial_id"]]
         state.step, state.accuracy, state.status = result["train_step"], result["exact_accuracy"], "running"
+        if self._training_since is None:
+            self._training_since, self._trained_before = time.monotonic(), self._trained()
         for message in result["messages"]:
             self._say(f"{state.cell.name}: {message}", "yellow")
         if result["done"]:
@@ -156,11 +157,13 @@ class Progress(Callback):
     def _clock(self) -> str:
         return _minutes(time.monotonic() - self.started)
 
+    def _trained(self) -> int:
+        return sum(s.units(s.step) - s.units(s.started_at) for s in self.trials.values())
+
     def _eta(self) -> str:
-        states = self.trials.values()
-        trained = sum(s.units(s.step) - s.units(s.started_at) for s in states)
-        left = sum(s.units(s.steps) - s.units(s.step) for s in states if s.status not in _ENDED)
-        if self._training_since is None or not trained:
+        trained = self._trained() - self._trained_before
+        left = sum(s.units(s.steps) - s.units(s.step) for s in self.trials.values() if s.status not in _ENDED)
+        if self._training_since is None or trained <= 0:
             return "unknown"
         return _minutes((time.monotonic() - self._training_since) * left / trained)
 

@@ -1,26 +1,23 @@
 """From the layers of a sweep file (preset, base, grid point, arm) to its cells, and what is wrong on the way."""
 
 import itertools
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from results.storage import S3
 from rrm.config import MAX_SEED, TrialConfig
-from rrm.models.published import InitFrom
 from rrm.perturb import PerturbConfig
 from rrm.presets import PRESETS, merge
-from rrm.puzzles.formats import DataError, data_digest, file_digest
-from rrm.puzzles.puzzle import SPLITS
-from rrm.puzzles.sources import on_this_node, splits_in
 from tune.fields import ABSENT, UNION_TAGS, did_you_mean, explain, field_of, fields_at, fitting, lookup, nested, shown
+from tune.files import Layers, init_from_problems, task_file_problems, with_absolute_paths
 from tune.search import samples, space_problem
 
+MAX_TRIALS = 20_000  # read, planned and compared in seconds
 Point = dict[str, Any]  # a grid point: dotted field -> value
-Layers = list[tuple[str, dict[str, Any]]]  # (where a user finds it, what it sets), the one that decides first
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,8 @@ def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
     arms = {name: changes for name, changes in arms.items() if isinstance(changes, dict)}
     grid = {key: values for key, values in grid.items() if isinstance(values, list) and not _unsweepable("grid", key)}
     good_seeds = [s for s in seeds if type(s) is int and 0 <= s <= MAX_SEED] if isinstance(seeds, list) else []
+    if problem := _too_many(arms, grid, search, raw.get("num_samples"), good_seeds):
+        return [], [*problems, problem]
     crossed = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     points = list(itertools.product(crossed, _drawn(search, raw.get("num_samples"))))
     cells: list[Cell] = []
@@ -72,8 +71,24 @@ def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
 def _drawn(search: dict[str, Any], count: Any) -> list[Point]:
     """The points drawn from the fields of `search` that have a good space, each once; the empty one if none has."""
     spaces = {key: space for key, space in search.items() if not (_unsweepable("search", key) or space_problem(space))}
-    drawn = list(samples(spaces, count)) if spaces and type(count) is int and count > 0 else [{}]
-    return [point for place, point in enumerate(drawn) if point not in drawn[:place]]
+    drawn = samples(spaces, count) if spaces and type(count) is int and count > 0 else [{}]
+    return list({json.dumps(point, sort_keys=True, default=str): point for point in drawn}.values())
+
+
+def _too_many(arms: dict[str, Any], grid: dict[str, Any], search: dict[str, Any], count: Any, seeds: list[int]) -> str:
+    """Why a sweep is too large to be made, let alone trained; empty if it is not."""
+    factors = {"arms": len(arms)} | {f"values of {key}": len(values) for key, values in grid.items()}
+    if search and type(count) is int:
+        factors["samples"] = count
+    factors["seeds"] = len(seeds)
+    trials = math.prod(size for size in factors.values() if size > 0)
+    if trials <= MAX_TRIALS:
+        return ""
+    place = next(
+        (p for p, what in (("num_samples", "samples"), ("seeds", "seeds")) if factors.get(what, 0) > 100), "grid"
+    )
+    product = " x ".join(f"{size} {what}" for what, size in factors.items() if size > 1)
+    return f"{place}: {product} are {trials} trials; a sweep has {MAX_TRIALS} at most: ask for fewer"
 
 
 def _own_problems(raw: dict[str, Any]) -> Iterator[str]:
@@ -161,7 +176,7 @@ def _trial_config(layers: Layers) -> tuple[TrialConfig | None, list[str]]:
     if preset_problem:
         problems.append(preset_problem)
     (arm, changes), *_ = layers
-    if merged.get("objective") == "clean" and "perturb" in changes:
+    if merged.get("objective") == "clean" and changes.get("perturb") is not None:
         problems.append(
             f"{arm}.perturb: {shown(changes['perturb'])} with the objective clean, which adds no noise; remove it or "
             "choose single_perturbed_ce or multi_perturbed_ce"
@@ -169,8 +184,8 @@ def _trial_config(layers: Layers) -> tuple[TrialConfig | None, list[str]]:
     if merged.get("objective") == "clean" and isinstance(merged.get("perturb"), dict):
         # A clean trial drops it, but a wrong word in it would be a wrong word in every other arm.
         problems += _problems_of(layers, PerturbConfig, merged["perturb"], "perturb", skip_missing=True)
-    problems += _file_problems(merged.get("task"))
-    problems += _init_from_problems(layers, merged.get("init_from"))
+    problems += task_file_problems(layers, merged.get("task"))
+    problems += init_from_problems(layers, merged.get("init_from"))
     config = merged | {"seed": 0}
     problems += _problems_of(layers, TrialConfig, config, "", skip_missing=preset_problem is not None)
     return (None, problems) if problems else (TrialConfig.model_validate(config), [])
@@ -191,36 +206,16 @@ def _merged(layers: Layers) -> tuple[dict[str, Any], str | None]:
             merged = merged | {part: fitting(merged[part], TrialConfig, [part, chosen])}
     for _, layer in reversed(layers):
         merged = merge(merged, {key: value for key, value in layer.items() if key not in ("preset", "seed")})
-    task = merged.get("task")
-    if isinstance(task, dict):  # files are given relative to the folder the command runs in; workers run elsewhere
-        files = {key: task[key] for key in (*SPLITS, "data") if isinstance(task.get(key), str)}
-        files = {key: path for key, path in files.items() if not path.startswith(S3)}
-        files = {key: path for key, path in files.items() if key != "data" or Path(path).exists()}  # a name of the hub
-        merged = merge(merged, {"task": {key: str(Path(path).absolute()) for key, path in files.items()}})
-    init_from = merged.get("init_from")
-    if isinstance(init_from, dict) and isinstance(init_from.get("root"), str):
-        merged = merge(merged, {"init_from": {"root": str(Path(init_from["root"]).absolute())}})
-    return merged, problem
+    return with_absolute_paths(_without_removed(merged)), problem
 
 
-def _file_problems(task: Any) -> Iterator[str]:
-    for key in (*SPLITS, "data"):
-        if isinstance(task, dict) and isinstance(task.get(key), str):
-            try:
-                for path in splits_in(task[key]).values() if key == "data" else [on_this_node(task[key])]:
-                    data_digest(path)
-            except DataError as error:
-                yield f"base.task.{key}: {error}"
-
-
-def _init_from_problems(layers: Layers, init_from: Any) -> Iterator[str]:
-    try:
-        file_digest(str(InitFrom.model_validate(init_from).path))
-    except ValidationError:
-        return  # not given, or named with the other fields
-    except DataError as error:
-        place = next(place for place, layer in layers if lookup(layer, "init_from.name") is not ABSENT)
-        yield f"{place}.init_from.name: {error}"
+def _without_removed(mapping: dict[str, Any]) -> dict[str, Any]:
+    """The mapping without the fields that a layer set to null: they are at their defaults."""
+    return {
+        key: _without_removed(value) if isinstance(value, dict) else value
+        for key, value in mapping.items()
+        if value is not None
+    }
 
 
 def _problems_of(layers: Layers, root: Any, value: Any, under: str, *, skip_missing: bool) -> list[str]:

@@ -29,7 +29,7 @@ from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected
 from tune.lease import lock_at
 from tune.memory import check_memory
-from tune.plan import PlannedTrial, attempts_of, exit_code, plan, spec_text, write_manifest
+from tune.plan import PlannedTrial, attempts_of, exit_code, plan, write_manifest
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
@@ -147,7 +147,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
     attempts = attempts_of(sweep.folder)
     (attempts / attempt).mkdir(parents=True)
-    write_atomically(attempts / attempt / SPEC, spec_text(sweep))
+    write_atomically(attempts / attempt / SPEC, sweep.text)
     log = attempts / attempt / LOG
     log.touch()
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned}, log)

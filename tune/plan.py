@@ -1,24 +1,24 @@
 """Plan a sweep: which trials are done, which are left. The trial folders say it; nothing else is remembered."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from ruamel.yaml import YAML
 
 from results.schema import (
     ATTEMPTS,
     EVALS,
     EVALS_SCHEMA,
     MANIFEST,
+    SAVED,
     SPEC,
     TRIALS,
     DamagedFileError,
     TrialEnd,
+    read_json,
     read_table,
     trial_end,
 )
@@ -33,7 +33,7 @@ ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial of the sweep, where its folder is, how it stands and the step of its last evaluation."""
+    """A trial of the sweep, where its folder is, how it stands and the step that it has come to."""
 
     cell: "Cell"
     folder: Location
@@ -55,10 +55,11 @@ def plan(sweep: "Sweep") -> list[PlannedTrial]:
 
     Raises DamagedFileError if a folder's files cannot be read.
     """
-    return side_by_side(sweep.folder, lambda cell: _planned(sweep, cell), sweep.trials.values())
+    return side_by_side(sweep.folder, lambda cell: planned(sweep, cell), sweep.trials.values())
 
 
-def _planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
+def planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
+    """One trial of the sweep, likewise."""
     folder = sweep.folder / TRIALS / cell.trial_id
     end, step = trial_end(folder, cell.config.train.steps), 0
     if end.status == "stopped" and sweep.spec.scheduler is None:  # it was asked to be trained to its end after all
@@ -68,6 +69,8 @@ def _planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
     except DamagedFileError:
         if end.status == "done":  # the state's own history writes the table again
             end = TrialEnd("unfinished")
+    with suppress(DamagedFileError):  # it says no more than how far the state has come
+        step = max(step, (read_json(folder / SAVED, step=int) or {"step": 0})["step"])
     return PlannedTrial(cell, folder, end, step)
 
 
@@ -97,16 +100,15 @@ def write_manifest(sweep: "Sweep") -> None:
     """Write the manifest into the sweep's folder, beside the spec as it was run."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(sweep.folder / MANIFEST, json.dumps(manifest(sweep)).encode())
-    write_atomically(sweep.folder / SPEC, spec_text(sweep))
+    write_atomically(sweep.folder / SPEC, sweep.text)
 
 
-def spec_text(sweep: "Sweep") -> bytes:
-    """The sweep file with what `--set` laid over it, as YAML."""
-    text = io.BytesIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.representer.sort_base_mapping_type_on_output = False
-    yaml.dump(sweep.raw, text)
-    return text.getvalue()
+def note_manifest(sweep: "Sweep") -> None:
+    """Write the manifest, unless the one there has all of the sweep's cells: a trial by itself must not hide others."""
+    known = (read_json(sweep.folder / MANIFEST) or {}).get("cells", [])
+    held, asked = ({json.dumps(cell, sort_keys=True) for cell in cells} for cells in (known, manifest(sweep)["cells"]))
+    if not asked <= held:
+        write_manifest(sweep)
 
 
 def attempts_of(folder: Location) -> Path:

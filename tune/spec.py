@@ -5,33 +5,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from results.schema import MARGIN, TABLES
-from results.storage import S3, Location, location
+from results.names import sweep_name_problem
+from results.places import S3, filled_in
+from results.schema import MARGIN
+from results.storage import Location, back_from
 from rrm.checkpoint import CheckpointError
 from rrm.config import MAX_SEED
 from rrm.models.published import check_fit
-from rrm.presets import merge
 from rrm.puzzles.dataset import load_task
 from rrm.puzzles.formats import DataError
 from rrm.settings import Settings
 from rrm.torch_setup import CompilerError, check_compiler
+from tune import sweep_file
 from tune.expand import Cell, expand
-from tune.fields import did_you_mean, explain, nested, shown
+from tune.fields import explain
 from tune.loggers import WandbConfig, logger_problems
 from tune.primary import Primary, primary_problems
-
-
-class SpecError(ValueError):
-    """Everything that is wrong with a sweep file: one line a problem, each with field, value and mend."""
-
-    def __init__(self, path: str, problems: list[str]):
-        self.problems = list(dict.fromkeys(problems))
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        lines = [line for problem in self.problems for line in problem.splitlines()]
-        super().__init__("\n  ".join([f"{path}: {count}, nothing was started", *lines]))
+from tune.sweep_file import SpecError as SpecError
 
 
 class Resources(Settings):
@@ -113,18 +104,15 @@ class SweepSpec(Settings):
 
     @field_validator("name")
     @classmethod
-    def _is_not_the_tables(cls, value: str) -> str:
-        if value == TABLES:
-            raise ValueError(f"{value!r} is the folder of all sweeps' tables in a storage; give another name")
+    def _is_text_to_all_readers(cls, value: str) -> str:
+        if problem := sweep_name_problem(value):
+            raise ValueError(problem)
         return value
 
     @field_validator("storage")
     @classmethod
     def _is_a_place(cls, value: str) -> str:
-        if "://" in value and not value.startswith(S3):
-            raise ValueError(f"{value!r} is no place; give a folder that every node sees, or s3://bucket/prefix")
-        if value.startswith(S3) and not value.removeprefix(S3).strip("/"):
-            raise ValueError(f"{value!r} names no bucket; give s3://bucket/prefix")
+        filled_in(value)
         return value
 
     @model_validator(mode="after")
@@ -165,9 +153,14 @@ class Sweep:
     cells: list[Cell]
 
     @property
+    def text(self) -> bytes:
+        """The file as it is, with what was laid over it."""
+        return sweep_file.written(self.raw)
+
+    @property
     def folder(self) -> Location:
         """<storage>/<sweep>, absolute."""
-        return location(self.spec.storage) / self.spec.name
+        return back_from(self.spec.storage) / self.spec.name
 
     @property
     def trials(self) -> dict[str, Cell]:
@@ -194,9 +187,10 @@ class Sweep:
         starts = dict.fromkeys((config.init_from, config.model, config.task) for config in configs if config.init_from)
         for init_from, model, task in starts:
             try:
-                check_fit(init_from.path, model, seq_len=task.seq_len, vocab_size=task.vocab_size)
+                size = {"seq_len": task.seq_len, "vocab_size": task.vocab_size}
+                check_fit(init_from.path, model, **size, key=init_from.key)
             except CheckpointError as error:
-                problems.append(f"init_from: {error}")
+                problems.append(f"init_from: {str(error).replace(str(init_from.path), init_from.place)}")
         if any(config.train.compile for config in configs):
             try:
                 check_compiler()
@@ -221,17 +215,9 @@ class Sweep:
 def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None = None) -> Sweep:
     """Read and check a sweep file.
 
-    One of its own presets may be laid over it (the sweep is then called <name>-<preset>, unless the preset names it),
-    then `overrides`, each `dotted.field=value`. Raises SpecError with every problem found.
+    `preset` and `overrides` are laid over it (tune.sweep_file). Raises SpecError with every problem found.
     """
-    text = _read_text(path)
-    raw = _with_preset(path, _parse_yaml(path, text), preset)
-    for override in overrides or []:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise SpecError(path, [f"--set {override}: give FIELD=VALUE"])
-        raw = merge(raw, nested(key, _parse_yaml(f"--set {key}", value)))
-    problems: list[str] = []
+    raw, problems = sweep_file.read(path, overrides, preset)
     spec = None
     try:
         spec = SweepSpec.model_validate(raw)
@@ -251,43 +237,3 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
     if problems or spec is None:
         raise SpecError(path, problems)
     return Sweep(path, raw, spec, cells)
-
-
-def _with_preset(path: str, raw: dict[str, Any], preset: str | None) -> dict[str, Any]:
-    if preset is None:
-        return raw
-    presets = raw.get("presets")
-    presets = presets if isinstance(presets, dict) else {}
-    if not isinstance(presets.get(preset), dict):
-        known = f"; its presets: {', '.join(map(str, presets))}" if presets else "; it has none"
-        raise SpecError(path, [f"--preset {preset}: no such preset in the file{did_you_mean(preset, presets)}{known}"])
-    named = {"name": f"{raw.get('name')}-{preset}"} | presets[preset]
-    return merge({key: value for key, value in raw.items() if key != "presets"}, named)
-
-
-def _read_text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(path, [f"{error.strerror}; give the path of a sweep file"]) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(path, [f"not a text file in UTF-8 ({error.reason}); give the path of a sweep file"]) from error
-
-
-def _parse_yaml(path: str, text: str) -> Any:
-    """YAML 1.2, plain data only: no tags that build objects; a key that stands twice is an error."""
-    yaml = YAML(typ="safe", pure=True)
-    try:
-        value = yaml.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        reason = str(error.problem).splitlines()[0]
-        raise SpecError(path, [f"{place}not valid YAML: {reason}; mend the syntax there"]) from error
-    except RecursionError as error:
-        raise SpecError(path, ["not valid YAML: nested too deep; flatten it"]) from error
-    except (YAMLError, ValueError) as error:
-        raise SpecError(path, [f"not valid YAML: {str(error).splitlines()[0]}"]) from error
-    if not path.startswith("--set") and not isinstance(value, dict):
-        raise SpecError(path, [f"holds {shown(value)}; give a mapping with name, base, arms, baseline and seeds"])
-    return value

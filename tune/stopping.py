@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED, read_json, read_table
-from results.storage import Location, location, write_atomically
+from results.storage import Location, back_from, write_atomically
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
 from tune.spec import Scheduler
@@ -53,7 +53,7 @@ class RecordedStopping(FIFOScheduler):
         job, step, accuracy = trial.config["job"], result["evaluated_step"], result[ACCURACY]
         if step <= self.seen.get(job["trial_id"], -1):
             return TrialScheduler.CONTINUE
-        known, controller, folder = self._known(job["trial_id"], step), tune_controller, location(job["folder"])
+        known, controller, folder = self._known(job["trial_id"], step), tune_controller, back_from(job["folder"])
         answer = self.inner.on_trial_result(controller, known, {STEP: step, ACCURACY: accuracy})
         reason = f"{self.config.name}: exact accuracy {accuracy:.4f} on validation at step {step}"
         stops = answer == TrialScheduler.STOP

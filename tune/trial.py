@@ -24,13 +24,14 @@ from results.schema import (
     LATEST_STATE,
     LOCK,
     PREVIOUS_STATE,
+    SAVED,
     STOPPED,
     TRIAL,
     UNROLLS,
     UNROLLS_SCHEMA,
     read_json,
 )
-from results.storage import Location, copy, location, write_atomically
+from results.storage import Location, back_from, copy, write_atomically
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
@@ -93,7 +94,7 @@ class TrialRun:
 
     def __init__(self, job: TrialJob, device: torch.device):
         self.job = job
-        self.folder = location(job.folder)
+        self.folder = back_from(job.folder)
         self.messages: list[str] = []
         self.logs: list[TrialLog] = []
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -265,6 +266,7 @@ class TrialRun:
             copy(self.folder / "best_state.pt", latest)
         else:
             write_atomically(latest, state)
+        self._write_json(SAVED, {"step": self.trainer.step})
         if evaluated:
             self._write_tables()
         self._saved_step, self._saved_at = self.trainer.step, time.monotonic()

@@ -5,7 +5,6 @@ of the compiled loss head around the ACT wrapper around the model, `_orig_mod.mo
 the run's configuration beside it as all_config.yaml. Inside the wrappers its names are ours.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from torch import Tensor
 
-from rrm import checkpoint
 from rrm.checkpoint import CheckpointError
 from rrm.models import ModelConfig, build_model
+from rrm.puzzles.remote import S3
 from rrm.settings import Settings
 from rrm.streams import torch_generator
+from rrm.weights import MODEL, checkpoint_here, read_weights
 
-_WRAPPERS = re.compile(r"^((_orig_mod|model|inner)\.)+")
-_DERIVED = {"rotary_emb.cos_cached", "rotary_emb.sin_cached", "puzzle_emb.local_weights", "puzzle_emb.local_ids"}
 _PUZZLE_TABLE = "puzzle_emb.weights"
 # The file of a published class, from `arch.name: <folder>.<file>@<class>`, to the defaults that stand in its code.
 _BOTH = {"puzzle_emb_ndim": 0, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
@@ -41,54 +39,46 @@ _FREE = {"token_loss", "forward_dtype"}  # how weights are trained or rounded, n
 
 
 class InitFrom(Settings):
-    """Start from the weights in a checkpoint file: `name` in the folder `root`, or an absolute `name` alone."""
+    """Start from the weights in a checkpoint file: `name` in the folder `root`, or an absolute `name` alone.
+
+    Both may be in a bucket. `key` says where in the file the weights stand, if they stand in several places.
+    """
 
     root: str | None = None
     name: str = Field(min_length=1)
+    key: str | None = None
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> "InitFrom":
-        if self.root is None and not Path(self.name).is_absolute():
+        if self.root is None and not (Path(self.name).is_absolute() or self.name.startswith(S3)):
             raise ValueError(f"root: missing for the name {self.name!r}; give its folder, or an absolute name")
         return self
 
     @property
+    def place(self) -> str:
+        """The file's path or URL."""
+        if self.name.startswith(S3):
+            return self.name
+        root = self.root or ""
+        return f"{root.rstrip('/')}/{self.name}" if root.startswith(S3) else str(Path(root, self.name))
+
+    @property
     def path(self) -> Path:
-        """The file."""
-        return Path(self.root or "", self.name)  # pathlib: an absolute name leaves the root out
+        """The file, or its copy on this node. Raises DataError if it cannot be had."""
+        return checkpoint_here(self.place)
 
 
-def our_names(state: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A published state dict under our names, and the names in it that come twice that way.
-
-    The wrappers' prefixes are taken off; tables that the published code computes anew are left out. A state dict of
-    ours stays as it is.
-    """
-    ours: dict[str, Any] = {}
-    twice = []
-    for theirs, value in state.items():
-        name = _WRAPPERS.sub("", str(theirs))
-        if name in ours:
-            twice.append(str(theirs))
-        elif name not in _DERIVED:
-            ours[name] = value
-    return ours, twice
-
-
-def initial_state(path: Path, config: ModelConfig, shapes: dict[str, Tensor]) -> dict[str, Tensor]:
+def initial_state(
+    path: Path, config: ModelConfig, shapes: dict[str, Tensor], key: str | None = None
+) -> dict[str, Tensor]:
     """The state dict that a model of `config` starts with, in float32 on the CPU.
 
     `shapes` is the model's own state dict; its values are not read. A puzzle table of another number of rows gives its
     mean row to every row, as in the published loader. Raises CheckpointError with all that does not fit: the file
-    itself, names, shapes, values, and each field in which the configuration beside the file differs from `config`.
+    itself, names, shapes, values, and each field in which the configuration beside the file, or in it, differs from
+    `config`.
     """
-    try:
-        state = checkpoint.load(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; give a whole file that torch.save wrote (torch 1.6 or newer)") from error
-    if {"model", "ema", "optimizer"} <= state.keys():
-        raise CheckpointError(f"{path}: a whole training state; give the weights beside it, best.pt or final.pt")
-    held, twice = our_names(state)
+    held, twice, metadata = read_weights(path, key, shapes.keys())
     missing = [name for name in shapes if name not in held]
     unexpected = [name for name in held if name not in shapes] + twice
     kinds = (("missing", missing), ("unexpected", unexpected))
@@ -100,19 +90,19 @@ def initial_state(path: Path, config: ModelConfig, shapes: dict[str, Tensor]) ->
                 ready[name] = _fitted(name, held[name], tuple(like.shape))
         except ValueError as error:
             problems.append(str(error))
-    problems += _differences(path.parent, config)
+    problems += _differences(path, config, metadata)
     if problems:
         raise CheckpointError("\n  ".join([f"{path}: does not fit the model", *problems]))
     return ready
 
 
-def check_fit(path: Path, config: ModelConfig, *, seq_len: int, vocab_size: int) -> None:
+def check_fit(path: Path, config: ModelConfig, *, seq_len: int, vocab_size: int, key: str | None = None) -> None:
     """Raise CheckpointError, as `initial_state` does, if a model of this shape cannot start from the file."""
     with torch.device("meta"):  # shapes without memory
         model = build_model(
             config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=torch_generator(0, "init")
         )
-    initial_state(path, config, model.state_dict())
+    initial_state(path, config, model.state_dict(), key)
 
 
 def _fitted(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
@@ -130,17 +120,17 @@ def _fitted(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
     return tensor
 
 
-def _differences(folder: Path, config: ModelConfig) -> Iterator[str]:
-    """A line for each field in which a configuration in the checkpoint's folder differs from the trial's model.
+def _differences(path: Path, config: ModelConfig, metadata: dict[str, str]) -> Iterator[str]:
+    """A line for each field in which a configuration in the checkpoint or its folder differs from the trial's model.
 
     Shapes do not show these: a wrong H_cycles would load, and give wrong numbers.
     """
     ours = config.model_dump() | {"puzzle_emb_len": config.prefix_positions}
-    for file, place in _ORIGINALS.items():
-        if not (folder / file).exists():
-            continue
+    beside = {file: path.with_name(file) for file in _ORIGINALS if path.with_name(file).exists()}
+    for file in [path.name] if MODEL in metadata else beside:
         try:
-            original = _architecture(folder / file, place)
+            text = beside[file].read_text(encoding="utf-8") if file in beside else metadata[MODEL]
+            original = _architecture(text, _ORIGINALS.get(file, ()))
         except (YAMLError, ValueError, OSError, RecursionError) as error:
             reason = str(getattr(error, "problem", None) or error).partition("\n")[0]
             yield f"{file}: cannot be read ({reason}); mend it, or move it away"
@@ -154,12 +144,13 @@ def _differences(folder: Path, config: ModelConfig) -> Iterator[str]:
         ]
         if differing:
             yield from differing
-            yield f"(to change the model on purpose, put the checkpoint in a folder without {file})"
+            way = f"put the checkpoint in a folder without {file}" if file in beside else "export it without trial.json"
+            yield f"(to change the model on purpose, {way})"
 
 
-def _architecture(path: Path, place: tuple[str, ...]) -> dict[str, Any]:
+def _architecture(text: str, place: tuple[str, ...]) -> dict[str, Any]:
     """The fields of the model that a checkpoint was trained as, under our names. Raises ValueError."""
-    value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    value = YAML(typ="safe", pure=True).load(text)  # JSON is YAML
     for key in place:
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, dict):

@@ -7,6 +7,12 @@ import numpy as np
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+# What a split's file or folder may be called.
+CALLED: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test",),
+}
 SPLIT_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from rrm.puzzles.formats import ARRAYS, METADATA, array_path
-from rrm.puzzles.puzzle import SPLITS
+from rrm.puzzles.puzzle import CALLED
 
 S3 = "s3://"
 _OF_A_SPLIT = (METADATA, *(array_path(Path(), name).name for name in ARRAYS))
+_SPLITS = [name for names in CALLED.values() for name in names]
 # All that is ever read below a URL: the files of a processed split, or of a data set. Nothing else is fetched.
 _READ = {
     *_OF_A_SPLIT,
-    *(f"{split}.csv" for split in SPLITS),
-    *(f"{split}/{name}" for split in SPLITS for name in _OF_A_SPLIT),
+    *(f"{split}.csv" for split in _SPLITS),
+    *(f"{split}/{name}" for split in _SPLITS for name in _OF_A_SPLIT),
 }
 _FILE = "puzzles.csv"  # what the copy of a single file is called
 
@@ -39,21 +40,44 @@ def local_copy(url: str) -> Path:
     """
     from pyarrow import fs
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    s3 = fs.S3FileSystem(endpoint_override=endpoint)
-    key = url.removeprefix(S3).strip("/")
+    s3, key = _s3(), url.removeprefix(S3).strip("/")
     info = s3.get_file_info(key)
     if info.is_file:
-        files = {_FILE: s3.open_input_file(key)}
-    else:
-        below = s3.get_file_info(fs.FileSelector(key, recursive=True, allow_not_found=True))
-        names = [file.path[len(key) + 1 :] for file in below if file.is_file]
-        if not names:
-            raise FileNotFoundError("no such object")
-        for name in names:
-            if {"", ".", ".."} & set(name.split("/")):
-                raise OSError(f"the key {name!r} below it is a path out of the folder; remove it from the bucket")
-        files = {name: s3.open_input_file(f"{key}/{name}") for name in names if name in _READ}
+        return _kept({_FILE: s3.open_input_file(key)}) / _FILE
+    below = s3.get_file_info(fs.FileSelector(key, recursive=True, allow_not_found=True))
+    names = [file.path[len(key) + 1 :] for file in below if file.is_file]
+    if not names:
+        raise FileNotFoundError("no such object")
+    for name in names:
+        if {"", ".", ".."} & set(name.split("/")):
+            raise OSError(f"the key {name!r} below it is a path out of the folder; remove it from the bucket")
+    return _kept({name: s3.open_input_file(f"{key}/{name}") for name in names if name in _READ})
+
+
+@lru_cache
+def local_file(url: str, beside: tuple[str, ...]) -> Path:
+    """The file at s3://bucket/name on this node, and in its folder those of the files `beside` it that are there.
+
+    Kept as puzzles are. Raises as `local_copy` does.
+    """
+    s3, key = _s3(), url.removeprefix(S3).strip("/")
+    keys = {"checkpoint": key} | {name: f"{key.rpartition('/')[0]}/{name}" for name in beside}
+    infos = dict(zip(keys, s3.get_file_info(list(keys.values())), strict=True))
+    if not infos["checkpoint"].is_file:
+        raise FileNotFoundError("no such object")
+    return _kept({name: s3.open_input_file(keys[name]) for name in keys if infos[name].is_file}) / "checkpoint"
+
+
+def _s3() -> Any:
+    from pyarrow import fs
+
+    return fs.S3FileSystem(
+        endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    )
+
+
+def _kept(files: dict[str, Any]) -> Path:
+    """The folder of the cache that holds these files of a bucket, by the names that they are given there."""
     kept = cache_folder() / _digest({name: file.metadata() for name, file in files.items()})
     if not kept.is_dir():
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -68,7 +92,7 @@ def local_copy(url: str) -> Path:
             shutil.rmtree(fetched, ignore_errors=True)
             if not kept.is_dir():  # no other was first
                 raise
-    return kept / _FILE if info.is_file else kept
+    return kept
 
 
 def _digest(metadata: dict[str, dict[Any, Any]]) -> str:

@@ -130,8 +130,8 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         ],
     ),
     "a folder without puzzles": (
-        tiny_sweep(base={"task": {"generate": None, "data": "launch"}}),
-        ["base.task.data: ", "launch: no train and no test there; give a folder with train.csv and test.csv"],
+        tiny_sweep(base={"task": {"generate": None, "data": "/etc"}}),
+        ["base.task.data: ", "/etc: no train and no test there; give a folder with train.csv and test.csv"],
     ),
     "a field of another architecture": (
         tiny_sweep(base={"model": {"arch": "hrm"}}),
@@ -246,7 +246,10 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "an arm whose name is a number": (
         tiny_sweep(baseline="none") | {"arms": {1: {"objective": "clean"}}},
-        ["1 is not a text", "arms: 1 is no name for an arm", "baseline: 'none' is not an arm; arms: 1"],
+        [
+            'arms: the key 1 is a whole number to YAML; write it as a text: "1"',
+            "baseline: 'none' is not an arm; arms: 1",
+        ],
     ),
     "a seed beyond 31 bits": (
         tiny_sweep(seeds=[0, 2**64]),
@@ -255,7 +258,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "nested without end": ("a: " + "[" * 3000, ["not valid YAML"]),
     "a path that no system takes": (
         tiny_sweep(base={"task": {"generate": None, "train": "a\0b", "test": "a\0b"}}),
-        ["embedded null byte"],
+        ["base.task.train: 'a\\x00b' is no path; give one", "base.task.test: 'a\\x00b' is no path"],
     ),
     "parts and the whole in one grid": (
         tiny_sweep(grid={"optim": [{"lr": 0.1}], "optim.lr": [0.2]}),
@@ -264,7 +267,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "no storage": (tiny_sweep(storage=""), ["storage: '' is empty; give a text"]),
     "storage that is no place": (
         tiny_sweep(storage="gs://bucket/runs"),
-        ["storage: 'gs://bucket/runs' is no place; give a folder that every node sees, or s3://bucket/prefix"],
+        ["storage: 'gs://bucket/runs' is no place; give a path that every node sees, or s3://bucket/prefix"],
     ),
     "storage in no bucket": (tiny_sweep(storage="s3://"), ["storage: 's3://' names no bucket; give s3://bucket/pref"]),
     "seed in the base": (

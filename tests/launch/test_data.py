@@ -74,7 +74,10 @@ def test_show_prints_puzzle_and_answer_side_by_side(tmp_path, capsys):
         (["show", "{mazes}/train.csv", "--row", "13"], "--row 13: {mazes}/train.csv has rows 1 to 12"),
         (["build", "{mazes}", "{mazes}/out", "--num-aug", "3"], "--num-aug: not for maze puzzles"),
         (["build", "{mazes}", "{mazes}/out", "--csv", "--aug"], "--aug: not for CSV files"),
-        (["build", "{mazes}/none", "{mazes}/out"], "{mazes}/none: no train and no test there"),
+        (
+            ["build", "{mazes}/none", "{mazes}/out"],
+            "{mazes}/none: no such folder; give one with train.csv and test.csv",
+        ),
         (["generate", "{mazes}/out", "--maze", "70"], "side: 70 is above 63; give 63 or less"),
         (
             ["generate", "{mazes}/out", "--sudoku", "2", "--blanks", "20"],

@@ -45,7 +45,7 @@ def test_a_trial_starts_from_weights_of_ours(name, first, tmp_path, monkeypatch)
     assert main(["train", path, "--arm", "baseline", "--seed", "1"]) == 0
     (trial,) = (tmp_path / "runs" / "second" / "trials").iterdir()
     config = json.loads((trial / "trial.json").read_text())["config"]
-    assert config["init_from"] == {"root": str(first), "name": name}
+    assert config["init_from"] == {"root": str(first), "name": name, "key": None}
     step = 12 if name == "final.pt" else json.loads((first / "done.json").read_text())["best"]["step"]
     assert clean_losses(trial, 0) == clean_losses(first, step)
 
@@ -83,7 +83,7 @@ def test_a_truncated_checkpoint_and_one_that_is_a_whole_state(first, tmp_path, c
     cut.write_bytes((first / "best.pt").read_bytes()[:-100])
     assert refused(tmp_path, capsys, init_from={"name": str(cut)}) == [
         f"init_from: {cut}: not a whole state file (File is not a zip file); give a whole file that torch.save wrote "
-        "(torch 1.6 or newer)"
+        "(torch 1.6 or newer), or safetensors"
     ]
     for name in ("best_state.pt", "latest_state.pt"):
         assert refused(tmp_path, capsys, init_from={"root": str(first), "name": name}) == [

@@ -7,6 +7,9 @@ import time
 
 from tiny import tiny_sweep, write_spec
 
+import results
+from launch.cli import main
+
 
 def start(spec: str) -> subprocess.Popen:
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "train", spec]
@@ -14,7 +17,7 @@ def start(spec: str) -> subprocess.Popen:
     return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_ctrl_c_saves_between_two_evaluations(tmp_path):
+def test_ctrl_c_saves_between_two_evaluations(tmp_path, capsys):
     long = {"train": {"steps": 4000}, "eval": {"every": 4000}}
     spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=long))
     process = start(spec)
@@ -29,6 +32,9 @@ def test_ctrl_c_saves_between_two_evaluations(tmp_path):
     assert errors == ""
     step = int(printed.partition("stopped and saved at step ")[2].partition(";")[0])
     assert 0 < step < 4000
+    assert main(["plan", spec]) == 0
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if "unfinished" in line)
+    assert row[4:6] == [f"{step}/4000", "would"]
     process = start(spec)
     assert process.stdout is not None
     first = int(process.stdout.readline().partition("step ")[2].partition("/")[0])
@@ -36,3 +42,34 @@ def test_ctrl_c_saves_between_two_evaluations(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 4
     assert first > step
+
+
+def test_trials_one_by_one_are_a_sweep_to_every_command(tmp_path, capsys, monkeypatch):
+    """As the jobs of a Slurm array train them, some with the file's seeds narrowed to their own."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    storage = tmp_path / "runs"
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(storage), base={"train": {"steps": 4}}))
+    assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 0
+    assert main(["train", spec, "--arm", "multi2", "--seed", "0", "--set", "seeds=[0]"]) == 0
+    capsys.readouterr()
+    assert main(["status", "tiny", "--storage", str(storage)]) == 0
+    assert capsys.readouterr().out.startswith("tiny: 4 trials, 2 done, 2 waiting; not running; ")
+    assert main(["results", "show", str(storage / "tiny")]) == 0
+    assert "tiny: 4 trials, 2 done, 2 waiting" in capsys.readouterr().out
+    assert results.load("trials", storage, status="done").arm.tolist() == ["baseline", "multi2"]
+    assert main(["logs", "tiny", "--storage", str(storage)]) == 2
+    assert "tiny: no log of a run in " in capsys.readouterr().err
+    wider = ["--set", "seeds=[0, 1, 2]"]
+    assert main(["train", spec, "--arm", "baseline", "--seed", "0", *wider]) == 0  # done; the sweep has more of them
+    assert "already done" in capsys.readouterr().out
+    assert main(["status", "tiny", "--storage", str(storage)]) == 0
+    assert capsys.readouterr().out.startswith("tiny: 6 trials, 2 done, 4 waiting; ")
+
+
+def test_bad_input_leaves_no_sweep(tmp_path):
+    storage = tmp_path / "runs"
+    missing = {"task": {"generate": None, "data": str(tmp_path / "none")}}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(storage), base=missing))
+    assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 2
+    assert not storage.exists()

@@ -4,6 +4,7 @@ import filecmp
 import hashlib
 import json
 import shutil
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,10 +13,12 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 
+from rrm.puzzles import sources
 from rrm.puzzles.build import build_processed, write_split_csv
 from rrm.puzzles.dataset import load_task, make_puzzles
 from rrm.puzzles.formats import ARRAYS, DataError, read_processed
 from rrm.puzzles.order import published_rows, stateless_rows
+from rrm.puzzles.puzzle import Split
 from rrm.puzzles.sources import splits_in
 from rrm.puzzles.tasks import GenerateMaze, GenerateSudoku, MazeTask, PublishedOrder, SudokuTask, task_of
 
@@ -274,7 +277,9 @@ def hub(tmp_path, monkeypatch):
         huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    sources._asked.cache_clear()
     yield
+    sources._asked.cache_clear()
     server.shutdown()
     server.server_close()
 
@@ -284,9 +289,61 @@ def test_a_name_of_the_hub(hub):
     assert load_task(task, 1).splits["train"].questions.shape == (12, 4, 4)
     assert set(task.identity()) == {"box", "train", "test"}
     with pytest.raises(
-        DataError, match=r"people/none: no such folder, and the Hugging Face hub gave no .*fetch train\.csv"
+        DataError,
+        match=r"people/none: no such folder, and the Hugging Face hub gave no train\.csv .*404.*; mend the name",
     ):
         splits_in("people/none")
+
+
+def test_a_hub_out_of_reach_is_asked_once_without_a_word(tmp_path, monkeypatch, capfd):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    asked = []
+    answer = huggingface_hub.get_hf_file_metadata
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **b: asked.append(a) or answer(*a, **b))
+    for _ in range(3):
+        with pytest.raises(DataError) as error:
+            splits_in("people/unreachable")
+        line = str(error.value)
+        assert line.startswith(
+            "people/unreachable: no such folder, and the Hugging Face hub cannot be reached from here ("
+        )
+        assert line.endswith("); where it can: rrm data build people/unreachable FOLDER, then give that FOLDER")
+    assert len(asked) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_hub_gave_once_is_there_without_it(hub, monkeypatch):
+    files = splits_in("people/sudoku")
+    sources._asked.cache_clear()
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
+    assert splits_in("people/sudoku") == files
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid"])
+def test_a_validation_split_by_any_of_its_names(name, tmp_path):
+    """nano-trm's scripts write val.csv; without one, the test puzzles would be halved."""
+    for number, split in enumerate(("train", name, "test")):
+        task = SudokuTask(box=2, generate=GenerateSudoku(puzzles=6, blanks=6, seed=number))
+        kind: Split = "train" if split == "train" else "test" if split == "test" else "validation"
+        write_split_csv(task, make_puzzles(task, kind, 6), tmp_path / f"{split}.csv", source="-")
+    task = SudokuTask(box=2, data=str(tmp_path))
+    data = load_task(task, 6)
+    assert [len(data.splits[split]) for split in ("train", "validation", "test")] == [6, 6, 6]
+    assert set(task.identity()) == {"box", "train", "validation", "test"}
+    processed = tmp_path / "processed"
+    list(build_processed(task_of(task.files), processed, subsample_size=None, num_aug=0, aug=False, seed=0))
+    (processed / "validation").rename(processed / name)
+    assert len(load_task(SudokuTask(box=2, data=str(processed)), 6).splits["validation"]) == 6
+    (tmp_path / ("val.csv" if name != "val" else "valid.csv")).write_text("")
+    with pytest.raises(DataError, match=r"are both the validation split; keep one of them"):
+        SudokuTask(box=2, data=str(tmp_path)).identity()
 
 
 def test_all_arrays_are_part_of_the_digest(small):

@@ -20,7 +20,6 @@ from rrm.models.layers import (
     truncated_normal_from_uniform,
 )
 from rrm.models.losses import TOKEN_LOSSES, row_losses
-from rrm.models.published import our_names
 from rrm.optim import EMA, OPTIMIZERS, AdamATan2, schedule, sign_sgd
 from rrm.puzzles.build import published_augmentation
 from rrm.puzzles.maze import DIHEDRAL
@@ -28,6 +27,7 @@ from rrm.puzzles.order import published_rows
 from rrm.puzzles.sudoku import Augmentation
 from rrm.rollout import Slots, act_call, empty_slots
 from rrm.streams import torch_generator
+from rrm.weights import our_names
 
 
 @pytest.fixture(params=sorted(CASES))

@@ -83,6 +83,7 @@ def test_a_finished_trials_folder(unbroken):
         "evals.parquet",
         "unrolls.parquet",
         "done.json",
+        "saved.json",
     }
     record = json.loads((unbroken / "trial.json").read_text())
     assert (record["arm"], record["seed"]) == ("multi2", 0)
