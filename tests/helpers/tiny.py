@@ -39,7 +39,8 @@ MULTI = {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts"
 
 def tiny_config(**changes: Any) -> TrialConfig:
     """A trial that trains in a fraction of a second."""
-    config = merge(merge(TINY, {"seed": 0}), changes)
+    some = {name: value for name, value in changes.items() if value != {}}  # an empty mapping would replace
+    config = merge(merge(TINY, {"seed": 0}), some)
     config["model"] = {name: value for name, value in config["model"].items() if value is not None}
     return TrialConfig.model_validate(config)
 
