@@ -2,9 +2,12 @@
 
 import logging
 import os
+import secrets
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +53,48 @@ def bucket(s3_server) -> str:
     return f"s3://{name}"
 
 
+@dataclass
+class LocalRay:
+    """The addresses of a Ray on this machine: its own, its dashboard's (where jobs are sent), its metrics'."""
+
+    address: str
+    dashboard: str
+    metrics: str
+
+
 @pytest.fixture(scope="session")
-def local_ray(s3_environment) -> Iterator[None]:
-    """One Ray for all tests that run sweeps in this process: starting one takes seconds. Its two GPUs are logical."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+def local_ray(s3_environment) -> Iterator[LocalRay]:
+    """One Ray for all tests that do not themselves test how Ray is started: starting one takes seconds.
+
+    This process is connected to it, others are by RAY_ADDRESS; it asks for a token. Its two GPUs are logical.
+    """
+    os.environ |= {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the cluster
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    }
     import ray
 
-    ray.init(
-        address="local", num_cpus=2, num_gpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        metrics = free.getsockname()[1]
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=2,
+        log_to_driver=False,
+        logging_level="ERROR",
+        include_dashboard=True,
+        dashboard_port=0,
+        _metrics_export_port=metrics,
+        _system_config={"metrics_report_interval_ms": 1000},
     )
-    yield
+    yield LocalRay(
+        context.address_info["address"], f"http://{context.dashboard_url}", f"http://127.0.0.1:{metrics}/metrics"
+    )
     ray.shutdown()
 
 
@@ -82,3 +114,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
     if os.environ.get("RRM_NO_SKIP") and report.skipped:
         report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: a file is run by one worker, and all files that share the Ray by the same one, which begins."""
+    on_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else str(item.path)))
+    items.sort(key=lambda item: item.path not in on_ray)

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from launch.cli import main
+
 PROJECT = Path(__file__).parents[2]
 
 
-def rrm(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
-
-
-def test_quickstart_learns_and_prints_the_comparison(tmp_path):
+def test_quickstart_learns_and_prints_the_comparison(tmp_path, capsys, monkeypatch):
     spec = str(PROJECT / "launch" / "specs" / "quickstart.yaml")
-    ran = rrm("run", spec, folder=tmp_path)
+    command = [Path(sys.executable).with_name("rrm"), "run", spec]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stderr == ""
     assert "quickstart: 4 trials, 4 done" in ran.stdout
@@ -34,9 +32,10 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert len(final) == 4
     assert final.exact_accuracy.min() > 0.8
 
-    again = rrm("run", spec, folder=tmp_path)
-    assert again.returncode == 0
-    assert again.stdout == ran.stdout[ran.stdout.index("quickstart: 4 trials, 4 done") :]
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", spec]) == 0
+    again = capsys.readouterr().out
+    assert again == ran.stdout[ran.stdout.index("quickstart: 4 trials, 4 done") :]
     assert len(list((tmp_path / "runs" / "quickstart" / "attempts").iterdir())) == 1
 
     blocks = (PROJECT / "README.md").read_text().split("```python\n")[1:]
@@ -49,10 +48,9 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == {"curves.png", "solving.png"}
 
 
-def test_the_readmes_sweep_is_a_valid_one(tmp_path):
+def test_the_readmes_sweep_is_a_valid_one(tmp_path, capsys):
     text = (PROJECT / "README.md").read_text()
     (tmp_path / "sweep.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
-    planned = rrm("plan", "sweep.yaml", folder=tmp_path)
-    assert planned.returncode == 0, planned.stderr
+    assert main(["plan", str(tmp_path / "sweep.yaml")]) == 0
     # 8 seeds x (one baseline, 3 sigmas of single and of multi4): the clean arm is the same trial at every sigma
-    assert "sigma-ladder: 56 trials, 56 would be trained" in planned.stdout
+    assert "sigma-ladder: 56 trials, 56 would be trained" in capsys.readouterr().out
