@@ -1,7 +1,6 @@
 """Sweeps over recursive reasoning models: train, compare, diagnose."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -13,9 +12,10 @@ from rich.table import Table
 
 from launch import jobs, results_commands
 from launch.local import JobError
-from launch.terminal import console
 from results.schema import REPORT, DamagedFileError
+from tune.output import console, outlets
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, note_manifest, plan, planned
+from tune.signals import ENDING, handled
 
 # torch and Ray take seconds to import: commands that train import them, on use.
 if TYPE_CHECKING:
@@ -43,15 +43,32 @@ class _Command(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit code. Bad input is one message on stderr and exit code 2."""
-    arguments = _parser().parse_args(argv)
+    """Run a command; returns its exit code. Bad input is one message on stderr and exit code 2.
+
+    What cannot be printed is lost. If nobody reads it, nobody misses it; else (a full disk) one line on stderr says so,
+    and a command that only prints has failed.
+    """
+    with outlets() as (out, _):
+        only_prints = True
+        try:
+            arguments = _parser().parse_args(argv)
+            only_prints = getattr(arguments, "only_prints", False)
+            code = _carried_out(arguments, argv)
+        except SystemExit as end:  # argparse's: --help, or a command that is none
+            code = int(end.code or ALL_DONE)
+        out.flush()
+        if out.failure is None or out.unread:
+            return code
+        reason = out.failure.strerror or out.failure
+        print(f"standard output: {reason}; make room, and the same command prints what is lost again", file=sys.stderr)
+        return code or (BAD_INPUT if only_prints else ALL_DONE)
+
+
+def _carried_out(arguments: argparse.Namespace, argv: list[str] | None) -> int:
     try:
         return arguments.command(arguments)
     except (UsageError, JobError, DamagedFileError) as error:
         print(error, file=sys.stderr)
-    except BrokenPipeError:  # of `rrm ... | head`: who reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ALL_DONE
     except OSError as error:
         print(f"{error.filename or ' '.join(argv or sys.argv[1:])}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -92,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--point", help="the grid point, as `rrm plan` shows it, if the sweep has a grid")
     planned = command("plan", _plan, "show what a run would train, what is done, and what it costs")
     planned.add_argument("--gpu", default="h100", help="a GPU by name, for the hours at its full rate; h100 by default")
+    planned.set_defaults(only_prints=True)
     results_commands.add_commands(commands)
     submit = command("submit", jobs.submit, "send a sweep to a Ray cluster as a job")
     jobs.add_commands(commands, submit)
@@ -130,8 +148,6 @@ def _run(arguments: argparse.Namespace) -> int:
         tables = gather(sweep.folder, manifest(sweep))
         results_commands.print_tables(tables)
         results_commands.print_report(tables, sweep.folder / REPORT)
-    except BrokenPipeError:
-        raise
     except OSError as error:  # the trials are what they are, whether or not their tables can be written
         mend = f"mend it and run `rrm results show {sweep.folder}`"
         print(f"the tables could not be written: {error}; {mend}", file=sys.stderr)
@@ -151,7 +167,9 @@ def _train(arguments: argparse.Namespace) -> int:
     if trial.end.status == "done":
         print(f"{cell.name}: already done, {trial.folder}")
         return ALL_DONE
-    return _train_here(sweep, trial)
+    asked_to_stop: list[int] = []
+    with handled((signal.SIGINT, *ENDING), lambda number, _: asked_to_stop.append(number)):
+        return _train_here(sweep, trial, asked_to_stop)
 
 
 def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
@@ -169,7 +187,7 @@ def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
     return chosen[0]
 
 
-def _train_here(sweep: "Sweep", trial: PlannedTrial) -> int:
+def _train_here(sweep: "Sweep", trial: PlannedTrial, asked_to_stop: list[int]) -> int:
     import torch
 
     from tune.memory import check_memory
@@ -194,9 +212,6 @@ def _train_here(sweep: "Sweep", trial: PlannedTrial) -> int:
     wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
     check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0)
-    asked_to_stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: asked_to_stop.append(number))
     run = TrialRun(job, device)
     try:
         while True:
@@ -250,10 +265,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     out = console()
     out.print(table)
     text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
-    out.print(_asked(sweep), markup=False, highlight=False, soft_wrap=True)
+    out.print(text, markup=False, soft_wrap=True)
+    out.print(_asked(sweep), markup=False, soft_wrap=True)
     shares = {f"{trial.cell.config.evaluation_share:.0%}": None for trial in trials}
-    out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps\n", highlight=False, soft_wrap=True)
+    out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps\n", soft_wrap=True)
     print_costs(sweep.cells, arguments.gpu)
     return ALL_DONE
 

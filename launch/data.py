@@ -1,12 +1,10 @@
 """`rrm data`: build, generate, show and check puzzle files."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +18,7 @@ from rrm.puzzles.puzzle import SPLITS
 from rrm.puzzles.sources import is_hub_name, on_this_node, splits_in
 from rrm.puzzles.tasks import BaseTask, MazeTask, SudokuTask, task_of
 from tune.fields import explain
+from tune.output import console
 
 DONE, BAD_INPUT = 0, 2
 
@@ -54,13 +53,13 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     show = kinds.add_parser("show", help="print a puzzle and its answer")
     show.add_argument("path", metavar="PATH", type=input_path, help="a CSV file, or a folder of processed arrays")
     show.add_argument("--row", type=int, help="which one: from 1 in a CSV, from 0 in arrays (default: the first)")
-    show.set_defaults(command=_show)
+    show.set_defaults(command=_show, only_prints=True)
 
     check = kinds.add_parser("check", help="verify puzzle files: answers right, unique or shortest, splits disjoint")
     check.add_argument(
         "paths", metavar="PATH", nargs="+", type=input_path, help=f"CSV files, processed splits, or {source}"
     )
-    check.set_defaults(command=_check)
+    check.set_defaults(command=_check, only_prints=True)
 
 
 def _count(text: str) -> int:
@@ -131,14 +130,14 @@ def _show(arguments: argparse.Namespace) -> int:
     if not first <= row < len(puzzles) + first:
         raise DataError(f"--row {row}: {arguments.path} has rows {first} to {len(puzzles) + first - 1}")
     question, answer = puzzles.questions[row - first], puzzles.answers[row - first]
-    console = Console(highlight=False)
+    out = console()
     draw = _maze_lines if isinstance(task, MazeTask) else _sudoku_lines
     sides = draw(task, question, question), draw(task, answer, question)
-    if 2 * len(sides[0][0]) + 4 <= console.width:
+    if 2 * len(sides[0][0]) + 4 <= out.width:
         for left, right in zip(*sides, strict=True):
-            console.print(left + Text("    ") + right)
+            out.print(left + Text("    ") + right)
     else:
-        console.print(Text("\n").join([*sides[0], Text(), *sides[1]]))
+        out.print(Text("\n").join([*sides[0], Text(), *sides[1]]))
     return DONE
 
 
@@ -187,16 +186,16 @@ def _check(arguments: argparse.Namespace) -> int:
         size, groups = split.task.grid_side, len(split.puzzles.groups) - 1
         counts = ", ".join(f"{count} {what}" for what, count in split.counts.items())
         table.add_row(path, f"{split.task.name} {size}x{size}", str(len(split.puzzles)), str(groups), counts)
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
+    out = console()
     if checked:
-        console.print(table)
+        out.print(table)
     pairs, shared = check_disjoint(checked)
     problems += shared
     if pairs:
-        console.print(f"{pairs} pairs of splits compared, {len(shared)} of them share puzzles")
+        out.print(f"{pairs} pairs of splits compared, {len(shared)} of them share puzzles")
     for problem in problems:
-        console.print(Text(f"wrong: {problem}", style="red"), soft_wrap=True)
-    console.print("nothing is wrong" if not problems else f"{len(problems)} problems")
+        out.print(Text(f"wrong: {problem}", style="red"), soft_wrap=True)
+    out.print("nothing is wrong" if not problems else f"{len(problems)} problems")
     return BAD_INPUT if problems else DONE
 
 

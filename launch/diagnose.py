@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.table import Table
 
 from launch.paths import input_path, output_file
@@ -17,6 +16,7 @@ from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
 from rrm.weights import checkpoint_here
 from tune.diagnose import config_beside, diagnose_checkpoint
+from tune.output import console
 from tune.spec import load_sweep
 
 
@@ -59,7 +59,6 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, content.getvalue().to_pybytes())
     frame = table.to_pandas()
-    console = Console(highlight=False)
     found = summary(frame)
     shown = Table(box=None, pad_edge=False, header_style="bold", show_header=False)
     for what, value in (
@@ -73,8 +72,9 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         ("AUC of -late drift for solved", _or_none(found.late_drift_auc, ".3f")),
     ):
         shown.add_row(what, value)
-    console.print(shown)
-    console.print(f"Written: {output}", soft_wrap=True)
+    out = console()
+    out.print(shown)
+    out.print(f"Written: {output}", markup=False, soft_wrap=True)
     return 0
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,12 +14,12 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from launch import local
 from launch.local import JobError
 from launch.paths import folder_path
+from tune.output import console, outlet
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, manifest
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def add_commands(commands: argparse._SubParsersAction, submit: argparse.Argument
         parser.add_argument("--storage", type=folder_path, default="runs", help=help)
         if name == "logs":
             parser.add_argument("--follow", action="store_true", help="until it ends; exit with the sweep's exit code")
-        parser.set_defaults(command=run)
+        parser.set_defaults(command=run, only_prints=name != "stop")
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
@@ -136,23 +137,33 @@ def submit(arguments: argparse.Namespace) -> int:
         except RuntimeError as error:
             raise JobError(f"{name}: the cluster did not take the job: {str(error).splitlines()[0]}") from error
     print(f"{job_id}: submitted with {size / 1024:.0f} KiB; {_link(client, job_id)}", flush=True)
-    return _follow(client, job_id) if arguments.wait else ALL_DONE
+    return _follow(client, job_id, only_prints=False) if arguments.wait else ALL_DONE
 
 
 def _link(client: "JobSubmissionClient", job_id: str) -> str:
     return f"{client.get_address()}/#/jobs/{job_id}"
 
 
-def _follow(client: "JobSubmissionClient", job_id: str) -> int:
-    """Print a job's log until it ends; returns the sweep's exit code."""
+def _follow(client: "JobSubmissionClient", job_id: str, only_prints: bool) -> int:
+    """Print a job's log until it ends; returns the sweep's exit code. Who `only_prints` ends when nobody reads it."""
     from aiohttp import ClientError
 
     async def tail() -> None:
         async for lines in client.tail_job_logs(job_id):
             print(lines, end="", flush=True)
 
+    async def tail_while_read() -> None:
+        tailing = asyncio.create_task(tail())
+        while not (await asyncio.wait([tailing], timeout=0.5))[0]:
+            if only_prints and outlet(sys.stdout).unread:
+                tailing.cancel()
+                return
+        tailing.result()
+
     try:
-        asyncio.run(tail())
+        asyncio.run(tail_while_read())
+        if only_prints and outlet(sys.stdout).unread:
+            return ALL_DONE
         job = client.get_job_info(job_id)
     except KeyboardInterrupt:
         print(f"\n{job_id} goes on; `rrm logs`, or `rrm stop` to end it")
@@ -193,13 +204,14 @@ def _status(arguments: argparse.Namespace) -> int:
     jobs = [job for _, _, job in jobs_of(client, arguments.name)]
     for job in jobs:
         table.add_row(*_row(job))
-    console = Console(highlight=False)
-    console.print(table)
+    out = console()
+    out.print(table)
     if arguments.name:
         lines = client.get_job_logs(str(jobs[-1].submission_id)).strip().splitlines()
         progress = re.compile(rf"\d+:\d\d|{re.escape(arguments.name)}: ")
         last = next((line for line in reversed(lines) if progress.match(line)), "")
-        console.print(*filter(None, (last, _link(client, str(jobs[-1].submission_id)))), sep="\n", soft_wrap=True)
+        link = _link(client, str(jobs[-1].submission_id))
+        out.print(*filter(None, (last, link)), sep="\n", markup=False, soft_wrap=True)
     return ALL_DONE
 
 
@@ -218,7 +230,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     client = connect(arguments.address)
     job_id = str(_newest(client, arguments.name).submission_id)
     if arguments.follow:
-        return _follow(client, job_id)
+        return _follow(client, job_id, only_prints=True)
     print(client.get_job_logs(job_id), end="")
     return ALL_DONE
 

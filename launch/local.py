@@ -3,12 +3,14 @@
 import os
 import platform
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
 from results.storage import Location, side_by_side
+from tune.output import outlet
 from tune.plan import ALL_DONE, attempts_of, exit_code
 
 
@@ -28,6 +30,7 @@ def status(storage: Location, name: str | None) -> int:
 def logs(storage: Location, name: str, follow: bool) -> int:
     """Print the log of a sweep's newest run on this machine; with `follow` until its end, for the sweep's exit code.
 
+    Nothing is followed for nobody: without a reader it ends, with 0.
     Raises JobError if there is no such sweep, or none of its runs was here.
     """
     from tune.experiment import holder
@@ -41,8 +44,11 @@ def logs(storage: Location, name: str, follow: bool) -> int:
             raise JobError(f"{name}: no log of a run in {attempts_of(folder)}; run it, or ask where it ran")
         if log is not None:
             text = log.read_bytes()
-            print(text[printed.get(log, 0) :].decode(), end="", flush=True)
-            printed[log] = len(text)
+            whole = text.rfind(b"\n") + 1  # more may be on its way
+            print(text[printed.get(log, 0) : whole].decode(), end="", flush=True)
+            printed[log] = whole
+        if going_on and outlet(sys.stdout).unread:
+            return ALL_DONE
         if not going_on:
             return exit_code(_ends(folder)) if follow else ALL_DONE
         time.sleep(0.5)

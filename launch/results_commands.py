@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from launch.local import JobError
 from launch.paths import input_path, output_file
-from launch.terminal import console
 from results.names import sweep_name_problem
 from results.schema import MANIFEST, REPORT, TABLES, DamagedFileError
 from results.storage import Location, back_from
+from tune.output import console
 from tune.plan import ALL_DONE, BAD_INPUT, manifest
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     for kind, run in ((show, _show), (report, _report)):
         kind.add_argument("sweep", metavar="SWEEP", type=input_path, help=_SWEEP)
         add_variations(kind)
-        kind.set_defaults(command=run)
+        kind.set_defaults(command=run, only_prints=kind is show)
     show.add_argument("--all", action="store_true", dest="everything", help="every metric, and every trial")
     formats = {"choices": ("csv", "json", "markdown", "latex"), "dest": "how"}
     show.add_argument("--format", **formats, help="print the comparison alone: its answer, or with --all all of it")

@@ -9,12 +9,13 @@ from typing import Any
 
 from ray.tune import Callback
 from ray.util.metrics import Gauge
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from tune.expand import Cell
+from tune.output import console, redraws
 
 PLAIN_LINE_SECONDS = 30.0
 _ENDED = ("done", "stopped", "failed")
@@ -60,17 +61,18 @@ class Progress(Callback):
             trial_id: _TrialState(cell, status[trial_id], steps[trial_id], steps[trial_id])
             for trial_id, cell in trials.items()
         }
-        self.console = Console()
+        self.console = console()
+        self.redraws = redraws()
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=2, transient=True)
         self._last_line = -math.inf
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
+        if self.redraws:
             self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
+        if self.redraws:
             self.live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,8 +114,8 @@ class Progress(Callback):
         self._say(message, "red")
 
     def _say(self, line: str, style: str = "", on_terminal: bool = True) -> None:
-        if on_terminal or not self.console.is_terminal:
-            self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        if on_terminal or not self.redraws:
+            self.console.print(line, style=style, markup=False, soft_wrap=True)
         with suppress(OSError), open(self.log, "a", encoding="utf-8") as log:  # a full disk is the trials' to tell
             log.write(f"{line}\n")
 
@@ -216,7 +218,7 @@ def _last_error(trial: Any) -> str:
     """The last line of the error text that Tune keeps of a trial's attempts; of a death, what it was."""
     if trial.error_file is None or not Path(trial.error_file).exists():
         return "its worker died"
-    lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in Path(trial.error_file).read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1] if lines else "its worker died"
     deaths = (said for word, said in _DEATHS.items() if word in last and last.startswith("The actor "))
     return next(deaths, last)

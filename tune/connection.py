@@ -11,6 +11,8 @@ import ray
 from ray._private import ray_constants
 from ray.exceptions import RayError
 
+from tune.signals import children_ignore_hangup
+
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -39,7 +41,8 @@ def connected() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     with _on_loopback() if address == "local" else nullcontext():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with children_ignore_hangup():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ValueError, ConnectionError, RuntimeError, RayError) as error:
             raise RunRefused(f"Ray cannot be started or reached: {str(error).partition(chr(10))[0]}") from error
         try:

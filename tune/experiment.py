@@ -5,7 +5,6 @@ import logging
 import os
 import platform
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from tune.connection import RunRefused, connected
 from tune.lease import lock_at
 from tune.memory import check_memory
 from tune.plan import PlannedTrial, attempts_of, exit_code, plan, write_manifest
+from tune.signals import ENDING, handled
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
@@ -170,23 +170,10 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
-    with progress, _sigterm_stops():
+    # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
+    with progress, handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1)):
         tuner.fit()
     return progress.errors
-
-
-@contextmanager
-def _sigterm_stops() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, Slurm, Kubernetes) ends the run as Ctrl-C does: the trials save first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # Not SIGINT: Ray blocks that in a job's process unless told otherwise. Tune takes SIGUSR1 for the same.
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGUSR1))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _trial_name(trial: Any) -> str:

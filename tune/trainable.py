@@ -1,12 +1,14 @@
 """The one Tune trainable: every model, every rollout mode. The trial's own folder holds all that lasts."""
 
 import math
+import sys
 import time
 from typing import Any
 
 import torch
 from ray.tune import PlacementGroupFactory, Trainable
 
+from tune.output import outlet
 from tune.trial import TrialJob, TrialRun
 
 SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more than they tell
@@ -62,7 +64,8 @@ class RecursiveTrial(Trainable):
 
     def _log(self, what: str) -> None:
         """A line in the worker's own log, which the dashboard shows beside it."""
-        print(f"{time.strftime('%H:%M:%S')} {self.job.name} ({self.job.trial_id}): {what}", flush=True)
+        line = f"{time.strftime('%H:%M:%S')} {self.job.name} ({self.job.trial_id}): {what}"
+        print(line, file=outlet(sys.stdout), flush=True)
 
     def __repr__(self) -> str:
         # Ray asks once, when the worker starts, and shows the answer for as long as it lives, whatever trial it is at.

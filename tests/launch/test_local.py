@@ -1,5 +1,6 @@
 """A sweep on this machine by its name: status, log, a stop that lets trials save; and that it is closed to others."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from outputs import stdout_that_is
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
@@ -49,27 +51,35 @@ def listening(pids: Iterator[int]) -> set[str]:
 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
-def test_status_and_stop(place, request, tmp_path, capsys, monkeypatch):
+def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatch):
+    """In a folder with a Ray of its own; in a bucket on the Ray that is there."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where Tune's own files go if the trials are in a bucket
+    environment = os.environ | {"RAY_ADDRESS": local_ray.address}
     storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
+    if place == "folder":
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            del environment[name]
     changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
     spec = write_spec(tmp_path, tiny_sweep(storage=storage, **changes))
     sweep = load_sweep(spec)
     trials = [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     while not all((trial / "evals.parquet").exists() for trial in trials):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
-    time.sleep(2)
-    mapped = "0000000000000000FFFF0000"  # an IPv4 address as IPv6
-    assert listening(descendants(process.pid)) == {"0100007F", f"{mapped}0100007F"}  # 127.0.0.1
-    token = tmp_path / ".ray" / "auth_token"
-    assert re.fullmatch("[0-9a-f]{64}", token.read_text())
-    assert token.stat().st_mode & 0o777 == 0o600
+    if place == "folder":
+        time.sleep(2)
+        mapped = "0000000000000000FFFF0000"  # an IPv4 address as IPv6
+        assert listening(descendants(process.pid)) == {"0100007F", f"{mapped}0100007F"}  # 127.0.0.1
+        token = tmp_path / ".ray" / "auth_token"
+        assert re.fullmatch("[0-9a-f]{64}", token.read_text())
+        assert token.stat().st_mode & 0o777 == 0o600
     on = ("tiny", "--storage", storage)
     assert main(["status", *on]) == 0
     assert f"tiny: 2 trials, 2 running; run by process {process.pid} on " in capsys.readouterr().out
+    with stdout_that_is("unread"):
+        assert main(["logs", "--follow", *on]) == 0  # for nobody
     assert main(["stop", *on]) == 0
     assert "tiny: stopped in " in capsys.readouterr().out
     printed = process.communicate(timeout=60)[0]
