@@ -190,6 +190,7 @@ class Gauges(Callback):
         cell, step, now = self.trials[trial_id], result["train_step"], time.monotonic()
         tags = {"sweep": self.name, "arm": cell.arm, "point": cell.point_name, "seed": str(cell.seed)}
         tags["trial"] = trial_id
+        tags = {tag: value.encode("ascii", "backslashreplace").decode() for tag, value in tags.items()}  # all Ray takes
         self.step.set(step, tags)
         if not math.isnan(result["exact_accuracy"]):
             self.accuracy.set(result["exact_accuracy"], tags)

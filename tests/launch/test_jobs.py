@@ -16,7 +16,7 @@ from launch.cli import main
 from results.schema import EVALS_SCHEMA, read_table
 from rrm import checkpoint
 
-EVERY = 50
+EVERY = 200  # more than a slice, after which a trial is stopped, takes
 SECRET = "a-secret-that-nobody-prints"
 
 

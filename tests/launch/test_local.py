@@ -60,7 +60,7 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
         for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             del environment[name]
     changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
-    spec = write_spec(tmp_path, tiny_sweep(storage=storage, **changes))
+    spec = write_spec(tmp_path, tiny_sweep(storage=storage, resources={"cpu": 1}, **changes))
     sweep = load_sweep(spec)
     trials = [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]

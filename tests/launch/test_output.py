@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,15 @@ def test_a_run_goes_on_to_its_end(tmp_path, capsys, monkeypatch):
     assert "größe_λ seed=0: done" in log.read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def hang_up_ends() -> Iterator[None]:
+    """SIGHUP as it is by default, even if the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up_ends")
 def test_a_terminal_that_is_closed_stops_rrm_train_as_ctrl_c_does(tmp_path, capsys):
     long = {"train": {"steps": 100_000}, "eval": {"every": 100_000}}
     spec = sweep(tmp_path, base=long)
@@ -170,6 +180,7 @@ def steps(trial: Path) -> list[int]:
     return read_table(path, EVALS_SCHEMA).column("step").to_pylist() if path.exists() else []
 
 
+@pytest.mark.usefixtures("hang_up_ends")
 def test_a_terminal_that_is_closed_stops_a_run_and_its_trials_save(tmp_path):
     """With a Ray of its own, which the same signal must not end; with names that the workers' logs lack, too."""
     spec = sweep(tmp_path, base={"train": {"steps": 1_000_000}, "eval": {"every": 50}})

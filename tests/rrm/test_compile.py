@@ -19,8 +19,9 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile ne
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(monkeypatch):
     set_up_torch(1)
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # processes to compile in would each import torch
 
 
 def trained(step: int, compiled: bool, changes: dict) -> Trainer:
