@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
-from launch.terminal import console
 from rrm.config import TrialConfig
 from rrm.fidelity import DROWNED, fidelity_at_start
 from rrm.flops import flops_of_evaluations, flops_per_act_step
 from rrm.gpus import GPUS, Gpu
 from rrm.memory import kept_bytes, needed_bytes, parameters, shards_that_fit
 from tune.expand import Cell
+from tune.output import console
 
 
 def print_costs(cells: list[Cell], gpu: str) -> None:
