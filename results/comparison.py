@@ -136,7 +136,7 @@ def _reason(pairing: Pairing) -> str | None:
         return f"interim, 0 of {len(pairing.pairs)} seeds"
     if pairing.stopped:
         return f"selected: {len(pairing.stopped)} of {len(pairing.pairs)} seeds stopped early"
-    return f"no pair to compare: all of {len(pairing.pairs)} seeds failed"
+    return f"no pair to compare: {len(pairing.failed)} of {len(pairing.pairs)} seeds failed"
 
 
 def _missing(key: Key, scored: list[Any]) -> str:

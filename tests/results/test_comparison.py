@@ -212,7 +212,7 @@ def test_only_seeds_that_both_arms_finished_count():
     assert set(comparison.n_planned) == {3}
     trials, evals = two_arms(range(1), multi0={"status": "failed"})
     (row,) = compare(trials, evals, baseline="baseline").itertuples()
-    assert row.verdict == "no pair to compare: all of 1 seeds failed"
+    assert row.verdict == "no pair to compare: 1 of 1 seeds failed"
 
 
 def test_a_baseline_shared_by_grid_points_meets_each_of_them():

@@ -111,7 +111,7 @@ def test_every_arm_and_point_has_a_row_whatever_became_of_it():
     arms["undiagnosed"] = {key: value for key, value in BASE.items() if key != "modes"}
     comparison, found = judged(arms, seeds=2, **changes)
     assert {arm: row.verdict for (arm, _), row in found.items()} == {
-        "failed": "no pair to compare: all of 2 seeds failed",
+        "failed": "no pair to compare: 2 of 2 seeds failed",
         "waiting": "interim, 0 of 2 seeds",
         "stopped": "selected: 2 of 2 seeds stopped early",
         "elsewhere": "not comparable: other test puzzles",

@@ -120,7 +120,8 @@ def test_a_diverging_trial_fails_with_its_reason_and_the_others_finish(tmp_path,
     assert failed.reason.startswith("the training loss is NaN at step")
     recorded = json.loads((tmp_path / "runs" / "tiny" / "trials" / failed.trial_id / "failed.json").read_text())
     assert recorded["reason"] == failed.reason
-    assert set(tables.comparison.arm) == {"multi2", "too-fast"}  # a failure is an outcome
+    reasons = tables.comparison[tables.comparison.primary].set_index("arm").verdict.to_dict()
+    assert reasons == {"multi2": "too few seeds (1 of 7)", "too-fast": "no pair to compare: 1 of 1 seeds failed"}
     before = files(tmp_path / "runs" / "tiny" / "trials")
     assert main(["run", path]) == 3  # the same config diverges again: nothing is trained
     assert files(tmp_path / "runs" / "tiny" / "trials") == before
