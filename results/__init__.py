@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from results.comparison import compare as compare
     from results.comparison import differences as differences
     from results.curves import curve as curve
+    from results.curves import seed_curves as seed_curves
     from results.curves import sentences as sentences
     from results.curves import snapshot as snapshot
     from results.query import configs as configs
@@ -24,7 +25,7 @@ _HOME = {
     **dict.fromkeys(("compare", "differences"), "comparison"),
     "verdicts": "signals",
     **dict.fromkeys(("configs", "load", "unpack", "unroll"), "query"),
-    **dict.fromkeys(("curve", "sentences", "snapshot"), "curves"),
+    **dict.fromkeys(("curve", "seed_curves", "sentences", "snapshot"), "curves"),
 }
 
 

@@ -86,22 +86,28 @@ def curve(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accura
     """A metric of the evals table on its way: a row a sweep, arm, grid point, split, sigma, depth and step.
 
     Columns n_seeds, mean, low and high (the 95 % t interval over seeds, of a share within 0 and 1; nan for one seed and
-    for seeds without spread), worst and best seed. A trial that stands for several grid points counts at each of them;
-    points are in order of their values.
+    for seeds without spread), worst and best seed. A trial that stands for several grid points counts at each of them.
+    Arms come in the order of the trials, points in that of their values.
     """
-    places: pd.DataFrame = trials.loc[:, ["sweep", "trial_id", "arm", "points"]].explode(column="points")
-    places["points"] = by_value(places["points"])
-    values = evals[["sweep", "trial_id", "split", "sigma", "depth", "step", metric]]
-    values = values.merge(places, on=["sweep", "trial_id"])
-    by = ["sweep", "arm", "points", "split", "sigma", "depth", "step"]
-    table = (
-        values.groupby(by)[metric].agg(n_seeds="count", mean="mean", sd="std", worst="min", best="max").reset_index()
-    )
+    values = seed_curves(trials, evals, metric)
+    values["arm"] = pd.Categorical(values.arm, list(dict.fromkeys(trials.arm)))
+    by = ["sweep", "arm", "point", "split", "sigma", "depth", "step"]
+    groups = values.groupby(by, observed=True).value
+    table = groups.agg(n_seeds="count", mean="mean", sd="std", worst="min", best="max").reset_index()
     spread = table.sd.where(table.sd > 0)  # equal seeds tell nothing of the others
     half = t.ppf((1 + CONFIDENCE) / 2, table.n_seeds - 1) * spread / np.sqrt(table.n_seeds)
     least, most = (0.0, 1.0) if metric.endswith("accuracy") else (-np.inf, np.inf)
-    return (
-        table.rename(columns={"points": "point"})
-        .drop(columns="sd")
-        .assign(low=(table["mean"] - half).clip(lower=least), high=(table["mean"] + half).clip(upper=most))
-    )
+    low, high = (table["mean"] - half).clip(lower=least), (table["mean"] + half).clip(upper=most)
+    return table.drop(columns="sd").assign(arm=table.arm.astype(values.sweep.dtype), low=low, high=high)
+
+
+def seed_curves(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame:
+    """A metric of the evals table by trial: the columns of `curve` up to step, then seed, trial_id and `value`.
+
+    A trial that stands for several grid points is there at each of them.
+    """
+    places: pd.DataFrame = trials.loc[:, ["sweep", "trial_id", "arm", "points", "seed"]].explode(column="points")
+    places["points"] = by_value(places["points"])
+    values = evals[["sweep", "trial_id", "split", "sigma", "depth", "step", metric]]
+    table = places.merge(values, on=["sweep", "trial_id"]).rename(columns={"points": "point", metric: "value"})
+    return table.loc[:, ["sweep", "arm", "point", "split", "sigma", "depth", "step", "seed", "trial_id", "value"]]

@@ -74,13 +74,14 @@ class SweepTables:
     folder: Location
 
 
-def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> SweepTables:
+def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, write: bool = True) -> SweepTables:
     """Read every trial of a sweep, compare, and write its part of the storage's tables (results.schema).
 
     The sweep is called as its folder is. `manifest` says which trials belong to it; the default is what its last run
     wrote (sweep.json). Only what the sweep asks for is taken: its trials, and their evaluations up to the steps asked
     for. A trial whose files are those of the last time is taken from the tables. A trial with a damaged file is left
-    out and named in `problems`. Raises FileNotFoundError if the folder holds no sweep.
+    out and named in `problems`. Without `write` nothing is written. Raises FileNotFoundError if the folder holds no
+    sweep.
     """
     manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -132,10 +133,12 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
     for name, table in compared._asdict().items():
         tables[name] = table_of(table, file_schema(name))
     tables["puzzles"] = _puzzles(sweep_folder / PUZZLES, frames["trials"].test_digest.dropna().unique(), problems)
-    files = {
-        name: _write(table.replace_schema_metadata(written_by), name, sweep_folder) for name, table in tables.items()
-    }
-    record_looks(sweep_folder, looks, *compared)
+    files: list[Location] = []
+    if write:
+        files += [
+            _write(table.replace_schema_metadata(written_by), name, sweep_folder) for name, table in tables.items()
+        ]
+        record_looks(sweep_folder, looks, *compared)
     return SweepTables(
         sweep,
         manifest["baseline"],
@@ -144,7 +147,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None) -> Sw
         frames["diagnostics"],
         compared.comparison,
         compared.differences,
-        [files[name] for name in tables],
+        files,
         problems,
         sweep_folder,
     )

@@ -5,6 +5,7 @@
 <storage>/<sweep>/report.html         the sweep on a page
 <storage>/<sweep>/puzzles/            the test puzzles, a table a digest
 <storage>/<sweep>/looks.json          the complete comparisons that were made of it
+<storage>/<sweep>/progress.json       how a run stands, written by its driver every few seconds
 <storage>/tables/<table>/sweep=<sweep>/<table>.parquet
 
 The last are the tables that `gather` makes (TABLE_SCHEMAS), each a data set of all sweeps. A
@@ -29,6 +30,7 @@ PUZZLES = "puzzles"
 REPORT = "report.html"
 ATTEMPTS = "attempts"
 LOG = "log.txt"
+PROGRESS = "progress.json"
 
 TRIAL = "trial.json"
 LOCK = ".lock"

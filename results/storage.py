@@ -93,6 +93,13 @@ class S3Path:
         infos = self.ask(lambda s3: s3.get_file_info(fs.FileSelector(self.key, allow_not_found=True)))
         return {info.base_name: info.mtime_ns / 1e9 for info in infos if info.type.name == "File"}
 
+    def subfolders(self) -> list[str]:
+        """The names, one level down, below which there are objects."""
+        from pyarrow import fs
+
+        infos = self.ask(lambda s3: s3.get_file_info(fs.FileSelector(self.key, allow_not_found=True)))
+        return sorted(info.base_name for info in infos if info.type.name == "Directory")
+
     def glob(self, pattern: str) -> Iterator["S3Path"]:
         """The objects one level down whose names fit."""
         return (self / name for name in sorted(self.ages()) if fnmatchcase(name, pattern))
@@ -250,6 +257,16 @@ def died_here(claim: str) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def subfolders(place: Location) -> list[str]:
+    """The names of the folders in a place, sorted; none if it is not there. Raises OSError."""
+    if isinstance(place, S3Path):
+        return place.subfolders()
+    try:
+        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def side_by_side(place: Location, read: Callable[[_Thing], _Read], things: Iterable[_Thing]) -> list[_Read]:

@@ -163,11 +163,16 @@ class Progress(Callback):
         return sum(s.units(s.step) - s.units(s.started_at) for s in self.trials.values())
 
     def _eta(self) -> str:
+        left = self.seconds_left()
+        return "unknown" if left is None else _minutes(left)
+
+    def seconds_left(self) -> float | None:
+        """The time to the sweep's end, going by the work done since training began; None before that."""
         trained = self._trained() - self._trained_before
         left = sum(s.units(s.steps) - s.units(s.step) for s in self.trials.values() if s.status not in _ENDED)
         if self._training_since is None or trained <= 0:
-            return "unknown"
-        return _minutes((time.monotonic() - self._training_since) * left / trained)
+            return None
+        return (time.monotonic() - self._training_since) * left / trained
 
 
 class Gauges(Callback):

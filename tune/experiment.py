@@ -22,13 +22,14 @@ from ray.tune import (
     grid_search,
 )
 
-from results.schema import FAILED, LOCK, LOG, SPEC, TRIALS, read_json
+from results.schema import FAILED, LOCK, LOG, PROGRESS, SPEC, TRIALS, read_json
 from results.storage import Location, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected
 from tune.lease import lock_at
 from tune.memory import check_memory
 from tune.plan import PlannedTrial, attempts_of, exit_code, plan, write_manifest
+from tune.progress_file import ProgressFile
 from tune.signals import ENDING, handled
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
@@ -151,6 +152,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     log = attempts / attempt / LOG
     log.touch()
     progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned}, log)
+    written = ProgressFile(progress, sweep.folder / PROGRESS)
     tuner = Tuner(
         RecursiveTrial,
         param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu},
@@ -165,13 +167,13 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
             storage_path=str(attempts),
             failure_config=FailureConfig(max_failures=spec.max_failures),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[progress, Gauges(spec.name, sweep.trials)],
+            callbacks=[progress, written, Gauges(spec.name, sweep.trials)],
             verbose=0,
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
-    with progress, handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1)):
+    with progress, written, handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1)):
         tuner.fit()
     return progress.errors
 

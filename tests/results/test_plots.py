@@ -1,154 +1,259 @@
-"""Puzzles drawn as the model thinks: which cells are shown as what."""
+"""Charts on tables whose content is known: which arms, rows and numbers they hold, and how they look."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 
 from results.comparison import compare
-from results.grids import RIGHT, TINT, WRONG
-from results.plots import solving, svg, training_sigma
+from results.curves import curve, seed_curves, snapshot
+from results.depths import escape
+from results.plots import (
+    accuracy_against_compute,
+    accuracy_curves,
+    difference_map,
+    escape_by_depth,
+    lambda_by_outcome,
+    paired_differences,
+    settled_by_outcome,
+    sigma_ladder,
+    solving,
+    training_sigma,
+)
+from results.plots.puzzles import cell_kinds
+from results.plots.style import COLOURS, Arms
 
-from .test_comparison import evals_of, trials_of
+from .test_comparison import diagnoses_of, evals_of, trials_of
 
 SUDOKU = {"question": "1..33.1..1.4432.", "answer": "1243341221344321"}
 MAZE = {"question": "S    # #G    # #", "answer": "S   o# #G    # #"}
+MANY = ("baseline", *(f"arm{number}" for number in range(9)))
 
 
-def unrolls_of(puzzle: dict[str, str], *runs: list[str]) -> pd.DataFrame:
+def tables_of(arms=("baseline", "multi"), seeds=(0, 1, 2), **changes):
+    trials = trials_of(seeds, arms, **changes)
+    evals = pd.DataFrame(
+        [row for name in trials.trial_id for row in evals_of(name, [0.0, 0.2, 0.4 + 0.1 * len(name) / 9])]
+    )
+    return trials, evals, compare(trials, evals, baseline="baseline")
+
+
+def data_of(chart) -> pd.DataFrame:
+    """All rows that a chart holds, its layers' own too."""
+    return pd.DataFrame([row for rows in chart.to_dict()["datasets"].values() for row in rows])
+
+
+def colours_of(chart) -> dict[str, str]:
+    """The colour of each arm, by the first scale of it that a chart has."""
+    found = {}
+
+    def walk(part):
+        if isinstance(part, dict):
+            colour = part.get("color")
+            if isinstance(colour, dict) and colour.get("field") == "arm":
+                found.setdefault("scale", dict(zip(colour["scale"]["domain"], colour["scale"]["range"], strict=True)))
+            for value in part.values():
+                walk(value)
+        elif isinstance(part, list):
+            for value in part:
+                walk(value)
+
+    walk(chart.to_dict())
+    return found["scale"]
+
+
+def test_every_arm_is_in_every_chart_however_many_there_are():
+    trials, evals, comparison = tables_of(MANY)
+    shown = snapshot(trials, evals)
+    charts = [
+        accuracy_curves(curve(trials, evals), shown, seed_curves(trials, evals)),
+        accuracy_against_compute(shown),
+        paired_differences(comparison),
+        difference_map(comparison),
+    ]
+    for chart in charts:
+        assert set(MANY[1:]) <= set(data_of(chart).arm)
+
+
+def test_an_arm_has_one_colour_in_all_charts_and_the_baseline_is_black():
+    trials, evals, comparison = tables_of(("baseline", "b", "a"))
+    comparison = comparison.assign(perturb='{"sigma": 0.1}')
+    shown = snapshot(trials, evals)
+    charts = [
+        accuracy_curves(curve(trials, evals), shown),
+        accuracy_against_compute(shown),
+        paired_differences(comparison),
+        sigma_ladder(comparison, training_sigma(comparison)),
+    ]
+    assert [colours_of(chart) for chart in charts] == [
+        {"baseline": "currentColor", "b": COLOURS[0], "a": COLOURS[1]}
+    ] * len(charts)
+
+
+def test_colours_of_more_than_six_arms_come_again_in_other_dashes_and_marks():
+    arms = Arms(MANY, "baseline")
+    looks = list(
+        zip(
+            arms.colours.values(),
+            map(tuple, arms.dash().to_dict()["scale"]["range"]),
+            arms.shape().to_dict()["scale"]["range"],
+            strict=True,
+        )
+    )
+    assert len(set(looks)) == len(MANY)
+    assert arms.colours["baseline"] == "currentColor"
+
+
+def test_curves_of_up_to_six_arms_share_a_panel_and_more_are_small_multiples_with_the_baseline_in_each():
+    trials, evals, _ = tables_of(MANY[:6])
+    assert "facet" not in accuracy_curves(curve(trials, evals)).to_dict()
+    trials, evals, _ = tables_of(MANY[:8])
+    chart = accuracy_curves(curve(trials, evals))
+    assert chart.to_dict()["facet"]["sort"] == list(MANY[1:8])
+    panels = data_of(chart).groupby("panel").arm.agg(set)
+    assert all(held == {"baseline", panel} for panel, held in panels.items())
+
+
+def test_a_grid_has_a_panel_a_point_in_the_order_of_their_values():
+    trials, evals, _ = tables_of(("baseline", "multi"))
+    points = ["s=1e-05", "s=0.3", "s=2", "s=10"]
+    trials["points"] = [
+        points if arm == "baseline" else [points[seed]] for arm, seed in zip(trials.arm, trials.seed, strict=True)
+    ]
+    line = curve(trials, evals)
+    assert list(dict.fromkeys(line.point[line.arm == "baseline"])) == points
+
+
+def test_bands_stay_among_accuracies_and_tell_how_many_seeds_they_are_of():
+    trials, evals, _ = tables_of(("baseline", "multi"), seeds=(0, 1))
+    evals.loc[(evals.trial_id == "multi0") & (evals.step == 20), "exact_accuracy"] = 1.0
+    rows = data_of(accuracy_curves(curve(trials, evals))).query("part == 'line'")
+    assert rows.low.min() >= 0
+    assert rows.high.max() <= 1
+    assert set(rows.n_seeds) == {2}
+    alone = data_of(accuracy_curves(curve(*tables_of(seeds=(0,))[:2])))
+    assert "low" not in alone, "one seed has no interval, and no band of width 0"
+
+
+def test_rings_are_the_best_steps_by_seed_and_thin_lines_the_seeds():
+    trials, evals, _ = tables_of()
+    chart = accuracy_curves(curve(trials, evals), snapshot(trials, evals), seed_curves(trials, evals))
+    rows = data_of(chart)
+    best = rows.query("part == 'best'")
+    assert sorted(best.trial_id) == sorted(trials.trial_id)
+    assert set(best.step) == {20}
+    assert set(rows.query("part == 'seed'").trial_id) == set(trials.trial_id)
+    assert [param["name"] for param in chart.to_dict()["params"]] == ["seeds"]
+
+
+def test_differences_are_in_points_with_their_seeds_as_dots():
+    _, _, comparison = tables_of()
+    final = comparison.loc[(comparison.metric == "final") & (comparison.depth == 4)]
+    seeds = final[["arm", "point", "metric", "sigma", "depth"]].merge(
+        pd.DataFrame({"seed": [0, 1], "trial_id": ["a", "b"], "difference": [-0.1, 0.2]}), how="cross"
+    )
+    rows = data_of(paired_differences(comparison, seeds))
+    effect = rows.query("part == 'effect' and metric == 'final'")
+    assert effect.difference.tolist() == pytest.approx((100 * final.difference).tolist(), rel=1e-4)
+    assert rows.query("part == 'seed'").difference.tolist() == pytest.approx([-10, 20])
+
+
+def test_the_ladder_has_a_panel_a_metric_and_the_baseline_as_a_band():
+    _, _, comparison = tables_of(seeds=(0, 1, 2))
+    low, high = (comparison.assign(perturb=f'{{"sigma": {sigma}}}', point=str(sigma)) for sigma in (0.1, 1.0))
+    comparison = pd.concat([low, high], ignore_index=True)
+    comparison["baseline_sd"] = 0.1
+    chart = sigma_ladder(comparison, training_sigma(comparison))
+    rows = data_of(chart)
+    assert {"clean accuracy (final)", "perturbed success at sigma 0.3"} <= set(rows.what)
+    assert set(rows.ladder) == {0.1, 1.0}
+    assert ((rows.base_low < rows.baseline_mean) & (rows.baseline_mean < rows.base_high)).all()
+
+
+@pytest.mark.parametrize(
+    ("perturb", "sigma"),
+    [
+        (None, np.nan),
+        ('{"sigma": 0.3}', 0.3),
+        ('{"sigma": 0}', np.nan),
+        ('{"sigma": [0.01, 1.0]}', 0.1),
+    ],
+)
+def test_the_sigma_of_a_training(perturb, sigma):
+    found = training_sigma(pd.DataFrame({"perturb": [perturb]}))
+    assert found.iloc[0] == pytest.approx(sigma, nan_ok=True)
+
+
+def test_exponents_are_summed_up_by_arm_and_outcome_of_the_last_diagnosis():
+    trials = trials_of([0, 1])
+    diagnosed = diagnoses_of(trials.trial_id, lambda name: 1).assign(settled=True)
+    diagnosed["solved"] = diagnosed.example < 6
+    diagnosed["lambda_1"] = np.where(diagnosed.solved, -0.1, 0.2)
+    early = diagnosed.assign(step=diagnosed.step - 1, lambda_1=9.0)
+    both = pd.concat([early, diagnosed], ignore_index=True)
+    boxes = data_of(lambda_by_outcome(trials, both)).dropna(subset=["arm"])
+    assert dict(zip(boxes.outcome, boxes["median"], strict=True)) == {"solved": -0.1, "failed": 0.2}
+    assert boxes.puzzles.sum() == len(diagnosed)
+    cells = data_of(settled_by_outcome(trials, both))
+    assert cells.groupby("arm").share.sum().tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_escape_is_of_the_puzzles_failed_at_the_trainings_depth():
+    trials = trials_of([0], ("baseline",))
+    rows = evals_of("baseline0", [0.5])
+    deep = [row | {"depth": 8} for row in evals_of("baseline0", [0.75])]
+    found = escape(trials, pd.DataFrame(rows + deep))
+    assert found.to_dict("list") == {
+        "arm": ["baseline"] * 2,
+        "depth": [4, 8],
+        "failed": [20, 20],
+        "escaped": [0.0, 0.5],
+        "solved": [0.5, 0.75],
+    }
+    assert len(data_of(escape_by_depth(found))) == 2
+    assert len(escape(trials, pd.DataFrame(rows))) == 0
+
+
+def unrolls_of(puzzle: dict[str, str], *texts: list[str]) -> pd.DataFrame:
     """The table of one example: the clean run, then perturbed ones."""
     row = {"trial_id": "x", "step": 50, "example": 0} | puzzle
+    sigmas = [0.3 * at for at in range(len(texts))]
     return pd.DataFrame(
         [
-            row | {"sigma": 0.3 * at, "predicted": texts, "q_halt": np.linspace(-1, 2, len(texts))}
-            for at, texts in enumerate(runs)
+            row | {"sigma": sigma, "predicted": shown, "q_halt": np.linspace(-1, 2, len(shown))}
+            for sigma, shown in zip(sigmas, texts, strict=True)
         ]
     )
 
 
-def panels(figure, says: str) -> list[Axes]:
-    """The grids whose title starts so."""
-    return [axes for axes in figure.axes if axes.get_title().startswith(says)]
-
-
-def pixel(axes: Axes, cell: int, x: float = 0.0, y: float = 0.0) -> str | None:
-    """The colour in a cell of a 4x4 grid, x and y from its middle 0 to its edges -1 and 1; None if there is none."""
-    picture = np.asarray(axes.images[0].get_array())
-    each = len(picture) // 4
-    row, column = divmod(cell, 4)
-    colour = picture[int((row + (y + 1) / 2) * each), int((column + (x + 1) / 2) * each)]
-    return to_hex(colour[:3]).upper() if colour[3] else None
-
-
-def coloured(axes: Axes, colour: str) -> list[int]:
-    return [cell for cell in range(16) if pixel(axes, cell) == colour]
-
-
-def digits(axes: Axes, kind: str) -> dict[int, str]:
-    """The digits of a kind by their cell."""
-    found = {}
-    for line in axes.lines:
-        says, digit = line.get_label().split(" ")
-        if says == kind:
-            assert f"{{{digit}}}" in line.get_marker()
-            found |= {int(y) * 4 + int(x): digit for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
-    return found
-
-
-def test_a_sudokus_wrong_cells_are_tinted_and_counted():
-    wrong = "1" + "3" + SUDOKU["answer"][2:-1] + "?"
-    figure = solving(unrolls_of(SUDOKU, [wrong, SUDOKU["answer"]], [SUDOKU["question"], "3" * 16]), name="a")
-    assert figure.get_suptitle() == "a: test puzzle 0 after 50 batches"
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [
-        "puzzle",
-        "ACT step 1\n2 wrong, q \N{MINUS SIGN}1.0",
-        "ACT step 2\nsolved, q +2.0",
-        "ACT step 1\n7 wrong, q \N{MINUS SIGN}1.0",
-        "ACT step 2\n12 wrong, q +2.0",
-        "true answer",
+def test_a_puzzles_panels_say_how_many_cells_are_wrong():
+    wrong = "13" + SUDOKU["answer"][2:-1] + "?"
+    chart = solving(unrolls_of(SUDOKU, [wrong, SUDOKU["answer"]], [SUDOKU["question"], "3" * 16]), name="a")
+    spec = chart.to_dict()
+    assert spec["title"]["text"] == "a: test puzzle 0 after 50 batches"
+    assert spec["facet"]["sort"] == [
+        "clean, ACT step 1: 2 wrong, q -1.0",
+        "clean, ACT step 2: solved, q +2.0",
+        "sigma 0.3, ACT step 1: 7 wrong, q -1.0",
+        "sigma 0.3, ACT step 2: 12 wrong, q +2.0",
     ]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["", "clean", "", "sigma 0.3", "", ""]
-    puzzle, first, solved, blank, threes, answer = figure.axes
-    tint = to_hex(TINT[:3]).upper()
-    given = {cell: digit for cell, digit in enumerate(SUDOKU["question"]) if digit != "."}
-    filled = {cell: digit for cell, digit in enumerate(SUDOKU["answer"]) if cell not in given}
-    assert digits(puzzle, "given") == given
-    assert digits(puzzle, "right") == digits(puzzle, "wrong") == {}
-    for axes in (solved, answer):
-        assert (digits(axes, "given"), digits(axes, "right"), digits(axes, "wrong")) == (given, filled, {})
-    assert [coloured(axes, tint) for axes in (puzzle, first, solved, answer)] == [[], [1, 15], [], []]
-    assert digits(first, "wrong") == {1: "3", 15: "?"}
-    assert coloured(blank, tint) == sorted(filled)
-    assert digits(blank, "wrong") == {}  # tinted, and nothing in it
-    assert set(digits(threes, "given")) == {cell for cell, digit in given.items() if digit == "3"}
-    assert set(digits(threes, "wrong").values()) == {"3"}
+    first = data_of(chart).query("panel == 'clean, ACT step 1: 2 wrong, q -1.0'")
+    assert first.loc[first.kind == "wrong", ["row", "column"]].to_numpy().tolist() == [[0, 1], [3, 3]]
+    with pytest.raises(ValueError, match=r"example: 7 is not unrolled here; give one of \[0\]"):
+        solving(unrolls_of(SUDOKU, [wrong]), 7)
 
 
-def test_a_mazes_cells_are_right_missing_marked_or_else_wrong():
-    """The path found; then left out, with two cells marked elsewhere and one taken for another start."""
-    detour = "Soo  # #G   S# #"
-    figure = solving(unrolls_of(MAZE, [MAZE["answer"], detour]))
-    assert figure.get_suptitle() == "Test puzzle 0 after 50 batches"
-    (right,), (lost,) = panels(figure, "ACT step 1"), panels(figure, "ACT step 2")
-    assert right.get_title() == "ACT step 1\nsolved, q \N{MINUS SIGN}1.0"
-    assert lost.get_title() == "ACT step 2\n4 wrong, q +2.0"
-    assert (pixel(right, 4), pixel(right, 4, 0.9, 0.9)) == (RIGHT, RIGHT)
-    assert coloured(right, RIGHT) == [4]
-    assert coloured(right, WRONG) == coloured(lost, RIGHT) == []
-    assert (pixel(lost, 4), pixel(lost, 4, 0.6)) == (None, RIGHT)  # missing: hollow
-    assert coloured(lost, WRONG) == [1, 2, 12]
-    assert [pixel(lost, cell, 0.8, 0.8) for cell in (1, 2, 12)] == [WRONG, WRONG, None]  # crosses and a dot
-    assert [pixel(lost, cell) for cell in (5, 7, 13, 15)] == ["#808080"] * 4
-    assert [line.get_fillstyle() for line in lost.lines] == ["full", "full"]
-    moved = solving(unrolls_of(MAZE, [" " + MAZE["answer"][1:]]))
-    start, goal = panels(moved, "ACT step 1")[0].lines
-    assert (start.get_label(), start.get_fillstyle(), start.get_color()) == ("S", "none", WRONG)
-    assert (goal.get_label(), goal.get_fillstyle()) == ("G", "full")
+def test_the_cells_of_a_maze():
+    shown = "So  ##o#G    # #"
+    kinds = cell_kinds(MAZE["question"], MAZE["answer"], shown)
+    assert kinds[1] == kinds[6] == "no path, marked"
+    assert kinds[4] == "path, missing"
+    assert kinds[0] == kinds[2] == "free"
+    assert kinds[5] == "wall"
+    assert cell_kinds(MAZE["question"], MAZE["answer"], "?" + MAZE["answer"][1:])[0] == "other cell wrong"
+    assert cell_kinds(MAZE["question"], MAZE["answer"], MAZE["answer"])[4] == "path, right"
 
 
-@pytest.mark.parametrize(("steps", "shown"), [(1, [1]), (4, [1, 2, 3, 4]), (16, [1, 4, 7, 10, 13, 16])])
-def test_the_first_the_last_and_those_between(steps, shown):
-    figure = solving(unrolls_of(SUDOKU, [SUDOKU["answer"]] * steps))
-    assert [axes.get_title().partition("\n")[0] for axes in figure.axes] == [
-        "puzzle",
-        *(f"ACT step {step}" for step in shown),
-        "true answer",
-    ]
-
-
-def test_an_example_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"example: 3 is not unrolled here; give one of \[0\]"):
-        solving(unrolls_of(SUDOKU, [SUDOKU["answer"]]), example=3)
-
-
-@pytest.mark.parametrize("kind", ["sudoku", "maze"])
-def test_the_largest_puzzles_are_small_files(kind):
-    """Every cell wrong in a 9x9 Sudoku, and a 30x30 maze of noise: below 300 KB, and nothing is fetched."""
-    rng = np.random.default_rng(0)
-    cells, n = (np.array(list("123456789")), 81) if kind == "sudoku" else (np.array(list("# o")), 900)
-    texts = ["".join(rng.choice(cells, n)) for _ in range(18)]
-    question = texts[0].replace("o", " ") if kind == "sudoku" else "SG" + texts[0][2:].replace("o", " ")
-    figure = solving(unrolls_of({"question": question, "answer": texts[1]}, texts[2:], texts[2:]))
-    drawn = svg(figure, "x")
-    assert len(drawn) < 300_000
-    assert drawn.count("<image") == 14
-    assert 'href="http' not in drawn
-    assert "currentColor" in drawn
-
-
-def test_the_sigma_of_training_beside_an_arm_that_has_none():
-    trials = trials_of([0], arms=("baseline", "clean", "zero", "fixed", "interval"))
-    noise = {
-        "zero": '{"perturb": {"sigma": 0}}',
-        "fixed": '{"perturb": {"sigma": 0.3}}',
-        "interval": '{"perturb": {"sigma": [0.01, 1.0]}}',
-    }
-    trials["config"] = trials.arm.map(lambda arm: noise.get(arm, "{}"))
-    evals = pd.DataFrame([row for trial_id in trials.trial_id for row in evals_of(trial_id, [0.0, 0.5])])
-    comparison = compare(trials, evals, baseline="baseline")
-    found = training_sigma(comparison).groupby(comparison.arm).unique().map(list).to_dict()
-    assert found["fixed"] == pytest.approx([0.3])
-    assert found["interval"] == pytest.approx([0.1])
-    assert np.isnan(found["clean"] + found["zero"]).all()
+def test_a_chart_is_a_picture_without_a_browser(tmp_path):
+    trials, evals, _ = tables_of()
+    accuracy_curves(curve(trials, evals)).save(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"

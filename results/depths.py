@@ -1,0 +1,36 @@
+"""What more ACT steps than in training do to puzzles that failed."""
+
+import pandas as pd
+
+from results.rows import by_trial, unpack_correct
+
+ESCAPE_COLUMNS = ("arm", "depth", "failed", "escaped", "solved")
+
+
+def escape(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm and depth: of the puzzles that the clean run fails at the training's depth, what becomes of them.
+
+    Columns depth (ACT steps), failed (puzzles, all grid points and seeds together), escaped (the share of them that is
+    right after so many steps) and solved (the share of all puzzles that is). At each trial's last step, on test; no
+    rows for trials that are evaluated at one depth only.
+    """
+    clean = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
+    clean = clean.loc[clean.step == clean.groupby("trial_id").step.transform("max")]
+    by_arm: dict[str, dict[int, list[int]]] = {}
+    arm_of = dict(zip(trials.trial_id, trials.arm, strict=True))
+    for trial_id, rows in by_trial(clean).items():
+        if len(rows) < 2 or trial_id not in arm_of:
+            continue
+        rows = sorted(rows, key=lambda row: row.depth)
+        solved = [unpack_correct(row.correct, row.n, row.rollouts)[:, 0] for row in rows]
+        failed = ~solved[0]
+        for row, right in zip(rows, solved, strict=True):
+            counts = by_arm.setdefault(arm_of[trial_id], {}).setdefault(row.depth, [0, 0, 0, 0])
+            added = int(failed.sum()), int((failed & right).sum()), int(right.sum()), len(right)
+            counts[:] = [before + new for before, new in zip(counts, added, strict=True)]
+    found = [
+        {"arm": arm, "depth": depth, "failed": failed, "escaped": escaped / max(1, failed), "solved": solved / n}
+        for arm in dict.fromkeys(trials.arm)
+        for depth, (failed, escaped, solved, n) in sorted(by_arm.get(arm, {}).items())
+    ]
+    return pd.DataFrame(found, columns=ESCAPE_COLUMNS)

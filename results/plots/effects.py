@@ -1,0 +1,171 @@
+"""What is the answer, and how sure: arms against their baseline."""
+
+import json
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from results.plots.style import (
+    BASELINE,
+    COLOURS,
+    HEIGHT,
+    PANEL_WIDTH,
+    ROW,
+    WIDTH,
+    Arms,
+    arms_of,
+    finish,
+    jittered,
+    place,
+    values,
+)
+from results.rows import rows_of
+from results.signals import metric_name
+
+SHOWN = ("best", "final", "equal_compute", "perturbed")
+_POINTS = alt.Axis(title="points of exact accuracy", format="+.1~f")
+
+
+def paired_differences(
+    comparison: pd.DataFrame,
+    differences: pd.DataFrame | None = None,
+    metrics: tuple[str, ...] = SHOWN,
+    *,
+    arms: Arms | None = None,
+) -> alt.FacetChart:
+    """Arm minus baseline with its 95 % interval, in points: a panel a metric and sigma, a row an arm and grid point.
+
+    Dots are the seeds' own differences. Every arm is there, however many there are.
+
+    comparison, differences: the tables of those names, of one sweep.
+    """
+    arms = arms or arms_of(comparison)
+    effects = _own_depth(comparison).loc[lambda rows: rows.metric.isin(metrics) & rows.difference.notna()]
+    keys = ["arm", "point", "metric", "sigma"]
+    what = dict(zip(zip(effects.metric, effects.sigma, strict=True), map(metric_name, rows_of(effects)), strict=True))
+    parts = [effects[[*keys, "depth", "difference", "low", "high", "n_seeds"]].assign(part="effect")]
+    if differences is not None and len(differences):
+        seeds = differences.merge(effects[[*keys, "depth"]], on=[*keys, "depth"])
+        offset = [jittered(64)[int(seed) % 64] for seed in seeds.seed]
+        parts.append(seeds[[*keys, "seed", "trial_id", "difference"]].assign(part="seed", offset=offset))
+    rows = pd.concat(parts, ignore_index=True)
+    for column in ("difference", "low", "high"):
+        rows[column] = 100 * rows[column].astype(float)
+    rows["row"] = [place(*names) for names in zip(rows.arm, rows.point, strict=True)]
+    rows["what"] = [what[key] for key in zip(rows.metric, rows.sigma, strict=True)]
+    x = alt.X("difference:Q", axis=_POINTS)
+    y = alt.Y("row:N", title=None, sort=list(dict.fromkeys(rows["row"])))
+    colour = arms.colour(legend=False)
+    told = [alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("difference", "low", "high")]
+    base = alt.Chart()
+    effect, seed = base.transform_filter("datum.part == 'effect'"), base.transform_filter("datum.part == 'seed'")
+    layers = [base.mark_rule(opacity=0.5).encode(x=alt.datum(0))]
+    if len(parts) > 1:
+        dots = seed.mark_circle(size=16, opacity=0.45)
+        lie = alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
+        layers.append(dots.encode(x, y, lie, colour, tooltip=["arm:N", "point:N", "seed:Q", "trial_id:N", told[0]]))
+    layers += [
+        effect.mark_rule(strokeWidth=2.5).encode(alt.X("low:Q"), y, alt.X2("high:Q"), colour),
+        effect.mark_point(size=70, filled=True, opacity=1).encode(
+            x, y, colour, tooltip=["arm:N", "point:N", "what:N", *told, alt.Tooltip("n_seeds:Q", title="seeds")]
+        ),
+    ]
+    says = f"Arm minus {arms.baseline}, with 95 % intervals." + (" Small dots are seeds." if len(parts) > 1 else "")
+    panel = alt.layer(*layers).properties(width=WIDTH - 160, height=alt.Step(ROW))
+    facet = alt.Facet("what:N", title=None, sort=list(dict.fromkeys(rows.what)))
+    chart = panel.facet(facet, data=values(rows), columns=1)
+    return finish(chart, "Paired differences", says)
+
+
+def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | None = None) -> alt.FacetChart:
+    """Accuracy against the sigma of training, on a log axis: a panel a metric, a line an arm, the baseline as a band.
+
+    The band is the 95 % t interval of the baseline's mean over its seeds; of one seed, a line.
+
+    ladder: sigma of each row of the comparison (`training_sigma`), nan where there is none.
+    """
+    arms = arms or arms_of(comparison)
+    rows = _own_depth(comparison.assign(ladder=ladder)).dropna(subset=["ladder", "arm_mean"])
+    rows = rows.loc[rows.metric.isin(SHOWN)].sort_values("ladder", kind="stable")
+    rows = rows.assign(what=[metric_name(row) for row in rows_of(rows)])
+    half = _half_width(rows.baseline_sd, rows.n_seeds)
+    rows = rows.assign(base_low=rows.baseline_mean - half, base_high=(rows.baseline_mean + half).clip(upper=1))
+    kept = ["arm", "point", "what", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high", "n_seeds"]
+    x = alt.X("ladder:Q", scale=alt.Scale(type="log"), title="sigma of the training", axis=alt.Axis(tickCount=6))
+    axis = alt.Axis(format="%", title="exact accuracy")
+    y = alt.Y("arm_mean:Q", axis=axis, scale=alt.Scale(zero=False))
+    base = alt.Chart()
+    band = base.mark_area(opacity=0.12, color=BASELINE)
+    told = [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("arm_mean", "baseline_mean")]
+    told = ["arm:N", "point:N", alt.Tooltip("ladder:Q", title="sigma"), *told, alt.Tooltip("n_seeds:Q", title="seeds")]
+    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=45, filled=True))
+    panel = alt.layer(
+        band.encode(x, alt.Y("min(base_low):Q", axis=axis), alt.Y2("max(base_high):Q")),
+        base.mark_line(strokeWidth=1, color=BASELINE).encode(x, alt.Y("mean(baseline_mean):Q")),
+        line.encode(x, y, arms.colour(), arms.dash(), tooltip=told),
+    ).properties(width=PANEL_WIDTH + 40, height=HEIGHT - 80)
+    facet = alt.Facet("what:N", title=None, sort=list(dict.fromkeys(rows.what)))
+    says = f"Lines are arms, the grey band is {arms.baseline} with its 95 % interval over seeds."
+    return finish(panel.facet(facet, data=values(rows[kept]), columns=2), "Sigma of the training", says)
+
+
+def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -> alt.LayerChart:
+    """Arms and grid points x metrics and evaluated sigmas: the difference to the baseline, in points.
+
+    Bold where the 95 % interval leaves out 0.
+    """
+    rows = _own_depth(comparison)
+    rows = rows.loc[rows.metric.isin(metrics) & rows.difference.notna()]
+    rows = rows.assign(
+        row=[place(*names) for names in zip(rows.arm, rows.point, strict=True)],
+        what=[metric_name(row) for row in rows_of(rows)],
+        apart=(rows.low > 0) | (rows.high < 0),
+        **{name: 100 * rows[name].astype(float) for name in ("difference", "low", "high")},
+    )
+    limit = float(rows.difference.abs().max() or 1)
+    kept = ["arm", "point", "row", "what", "difference", "low", "high", "n_seeds", "apart"]
+    x = alt.X("what:N", title=None, sort=list(dict.fromkeys(rows.what)), axis=alt.Axis(labelAngle=-35))
+    y = alt.Y("row:N", title=None, sort=list(dict.fromkeys(rows["row"])))
+    above = alt.condition("datum.difference > 0", alt.value(COLOURS[0]), alt.value(COLOURS[1]))
+    size = alt.Opacity("size:Q", scale=alt.Scale(domain=[0, limit], range=[0, 0.75]), legend=None)
+    told = [alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("difference", "low", "high")]
+    base = alt.Chart(values(rows[kept])).encode(x, y)
+    text = alt.Text("difference:Q", format="+.1f")
+    chart = alt.layer(
+        base.transform_calculate(size="abs(datum.difference)")
+        .mark_rect()
+        .encode(size, color=above, tooltip=["arm:N", "point:N", "what:N", *told, "n_seeds:Q"]),
+        base.transform_filter("datum.apart").mark_text(fontWeight="bold").encode(text=text),
+        base.transform_filter("!datum.apart").mark_text().encode(text=text),
+    )
+    says = "Points of exact accuracy above (blue) or below the baseline. Bold: the 95 % interval leaves out 0."
+    return finish(chart, "Differences at a glance", says, width=alt.Step(62), height=alt.Step(24))
+
+
+def training_sigma(comparison: pd.DataFrame) -> pd.Series:
+    """The sigma each row's arm was trained with, from its `perturb`: the geometric middle of an interval.
+
+    nan without noise, and for sigma 0, which has no place on a log axis.
+    """
+    return comparison.perturb.map(_sigma_of).astype(float)
+
+
+def _sigma_of(perturb: Any) -> float:
+    sigmas = np.array(json.loads(perturb)["sigma"] if isinstance(perturb, str) else 0.0)
+    return float(np.exp(np.log(sigmas).mean())) if sigmas.all() else np.nan
+
+
+def _half_width(sd: pd.Series, n: pd.Series) -> pd.Series:
+    """Half the 95 % t interval of a mean; 0 of one value."""
+    from scipy.stats import t
+
+    counts = n.astype(float)
+    half: Any = t.ppf(0.975, (counts - 1).clip(lower=1)) * sd.astype(float) / np.sqrt(counts)
+    return half.where(counts > 1, 0.0).fillna(0.0)
+
+
+def _own_depth(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are read after as many ACT steps as each arm was trained with."""
+    return comparison.loc[comparison.trained_depth.fillna(False).astype(bool)]

@@ -1,0 +1,146 @@
+"""How it came: accuracy on its way, and against what it cost."""
+
+from collections.abc import Iterable
+
+import altair as alt
+import pandas as pd
+
+from results.plots.style import (
+    HEIGHT,
+    MOST_TOGETHER,
+    PANEL_HEIGHT,
+    PANEL_WIDTH,
+    WIDTH,
+    Arms,
+    arms_of,
+    finish,
+    place,
+    values,
+)
+
+MOST_SEED_LINES = 400  # beyond so many runs the thin lines would be most of the page
+_ACCURACY = alt.Axis(format="%", title="exact accuracy")
+
+
+def accuracy_curves(
+    curve: pd.DataFrame,
+    snapshot: pd.DataFrame | None = None,
+    runs: pd.DataFrame | None = None,
+    *,
+    arms: Arms | None = None,
+) -> alt.LayerChart | alt.FacetChart:
+    """Clean accuracy on test against step: a line an arm and grid point, a 95 % band over seeds.
+
+    A ring is the best step of a seed, chosen on validation and scored on test. Thin lines are the seeds, on request.
+    More than six arms, or any grid points, are small multiples: each panel has the baseline again, in black.
+
+    curve, snapshot, runs: of `results.curve`, `results.snapshot` and `results.seed_curves`, of one sweep; each arm is
+    drawn at the depth it was trained with.
+    """
+    arms = arms or arms_of(curve)
+    parts = {"line": _clean(curve)}
+    if snapshot is not None:
+        parts["best"] = _bests(snapshot)
+    if runs is not None and runs.trial_id.nunique() <= MOST_SEED_LINES:
+        parts["seed"] = _clean(runs).rename(columns={"value": "mean"})
+    rows = pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True).reindex(
+        columns=_DRAWN
+    )
+    rows = rows.assign(panel=[place(*names) for names in zip(rows.arm, rows.point, strict=True)])
+    n = sorted(set(parts["line"].n_seeds))
+    count = f"{n[0]} seeds" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds, as many as have come so far"
+    says = f"Lines are means, bands 95 % intervals over {count}."
+    if "best" in parts:
+        says += " A ring is a seed's best step, chosen on validation, scored on test."
+    title, own = "Clean accuracy on test", rows.arm == arms.baseline
+    if rows.panel.nunique() <= MOST_TOGETHER:
+        chart = alt.layer(*_layers(parts, arms, legend=True), data=values(rows))
+        return finish(chart, title, says, width=WIDTH, height=HEIGHT)
+    if not own.all():
+        # In each panel stands the baseline of its grid point, without its seeds.
+        base = rows[own & (rows.part == "line")].drop(columns="panel")
+        panels = rows.loc[~own, ["panel", "point"]].drop_duplicates()
+        rows = pd.concat([rows[~own], base.merge(panels, on="point")], ignore_index=True)
+        says += f" In each panel {arms.baseline} is black."
+    chart = alt.layer(*_layers(parts, arms)).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    facet = alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(rows.panel)))
+    return finish(chart.facet(facet, data=values(rows), columns=3), title, says)
+
+
+_DRAWN = ("part", "arm", "point", "step", "mean", "low", "high", "n_seeds", "seed", "trial_id")
+
+
+def _layers(parts: Iterable[str], arms: Arms, legend: bool = False) -> list[alt.Chart]:
+    """The marks of the parts line, best and seed."""
+    x = alt.X("step:Q", title="batches trained")
+    y = alt.Y("mean:Q", axis=_ACCURACY, scale=alt.Scale(zero=False))
+    colour, detail = arms.colour(legend=legend), alt.Detail(["arm:N", "point:N"])
+    accuracy = alt.Tooltip("mean:Q", title="accuracy", format=".4f")
+    ends = [alt.Tooltip(f"{end}:Q", title=f"95 %, {end}", format=".4f") for end in ("low", "high")]
+    told = ["arm:N", "point:N", "step:Q", accuracy, *ends, alt.Tooltip("n_seeds:Q", title="seeds")]
+
+    def of(part: str) -> alt.Chart:
+        return alt.Chart().transform_filter(f"datum.part == '{part}'")
+
+    band = of("line").transform_filter("isValid(datum.low)").mark_area(opacity=0.15)
+    layers = [
+        band.encode(x, alt.Y("low:Q", axis=_ACCURACY), alt.Y2("high:Q"), colour, detail),
+        of("line").mark_line(strokeWidth=2).encode(x, y, colour, arms.dash(legend), detail),
+        of("line").mark_point(filled=True, size=60, opacity=0).encode(x, y, colour, detail, tooltip=told),
+    ]
+    if "best" in parts:
+        rings = of("best").mark_point(size=50, strokeWidth=1.5, filled=False)
+        best = alt.Tooltip("step:Q", title="best step")
+        layers.append(rings.encode(x, y, colour, tooltip=[*_WHO, best, accuracy]))
+    if "seed" in parts:
+        faint = alt.condition("seeds", alt.value(0.6), alt.value(0))
+        show = alt.param(name="seeds", bind=alt.binding_checkbox(name="each seed "), value=False)
+        thin = of("seed").mark_line(strokeWidth=0.8).add_params(show)
+        layers.append(thin.encode(x, y, colour, alt.Detail("trial_id:N"), opacity=faint, tooltip=[*_WHO, "step:Q"]))
+    return layers
+
+
+_WHO = [*("arm:N", "point:N", "seed:Q"), alt.Tooltip("trial_id:N", title="trial")]
+
+
+def _clean(curve: pd.DataFrame) -> pd.DataFrame:
+    """The clean rows on test, at each arm's own depth."""
+    rows = curve.loc[(curve.split == "test") & (curve.sigma == 0)]
+    return rows.loc[rows.depth == rows.groupby("arm").depth.transform("min")]
+
+
+def _bests(snapshot: pd.DataFrame) -> pd.DataFrame:
+    best = snapshot.dropna(subset=["best"]).rename(columns={"best": "mean"})
+    best = best.assign(step=best.best_step.astype(float), point=best.points).explode("point")
+    return best.loc[:, ["arm", "point", "seed", "trial_id", "step", "mean"]]
+
+
+def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart:
+    """Clean accuracy at the end against the FLOPs trained: a dot a seed, a large one an arm's mean.
+
+    snapshot: of `results.snapshot`, of one sweep.
+    """
+    arms = arms or arms_of(snapshot)
+    rows = snapshot.dropna(subset=["final"])
+    rows = rows.assign(flops=rows.flops_per_step * rows.final_step.astype(float)).dropna(subset=["flops"])
+    by = ["arm", "point"]
+    means = rows.groupby(by, sort=False, as_index=False).agg(
+        flops=("flops", "mean"), final=("final", "mean"), n=("final", "size")
+    )
+    dots = rows[["arm", "point", "seed", "trial_id", "flops", "final", "status"]]
+    x = alt.X(
+        "flops:Q",
+        title="FLOPs trained",
+        scale=alt.Scale(type="log", nice=False, padding=20),
+        axis=alt.Axis(format="~s"),
+    )
+    y = alt.Y("final:Q", axis=_ACCURACY, scale=alt.Scale(zero=False))
+    told = [alt.Tooltip("flops:Q", format=".3s", title="FLOPs"), alt.Tooltip("final:Q", format=".4f", title="accuracy")]
+    seeds = alt.Chart(values(dots)).mark_point(size=30, opacity=0.5, filled=True)
+    mean = alt.Chart(values(means)).mark_point(size=140, filled=True, opacity=1)
+    chart = alt.layer(
+        seeds.encode(x, y, arms.colour(), arms.shape(), tooltip=[*_WHO, "status:N", *told]),
+        mean.encode(x, y, arms.colour(), arms.shape(), tooltip=["arm:N", "point:N", *told, "n:Q"]),
+    )
+    title = "Accuracy against compute"
+    return finish(chart, title, "A small mark is a seed, a large one an arm's mean.", width=WIDTH, height=HEIGHT)

@@ -1,0 +1,407 @@
+"""What the page shows of a sweep, as plain values: the report writes them into it, `rrm watch` sends them."""
+
+import base64
+import gzip
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from results import plots
+from results.curves import curve, seed_curves, snapshot
+from results.depths import escape
+from results.diagnostics import summary
+from results.gather import SweepTables
+from results.plots.style import CONFIG, Arms
+from results.query import unroll
+from results.rows import counted, rows_of
+from results.schema import COMPARISON_SCHEMA, METRICS, SPEC, TRIALS_SCHEMA, DamagedFileError
+from results.signals import difference, metric_name, probability, verdicts
+
+TABLES_SHOWN = ("comparison", "differences", "trials", "evals", "diagnostics")
+ROWS = 500  # of a table on the page; its CSV has all
+CURVES = 400  # trials whose own curves the report holds
+CSV_BYTES = 4_000_000  # of a compressed table in the report; a larger one is left to the parquet files
+PUZZLE_ARMS = 4  # of a puzzle's boards: the baseline's and those of the first arms
+_COMPARED = (
+    *("arm", "point", "metric", "sigma", "depth", "role", "n_seeds", "baseline_mean", "arm_mean", "difference", "low"),
+    *("high", "p_adjusted", "verdict", "paired_by", "worst_seed", "worst_difference", "bound", "detectable"),
+    *("detectable_seeds", "probability_of_improvement", "collapsed", "compute_ratio", "device_hours", "minutes"),
+)
+_RUN = [
+    *("arm", "point", "seed", "status", "initial", "best", "best_step", "final", "final_step", "final_tokens"),
+    *("final_valid", "final_shortest", "collapsed", "flops_per_step", "minutes", "model", "rollout", "trial_id"),
+    "reason",
+]
+_WORDS = frozenset(("reason", "in words"))  # columns whose text is a sentence
+
+
+@dataclass(frozen=True)
+class Live:
+    """What `rrm watch` adds: the URL below which tables are downloaded."""
+
+    url: str
+
+
+def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
+    """The whole page of a sweep as JSON's own types; results/page/page.js draws it.
+
+    A sweep that runs, failed in part or was stopped is shown as what it is. With `live`, tables are downloads by URL
+    and no trial's own curve is inside.
+    """
+    shown = snapshot(tables.trials, tables.evals)
+    arms = Arms(tuple(dict.fromkeys((tables.baseline, *tables.trials.arm))), tables.baseline)
+    puzzles, unread = _puzzles(tables)
+    standing = _trials(tables, shown, unread)
+    at_its_end = shown.status.isin(["done", "stopped"]).all()
+    sections = [
+        *([] if at_its_end else [standing]),
+        *_answer(tables, shown),
+        *_figures("sure", "How sure", _how_sure(tables, arms), _comparison(tables)),
+        *_figures("came", "How it came", _how_it_came(tables, shown, arms, live)),
+        *_figures("why", "Why", _why(tables, arms), _diagnoses(tables)),
+        *puzzles,
+        *([standing] if at_its_end else []),
+        *_again(tables),
+        _downloads(tables, live),
+    ]
+    said = (
+        f"{len(shown)} trials: {counted(shown.status)}. Written {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}."
+    )
+    return {
+        "title": tables.sweep,
+        "baseline": tables.baseline,
+        "said": said,
+        "look": CONFIG,
+        "arms": [{"name": name, "colour": colour} for name, colour in arms.colours.items()],
+        "points": list(dict.fromkeys(point for points in tables.trials.points for point in points if point)),
+        "seeds": sorted(map(int, set(tables.trials.seed))),
+        "sections": sections,
+        "curves": {} if live else _curves(tables),
+        "run": None,
+    }
+
+
+def _section(id: str, title: str, items: list[dict[str, Any]], note: str = "") -> dict[str, Any]:
+    return {"id": id, "title": title, "note": note, "items": items}
+
+
+def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    unfinished = counted(shown.status[~shown.status.isin(["done", "stopped"])])
+    if unfinished:
+        said = f"Interim: the sweep is not at its end ({unfinished}). What follows is what is known so far."
+        items.append({"kind": "text", "text": said, "bad": True})
+    found = rows_of(verdicts(tables.comparison)) if len(tables.comparison) else []
+    if found:
+        what = metric_name(rows_of(tables.comparison.loc[tables.comparison.primary])[0])
+        rows = [
+            {
+                "arm": row.arm,
+                "point": row.point,
+                "baseline": _score(row, row.baseline_mean),
+                "arm mean": _score(row, row.arm_mean),
+                "difference": "" if pd.isna(row.difference) else difference(row),
+                "p": "" if pd.isna(row.p_adjusted) else probability(row.p_adjusted),
+                "cost": "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
+                "verdict": row.verdict,
+                "in words": row.headline,
+            }
+            for row in found
+        ]
+        to = "figure-differences" if tables.comparison.difference.notna().any() else "trials"
+        items.append(_table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
+        note = (
+            f"Each arm against {tables.baseline} by {what}, accuracies in points, on test puzzles. "
+            "\N{PLUS-MINUS SIGN}: 95 % interval. A verdict leads to its evidence."
+        )
+    else:
+        items.append(
+            {"kind": "text", "text": f"{tables.baseline} is the only arm: there is nothing to compare it with."}
+        )
+        note = ""
+    yield _section("answer", "The answer", items, note)
+
+
+def _score(row: Any, mean: float) -> str:
+    """A mean of the primary metric, in points where it is a share."""
+    return "" if pd.isna(mean) else f"{100 * mean:.1f}" if row.unit == "share" else f"{mean:.4g}"
+
+
+def _figures(id: str, title: str, figures: Any, *tables: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    items = [_figure(name, chart) for name, chart in figures]
+    items += [table for table in tables if table is not None]
+    if items:
+        yield _section(id, title, items)
+
+
+def _figure(name: str, chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart as the page takes it: its title and what one must know to read it stand above it, as words that wrap."""
+    spec = chart.to_dict(validate=False)
+    title = spec.pop("title")
+    spec.pop("$schema", None)
+    note = " ".join(title["subtitle"]) if "subtitle" in title else ""
+    return {"kind": "figure", "id": f"figure-{name}", "title": title["text"], "note": note, "spec": spec}
+
+
+def _how_sure(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
+    if tables.comparison.difference.notna().any():
+        yield "differences", plots.paired_differences(tables.comparison, tables.differences, arms=arms)
+        yield "map", plots.difference_map(tables.comparison)
+
+
+def _how_it_came(tables: SweepTables, shown: pd.DataFrame, arms: Arms, live: Live | None) -> Iterator[tuple[str, Any]]:
+    if len(tables.evals):
+        each = None if live else seed_curves(tables.trials, tables.evals)
+        yield "curves", plots.accuracy_curves(curve(tables.trials, tables.evals), shown, each, arms=arms)
+    if (shown.final.notna() & shown.flops_per_step.notna()).any():
+        yield "compute", plots.accuracy_against_compute(shown, arms=arms)
+
+
+def _why(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
+    ladder = plots.training_sigma(tables.comparison)
+    if tables.comparison.difference.notna().any() and ladder.nunique() > 1:
+        yield "ladder", plots.sigma_ladder(tables.comparison, ladder, arms=arms)
+    if len(tables.diagnostics):
+        yield "lambda", plots.lambda_by_outcome(tables.trials, tables.diagnostics)
+        yield "settled", plots.settled_by_outcome(tables.trials, tables.diagnostics)
+    escaped = escape(tables.trials, tables.evals)
+    if len(escaped):
+        yield "escape", plots.escape_by_depth(escaped, arms=arms)
+
+
+def _comparison(tables: SweepTables) -> dict[str, Any] | None:
+    if not len(tables.comparison):
+        return None
+    frame = tables.comparison.loc[:, [name for name in _COMPARED if name in tables.comparison]]
+    terms = [(name, METRICS[name][1]) for name in METRICS if name in set(frame.metric)]
+    return _table("comparison", "Every metric", frame, COMPARISON_SCHEMA, terms=terms, folded=True)
+
+
+def _diagnoses(tables: SweepTables) -> dict[str, Any] | None:
+    if not len(tables.diagnostics):
+        return None
+    last = tables.diagnostics.step == tables.diagnostics.groupby("trial_id").step.transform("max")
+    diagnosed, rows = dict(iter(tables.diagnostics.loc[last].groupby("trial_id"))), []
+    for trial in rows_of(tables.trials):
+        mine = diagnosed.get(trial.trial_id)
+        if mine is not None:
+            found = summary(mine)._asdict()
+            rows.append({"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "puzzles": len(mine)} | found)
+    return _table("diagnoses", "Lyapunov diagnoses, the last of each trial", pd.DataFrame(rows), None, folded=True)
+
+
+def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:
+    """The unrolled test puzzles, those first on which the arms differ, each run a board; and what cannot be read."""
+    evaluated = tables.trials.loc[tables.trials.trial_id.isin(tables.evals.trial_id)].sort_values("seed", kind="stable")
+    arms = dict.fromkeys((tables.baseline, *tables.trials.arm))
+    firsts = [mine.iloc[0] for arm in arms if len(mine := evaluated.loc[evaluated.arm == arm])]
+    boards: dict[int, dict[str, Any]] = {}
+    unread = []
+    for trial in firsts[:PUZZLE_ARMS]:
+        try:
+            unrolls = rows_of(unroll(tables.folder.parent, tables.folder.name, trial.trial_id))
+        except DamagedFileError as error:
+            unread.append(str(error))
+            continue
+        for row in unrolls:
+            board = boards.setdefault(row.example, {"question": row.question, "answer": row.answer, "runs": []})
+            how = f"perturbed, sigma {row.sigma:g}" if row.sigma else "clean"
+            run = {"arm": trial.arm, "name": f"{trial.arm}, seed {trial.seed}, {how}", "predicted": list(row.predicted)}
+            board["runs"].append(run | {"q_halt": [float(q) for q in row.q_halt]})
+    if not boards:
+        return [], unread
+    order = sorted(boards, key=lambda example: (-_disagreement(boards[example]), example))
+    puzzles = [boards[example] | {"name": f"test puzzle {example}{_said(boards[example])}"} for example in order]
+    note = (
+        "What the model answers after each ACT step of its last evaluation, which never halts. q is the halting logit; "
+        "above 0 the model says that it is done."
+    )
+    return [_section("puzzles", "Puzzles", [{"kind": "puzzles", "id": "boards", "puzzles": puzzles}], note)], unread
+
+
+def _solved(board: dict[str, Any]) -> list[bool]:
+    return [run["predicted"][-1] == board["answer"] for run in board["runs"]]
+
+
+def _disagreement(board: dict[str, Any]) -> int:
+    solved = _solved(board)
+    return min(sum(solved), len(solved) - sum(solved))
+
+
+def _said(board: dict[str, Any]) -> str:
+    solved = _solved(board)
+    return f": solved in {sum(solved)} of {len(solved)}" if any(solved) else ": solved by none"
+
+
+def _trials(tables: SweepTables, shown: pd.DataFrame, unread: list[str]) -> dict[str, Any]:
+    attempts = {trial.trial_id: json.loads(trial.provenance or "[]") for trial in rows_of(tables.trials)}
+    steps = dict(zip(tables.trials.trial_id, tables.trials.steps, strict=True))
+    listed = [
+        {
+            "arm": row.arm,
+            "point": row.point,
+            "seed": int(row.seed),
+            "trial_id": row.trial_id,
+            "status": row.status,
+            "reason": None if pd.isna(row.reason) else row.reason,
+            "step": None if pd.isna(row.final_step) else int(row.final_step),
+            "steps": int(steps[row.trial_id]),
+            "where": _where(attempts[row.trial_id]),
+        }
+        for row in rows_of(shown)
+    ]
+    items: list[dict[str, Any]] = [
+        {"kind": "text", "text": f"left out: {text}", "bad": True} for text in (*tables.problems, *unread)
+    ]
+    items.append({"kind": "trials", "id": "squares", "trials": listed})
+    note = "Clean exact accuracy on test; the best step is chosen on validation."
+    items.append(_table("runs", "Every trial", shown.loc[:, _RUN], TRIALS_SCHEMA, note=note, folded=True))
+    return _section("trials", "Trials and failures", items)
+
+
+def _where(attempts: list[dict[str, Any]]) -> str | None:
+    if not attempts:
+        return None
+    last = attempts[-1]
+    place = ", ".join(str(last[name]) for name in ("host", "device") if last.get(name))
+    return f"{place}; attempt {len(attempts)}" if len(attempts) > 1 else place
+
+
+def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
+    """What it takes to do it again: the file, the command, the code and its versions."""
+    items: list[dict[str, Any]] = []
+    try:
+        spec = (tables.folder / SPEC).read_text()
+    except OSError:
+        spec = ""
+    commits = sorted(set(tables.trials.commit.dropna()))
+    command = f"rrm run {SPEC}" if spec else ""
+    if commits:
+        command = f"git checkout {commits[-1]}\n{command}"
+    if command.strip():
+        items.append({"kind": "code", "title": "Command", "text": command.strip()})
+    facts = _versions(tables)
+    if len(facts):
+        items.append(_table("versions", "Code, versions and devices of the trials", facts, None))
+    if spec:
+        items.append({"kind": "code", "title": f"The sweep, {SPEC}", "text": spec})
+    if items:
+        yield _section("again", "How to do it again", items)
+
+
+def _versions(tables: SweepTables) -> pd.DataFrame:
+    """A row for each combination of commit, versions and device that trials ran with, and how many did."""
+    found: dict[str, int] = {}
+    for attempts in tables.trials.provenance.dropna():
+        for attempt in json.loads(attempts)[-1:]:
+            facts = {name: value for name, value in attempt.items() if name not in _OF_ONE_ATTEMPT}
+            facts |= facts.pop("versions", {})
+            key = json.dumps(facts, sort_keys=True, default=str)
+            found[key] = found.get(key, 0) + 1
+    return pd.DataFrame([{"trials": n, **json.loads(facts)} for facts, n in found.items()])
+
+
+_OF_ONE_ATTEMPT = frozenset(("pid", "host", "started", "since", "time", "at"))
+
+
+def _downloads(tables: SweepTables, live: Live | None) -> dict[str, Any]:
+    files = []
+    for name in TABLES_SHOWN:
+        frame = getattr(tables, name)
+        said = f"{len(frame)} rows"
+        if live:
+            files.append({"name": f"{name}.csv", "said": said, "url": f"{live.url}/{name}.csv"})
+            continue
+        packed = gzip.compress(csv_of(frame).encode(), mtime=0)
+        if len(packed) > CSV_BYTES:
+            said += f": too large for this page; it stands in the storage, tables/{name}/sweep={tables.sweep}"
+            files.append({"name": f"{name}.csv", "said": said, "url": "#downloads"})
+            continue
+        files.append({"name": f"{name}.csv", "said": said, "gzip": base64.b64encode(packed).decode()})
+    note = "Every figure has a menu at its corner that saves it as SVG or PNG."
+    return _section("downloads", "The data", [{"kind": "downloads", "files": files}], note)
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A table as CSV, numbers to seven digits, without packed bits."""
+    packed = [name for name in frame if len(frame) and isinstance(frame[name].iloc[0], bytes)]
+    return frame.drop(columns=packed).to_csv(index=False, float_format="%.7g")
+
+
+def _curves(tables: SweepTables) -> dict[str, list[list[float]]]:
+    if len(tables.trials) > CURVES:
+        return {}
+    each = seed_curves(tables.trials, tables.evals)
+    clean = each.loc[(each.split == "test") & (each.sigma == 0)]
+    clean = clean.loc[clean.depth == clean.groupby("trial_id").depth.transform("min")]
+    clean = clean.drop_duplicates(["trial_id", "step"])
+    return {
+        str(trial_id): [[int(row.step), round(float(row.value), 5)] for row in rows_of(mine)]
+        for trial_id, mine in clean.groupby("trial_id")
+    }
+
+
+def _table(
+    id: str,
+    title: str,
+    frame: pd.DataFrame,
+    schema: Any,
+    *,
+    note: str = "",
+    terms: Any = (),
+    links: dict[str, str] | None = None,
+    folded: bool = False,
+) -> dict[str, Any]:
+    frame = frame.loc[:, [name for name in frame if name == "arm" or set(frame[name].dropna().map(str)) - {""}]]
+    described = {field.name: field.metadata[b"description"].decode() for field in schema or ()}
+    numbers = {name: pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame}
+    columns = [
+        {
+            "name": str(name),
+            "label": str(name).replace("_", " "),
+            "title": described.get(str(name), ""),
+            "number": number,
+            "words": name in _WORDS,
+        }
+        for name, number in numbers.items()
+    ]
+    to = [(links or {}).get(str(name)) for name in frame]
+    rows = [
+        [_cell(value, number, at) for value, number, at in zip(row, numbers.values(), to, strict=True)]
+        for row in frame.head(ROWS).itertuples(index=False)
+    ]
+    if len(frame) > ROWS:
+        note = f"{note} The first {ROWS} of {len(frame)} rows; the CSV below has all.".strip()
+    item = {"kind": "table", "id": f"table-{id}", "title": title, "note": note, "columns": columns, "rows": rows}
+    return item | {"terms": [list(term) for term in terms], "folded": folded}
+
+
+def _cell(value: Any, number: bool, at: str | None) -> Any:
+    """What the page takes for a cell: its text, or with it the number it is sorted by, or the place it leads to."""
+    if number:
+        if pd.isna(value):
+            return ""
+        whole = float(value).is_integer() and not isinstance(value, float)
+        return {"text": str(int(value)) if whole else f"{value:.4g}", "key": float(value)}
+    if isinstance(value, list | np.ndarray):  # a value a seed
+        return ", ".join(f"{one:.3g}" if isinstance(one, float) else str(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "" if pd.isna(value) else str(value)
+    return {"text": text, "at": at} if at and text else text
+
+
+def plain(value: Any) -> Any:
+    """A view as JSON can hold it: what is not a number is null."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,167 @@
+"""`rrm watch` as a user runs it: a page that goes on by itself, and gives nothing that it should not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+from sweep_folder import write_sweep
+
+from launch.cli import main
+from results.schema import PROGRESS
+
+needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
+ODD = "x' & <b>\u05e9\u05dc\u05d5\u05dd"
+
+
+@contextmanager
+def watching(storage: Path | str, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The URL that `rrm watch` prints, and its process."""
+    command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "watch", str(storage)]
+    process = subprocess.Popen([*command, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("Watching "), said
+        yield said.rpartition(" (")[0].rpartition(" ")[2], process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+
+
+def get(url: str, **headers: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def write_progress(folder: Path, step: int, status: str = "running", heard: float = 0.0) -> None:
+    """What a driver would write of trial 1, which trains, beside those of the folder."""
+    cells = json.loads((folder / "sweep.json").read_text())["cells"]
+    trials: dict[str, Any] = {cell["trial_id"]: {"status": "done", "step": 1200, "steps": 1200} for cell in cells}
+    own = {"status": status, "step": step, "steps": 1200, "rate": 2.5, "heard": time.time() - heard}
+    trials[cells[1]["trial_id"]] = own | ({"reason": "the training loss is NaN"} if status == "failed" else {})
+    content = {"written": time.time(), "ended": False, "left": 100.0, "trials": trials}
+    scratch = folder / "scratch"
+    scratch.write_text(json.dumps(content))
+    scratch.replace(folder / PROGRESS)
+
+
+@pytest.fixture
+def storage(tmp_path) -> Path:
+    """Two sweeps, one underway, and files that are nobody's business."""
+    small = {"seeds": 2, "evaluations": 3, "diagnosed": 0, "sigmas": (0.1,)}
+    folder = tmp_path / "runs"
+    write_sweep(
+        folder / "underway",
+        {"baseline": 0.0, "multi": 0.5},
+        states=lambda n: "unfinished" if n == 1 else "done",
+        **small,
+    )
+    write_sweep(folder / ODD, {"baseline": 0.0}, **small)
+    (folder / "secret.txt").write_text("secret")
+    (tmp_path / "sweep.json").write_text('{"baseline": "b", "cells": []}')
+    return folder
+
+
+def wait(page: browser.Page, condition: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        time.sleep(0.1)
+
+
+class Address:
+    """A URL in the shape of a path that browser.Page opens."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def as_uri(self) -> str:
+        return self.url
+
+
+@needs_chromium
+def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(storage):
+    write_progress(storage / "underway", 300)
+    with watching(storage) as (url, process), browser.Page(Address(url), 1400) as page:  # pyright: ignore[reportArgumentType]
+        wait(page, "document.querySelectorAll('.cards li').length === 2")
+        assert page.evaluate("[...document.querySelectorAll('.cards a')].map(a => a.textContent)") == ["underway", ODD]
+        page.evaluate("[...document.querySelectorAll('.cards a')].find(a => a.textContent === 'underway').click()")
+        wait(page, "document.querySelector('.trial.running')?.title.includes('step 300 of 1200')")
+        assert page.evaluate("document.querySelector('section').id") == "trials"
+        write_progress(storage / "underway", 600, heard=300)
+        wait(page, "document.querySelector('.trial.running.stalled')?.title.includes('step 600 of 1200')")
+        write_progress(storage / "underway", 600, status="failed")
+        wait(page, "document.querySelector('#squares .bad')?.textContent.includes('the training loss is NaN')")
+        assert "sweep=underway" in page.evaluate("location.hash")
+        assert page.console == []
+        assert {request.split("/")[2] for request in page.requests if request.startswith("http")} == {url.split("/")[2]}
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+        wait(page, "document.getElementById('lost').textContent.startsWith('No answer from rrm watch')")
+
+
+def test_it_reads_only_what_is_a_sweep_of_the_storage_and_writes_nothing(storage):
+    before = sorted(path.relative_to(storage) for path in storage.rglob("*"))
+    with watching(storage) as (url, _):
+        status, body = get(f"{url}api/sweeps")
+        assert status == 200
+        assert [sweep["name"] for sweep in json.loads(body)["sweeps"]] == sorted(["underway", ODD])
+        status, body = get(f"{url}api/sweeps/underway")
+        assert (status, json.loads(body)["title"]) == (200, "underway")
+        trial = json.loads((storage / "underway" / "sweep.json").read_text())["cells"][0]["trial_id"]
+        assert json.loads(get(f"{url}api/sweeps/underway/trials/{trial}")[1])[-1]["step"] == 1200
+        assert get(f"{url}api/sweeps/underway/tables/trials.csv")[1].startswith(b"sweep,arm,")
+        for path in (
+            *("..", "%2e%2e", "..%2f..", "%2e%2e%2f", "secret.txt", "underway%2f..%2f..", "underway/../..", "tables"),
+            *("underway/trials/..%2f..%2f..%2fsecret.txt", "underway/tables/..%2f..%2fsecret.txt", "underway/trials/"),
+            *("underway/tables/secrets.csv", "../../sweep.json", "underway/trials/%00"),
+        ):
+            status, body = get(f"{url}api/sweeps/{path}")
+            assert status in (400, 404), path
+            assert b"secret" not in body.replace(b"secret.txt", b"").replace(b"secrets", b""), path
+        assert get(f"{url}api/sweeps", Host="rebound.example")[0] == 403
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert answer.headers["Set-Cookie"] is None
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert sorted(path.relative_to(storage) for path in storage.rglob("*")) == before
+
+
+def test_another_address_has_a_token_in_its_url(storage):
+    with watching(storage, "--host", "0.0.0.0") as (url, _):
+        place, token = url.rstrip("/").rpartition("/")[::2]
+        assert len(token) >= 32
+        here = place.replace("0.0.0.0", "127.0.0.1")
+        assert get(f"{here}/{token}/api/sweeps")[0] == 200
+        for without in ("/", "/api/sweeps", "/x/api/sweeps", f"/{token[:-1]}/api/sweeps"):
+            assert get(here + without)[0] == 404
+
+
+def test_a_bucket_is_watched_as_a_folder_is(storage, bucket):
+    from pyarrow import fs
+
+    s3 = fs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"])
+    fs.copy_files(str(storage / "underway"), f"{bucket.removeprefix('s3://')}/p/underway", destination_filesystem=s3)
+    with watching(f"{bucket}/p") as (url, _):
+        (sweep,) = json.loads(get(f"{url}api/sweeps")[1])["sweeps"]
+        assert (sweep["name"], sweep["counts"]) == ("underway", {"done": 3, "unfinished": 1})
+        assert json.loads(get(f"{url}api/sweeps/underway")[1])["title"] == "underway"
+
+
+def test_bad_input_is_one_message(tmp_path, capsys):
+    assert main(["watch", str(tmp_path / "none")]) == 2
+    assert f"{tmp_path}/none: no such folder; give the storage of a sweep" in capsys.readouterr().err

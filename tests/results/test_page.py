@@ -1,0 +1,124 @@
+"""The report in a real browser: at two widths, light and dark, used as a reader would."""
+
+import time
+from pathlib import Path
+
+import browser
+import pytest
+from sweep_folder import write_sweep
+
+from results.gather import gather
+from results.report import write_report
+
+needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
+ARMS = {"baseline": 0.0, "single": 0.2, "<b>multi</b>": 0.6}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """The page of a sweep of three arms and two seeds, one of whose trials failed."""
+    folder = tmp_path_factory.mktemp("page") / "sweep"
+    write_sweep(
+        folder, ARMS, seeds=2, evaluations=4, diagnosed=8, depths=(8,), states=lambda n: "failed" if n == 3 else "done"
+    )
+    return write_report(gather(folder), folder / "report.html")
+
+
+def drawn(page: browser.Page, figure: str) -> None:
+    """Wait until a figure that is scrolled to is drawn."""
+    page.evaluate(f"document.getElementById('{figure}').scrollIntoView()")
+    wait(page, f"document.querySelector('#{figure} svg') !== null")
+
+
+def wait(page: browser.Page, condition: str, seconds: float = 30) -> None:
+    """Wait until a condition holds on a page."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        time.sleep(0.05)
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1400, True)])
+def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark):
+    with browser.Page(report, width, dark) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
+        assert page.evaluate("document.querySelectorAll('main b').length") == 0  # a name is text
+        drawn(page, "figure-differences")
+        texts = "[...document.querySelectorAll('#figure-differences text')]"
+        assert min(page.evaluate(f"{texts}.map(t => parseFloat(getComputedStyle(t).fontSize))")) >= 10
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+        # The answer's verdict leads to its evidence.
+        page.evaluate("document.querySelector('#table-verdicts td a').click()")
+        wait(page, "location.hash.includes('at=figure-')")
+
+        # A table sorts, both ways.
+        page.evaluate("document.getElementById('table-comparison').open = true")
+        head = "[...document.querySelectorAll('#table-comparison th')].find(h => h.textContent === 'difference')"
+        cells = f"[...{head}.closest('table').tBodies[0].rows].map(r => r.cells[{head}.cellIndex].dataset.key)"
+        before = [float(key) for key in page.evaluate(cells) if key]
+        page.evaluate(f"{head}.firstChild.click()")
+        assert [float(key) for key in page.evaluate(cells) if key] == sorted(before)
+        page.evaluate(f"{head}.firstChild.click()")
+        assert [float(key) for key in page.evaluate(cells) if key] == sorted(before, reverse=True)
+
+        # A filter lives in the URL, leaves the baseline, and reaches tables and figures.
+        page.evaluate("[...document.querySelectorAll('#filters input')].find(i => i.value === 'single').click()")
+        assert "arm=%3Cb%3Emulti" in page.evaluate("location.hash")
+        rows = "[...document.querySelectorAll('#table-comparison tbody tr')]"
+        assert set(page.evaluate(f"{rows}.map(r => r.cells[0].textContent)")) == {"<b>multi</b>"}
+        drawn(page, "figure-curves")
+        names = page.evaluate("document.querySelector('#figure-curves svg').textContent")
+        assert "baseline" in names
+
+        # The slider shows the model think.
+        page.evaluate("document.getElementById('boards').scrollIntoView()")
+        said = "document.querySelector('#boards output').textContent"
+        assert page.evaluate(said) == "ACT step 4 of 4"
+        move = "const s = document.querySelector('#boards input'); s.value = 1; s.dispatchEvent(new Event('input'))"
+        page.evaluate(f"{{ {move} }}")
+        assert page.evaluate(said) == "ACT step 1 of 4"
+        assert page.evaluate("document.querySelectorAll('.board').length") == 4
+
+        # A trial's square opens what is known of it.
+        page.evaluate("document.querySelector('.trial').click()")
+        wait(page, "document.querySelector('dialog svg') !== null")
+        page.evaluate("document.querySelector('dialog button').click()")
+
+        # Hovering tells which trial.
+        drawn(page, "figure-compute")
+        spot = page.evaluate(
+            "(() => { const b = document.querySelector('#figure-compute path[aria-roledescription=point]')"
+            ".getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] })()"
+        )
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=spot[0], y=spot[1])
+        wait(page, "(document.getElementById('vg-tooltip-element') || {}).textContent?.includes('arm')")
+        page.screenshot(tmp_path / "report.png")
+        assert page.console == []
+        assert {url.partition("#")[0] for url in page.requests if not url.startswith(("data:", "blob:"))} == {
+            report.as_uri()
+        }
+    assert (tmp_path / "report.png").stat().st_size > 20_000
+
+
+@needs_chromium
+def test_it_gives_its_tables_as_csv(report, tmp_path):
+    with browser.Page(report, 1400) as page:
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        page.evaluate("[...document.querySelectorAll('a')].find(a => a.download === 'trials.csv').click()")
+        end = time.monotonic() + 20
+        while not (tmp_path / "trials.csv").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert lines[0].startswith("sweep,arm,")
+    assert len(lines) == 1 + len(ARMS) * 2
+
+
+def test_the_page_of_eighty_trials_is_small(tmp_path):
+    write_sweep(tmp_path / "s", {f"arm{i}": 0.1 * i for i in range(8)}, evaluations=6, diagnosed=8, sigmas=(0.1,))
+    path = write_report(gather(tmp_path / "s"), tmp_path / "report.html")
+    assert path.stat().st_size < 3_000_000

@@ -1,0 +1,163 @@
+"""What the page says of sweeps in every state."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.comparison import compare_by_seed
+from results.gather import SweepTables
+from results.report import report
+from results.schema import UNROLLS_SCHEMA
+from results.view import ROWS, plain, view
+
+from .test_comparison import diagnoses_of, trials_of, two_arms
+
+NOWHERE = Path("/nowhere")  # the folder of a sweep that has no files
+MARKUP = '</script><b onclick="x">&\'it"s $x_1$ \u05e9\u05dc\u05d5\u05dd'
+
+
+def tables_of(seeds=6, diagnoses=True, sweep="s", problems=(), folder=NOWHERE, **changes) -> SweepTables:
+    trials, evals = two_arms(range(seeds), **changes)
+    diagnosed = diagnoses_of(trials.trial_id if diagnoses else [], lambda name: 1 if name[:5] == "multi" else 3)
+    diagnosed = diagnosed.assign(solved=lambda table: table.example < 6, settled=True) if diagnoses else diagnosed
+    compared = compare_by_seed(trials, evals, diagnosed if diagnoses else None, baseline="baseline")
+    trials = trials.assign(provenance="[]")
+    return SweepTables(sweep, "baseline", trials, evals, diagnosed, *compared, [], list(problems), folder)
+
+
+def sections_of(shown: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {section["id"]: section for section in shown["sections"]}
+
+
+def items_of(section: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [item for item in section["items"] if item["kind"] == kind]
+
+
+def test_the_answer_comes_first_and_each_verdict_leads_to_its_evidence():
+    shown = view(tables_of())
+    ids = ["answer", "sure", "came", "why", "trials", "again", "downloads"]
+    assert [section["id"] for section in shown["sections"]] == ids
+    (table,) = items_of(shown["sections"][0], "table")
+    names = [column["name"] for column in table["columns"]]
+    assert names[0] == "arm"
+    (row,) = table["rows"]
+    verdict = row[names.index("verdict")]
+    figures = [item["id"] for section in shown["sections"] for item in items_of(section, "figure")]
+    assert verdict["at"] in figures
+    assert {"figure-differences", "figure-map", "figure-curves", "figure-compute", "figure-lambda"} <= set(figures)
+
+
+def test_a_view_is_json():
+    shown = plain(view(tables_of()))
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+
+
+def test_a_sweep_that_is_not_at_its_end_shows_how_it_stands_first_and_says_interim():
+    changes = {"multi0": {"status": "failed", "reason": "loss is NaN"}, "multi1": {"status": "unfinished"}}
+    shown = view(tables_of(2, **changes, problems=["x/evals.parquet: not a table of evals; move it away"]))
+    assert shown["said"].startswith("4 trials: 2 done, 1 failed, 1 unfinished.")
+    assert [section["id"] for section in shown["sections"]][:2] == ["trials", "answer"]
+    texts = [item["text"] for item in items_of(sections_of(shown)["answer"], "text")]
+    assert any(text.startswith("Interim") for text in texts)
+    trials = sections_of(shown)["trials"]
+    (squares,) = items_of(trials, "trials")
+    assert {trial["reason"] for trial in squares["trials"]} == {None, "loss is NaN"}
+    assert items_of(trials, "text")[0]["text"].startswith("left out: x/evals.parquet")
+
+
+def test_a_sweep_that_has_only_begun_has_a_page():
+    trials, evals = trials_of([0]).assign(status="waiting", provenance="[]"), two_arms([0])[1].iloc[:0]
+    compared = compare_by_seed(trials, evals, baseline="baseline")
+    shown = view(SweepTables("s", "baseline", trials, evals, pd.DataFrame(), *compared, [], [], NOWHERE))
+    assert shown["said"].startswith("2 trials: 2 waiting")
+    assert not [item for section in shown["sections"] for item in items_of(section, "figure")]
+
+
+def test_long_tables_are_cut_with_a_word_and_the_csv_has_all():
+    small = tables_of()
+    rows = pd.concat([small.comparison] * 60, ignore_index=True)
+    shown = view(replace(small, comparison=rows))
+    (table,) = items_of(sections_of(shown)["sure"], "table")
+    assert len(table["rows"]) == ROWS
+    assert f"The first {ROWS} of {len(rows)} rows" in table["note"]
+    files = {file["name"]: file["said"] for file in items_of(sections_of(shown)["downloads"], "downloads")[0]["files"]}
+    assert files["comparison.csv"] == f"{len(rows)} rows"
+
+
+def test_no_name_can_end_the_script_that_holds_the_data():
+    trials, evals = two_arms(range(2))
+    trials = trials.assign(provenance="[]", arm=trials.arm.replace("multi", MARKUP))
+    compared = compare_by_seed(trials, evals, baseline="baseline")
+    page = report(SweepTables(MARKUP, "baseline", trials, evals, pd.DataFrame(), *compared, [], [MARKUP], NOWHERE))
+    assert "<b onclick" not in page
+    data = page.partition('id="view">')[2].partition("</script>")[0]
+    assert json.loads(data)["title"] == MARKUP
+    assert MARKUP in [arm["name"] for arm in json.loads(data)["arms"]]
+
+
+def write_unrolls(folder, trial_id, *predicted):
+    """What a trial answered to 4x4 Sudokus, clean and perturbed alike: the last answer of each."""
+    (folder / "trials" / trial_id).mkdir(parents=True)
+    texts = {"question": "1234341221434.21", "answer": "1234341221434321"}
+    rows = [
+        {"trial_id": trial_id, "step": 40, "example": example, "q_halt": [-0.5, 0.5], "sigma": sigma}
+        | texts
+        | {"predicted": [texts["question"].replace(".", "1"), last]}
+        for example, last in enumerate(predicted)
+        for sigma in (0.0, 0.3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=UNROLLS_SCHEMA), folder / "trials" / trial_id / "unrolls.parquet")
+
+
+RIGHT, WRONG = "1234341221434321", "1234341221434121"
+
+
+def test_the_puzzles_on_which_the_arms_differ_come_first(tmp_path):
+    write_unrolls(tmp_path, "baseline0", RIGHT, WRONG)
+    write_unrolls(tmp_path, "multi0", RIGHT, RIGHT)
+    write_unrolls(tmp_path, "multi1", WRONG, WRONG)  # of each arm the lowest seed alone
+    shown = view(tables_of(2, folder=tmp_path))
+    (item,) = items_of(sections_of(shown)["puzzles"], "puzzles")
+    names = [puzzle["name"] for puzzle in item["puzzles"]]
+    assert names == ["test puzzle 1: solved in 2 of 4", "test puzzle 0: solved in 4 of 4"]
+    assert [run["name"] for run in item["puzzles"][0]["runs"]] == [
+        "baseline, seed 0, clean",
+        "baseline, seed 0, perturbed, sigma 0.3",
+        "multi, seed 0, clean",
+        "multi, seed 0, perturbed, sigma 0.3",
+    ]
+
+
+def test_unrolls_that_cannot_be_read_cost_their_boards_alone_and_are_named(tmp_path):
+    for trial_id in ("multi0", "baseline0"):
+        write_unrolls(tmp_path, trial_id, RIGHT)
+    (tmp_path / "trials" / "baseline0" / "unrolls.parquet").write_bytes(b"PAR1")
+    shown = view(tables_of(2, folder=tmp_path))
+    (item,) = items_of(sections_of(shown)["puzzles"], "puzzles")
+    assert {run["arm"] for run in item["puzzles"][0]["runs"]} == {"multi"}
+    (text,) = items_of(sections_of(shown)["trials"], "text")
+    assert f"left out: {tmp_path}/trials/baseline0/unrolls.parquet: not a table of unrolls" in text["text"]
+
+
+def test_it_says_how_to_do_it_again(tmp_path):
+    (tmp_path / "spec.yaml").write_text("name: s\nbase: {}\n")
+    tables = tables_of(2, folder=tmp_path)
+    tables.trials["provenance"] = json.dumps([{"commit": "abc", "device": "CPU", "versions": {"torch": "2.13"}}])
+    section = sections_of(view(tables))["again"]
+    command, spec = items_of(section, "code")
+    assert command["text"].endswith("rrm run spec.yaml")
+    assert spec["text"] == "name: s\nbase: {}\n"
+    (versions,) = items_of(section, "table")
+    assert [column["name"] for column in versions["columns"]] == ["trials", "commit", "device", "torch"]
+
+
+def test_escape_by_depth_is_drawn_where_depths_were_evaluated():
+    tables = tables_of(2)
+    deeper = pd.concat([tables.evals, tables.evals.assign(depth=8)], ignore_index=True)
+    shown = view(replace(tables, evals=deeper))
+    assert "figure-escape" in [item["id"] for item in sections_of(shown)["why"]["items"]]
