@@ -66,7 +66,7 @@ def print_tables(tables: "SweepTables", everything: bool = False) -> None:
 
 def print_report(tables: "SweepTables", page: Location) -> None:
     """Write a sweep's page and print where it is."""
-    from results.report import write_report  # matplotlib takes a second to import
+    from results.report import write_report  # Altair takes a second to import
 
     print(f"  {write_report(tables, page)}")
 

@@ -108,7 +108,9 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
                 "baseline": _score(row, row.baseline_mean),
                 "arm mean": _score(row, row.arm_mean),
                 "difference": "" if pd.isna(row.difference) else difference(row),
-                "p": "" if pd.isna(row.p_adjusted) else probability(row.p_adjusted),
+                "p": ""
+                if pd.isna(row.p_adjusted)
+                else probability(row.p_adjusted).removeprefix("p ").removeprefix("= "),
                 "cost": "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
                 "verdict": row.verdict,
                 "in words": row.headline,

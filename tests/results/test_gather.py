@@ -215,7 +215,7 @@ def test_running_interrupted_and_waiting_trials_are_told_apart(sweep, tmp_path, 
         assert "multi2    unfinished @ 8     0  " in printed
         assert main(["results", "report", str(tmp_path / "sweep.yaml"), *longer]) == 0
         page = (sweep.folder / "report.html").read_text()
-        assert "The sweep is not at its end:</b> 2 running, 1 unfinished, 1 waiting" in page
+        assert "Interim: the sweep is not at its end (2 running, 1 unfinished, 1 waiting)" in page
         trials, evals = (results.load(name, sweep.folder.parent) for name in ("trials", "evals"))
         lines = results.sentences(results.snapshot(trials, evals))
         assert [line[line.index(" (") :] for line in lines if "running" in line] == [" (running @ 8)", " (running)"]
