@@ -272,7 +272,7 @@ def test_report_writes_a_page_where_it_is_asked_to(sweep, tmp_path, capsys):
     assert (
         main(["results", "report", str(tmp_path / "sweep.yaml"), "--output", str(tmp_path / "new" / "page.html")]) == 0
     )
-    assert "The sweep is not at its end" in (tmp_path / "new" / "page.html").read_text()
+    assert "Interim: the sweep is not at its end" in (tmp_path / "new" / "page.html").read_text()
 
 
 def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tmp_path):
