@@ -192,25 +192,13 @@ def _cell(sweep: "Sweep", arguments: argparse.Namespace) -> "Cell":
 def _train_here(sweep: "Sweep", trial: PlannedTrial, asked_to_stop: list[int]) -> int:
     import torch
 
+    from tune.job import TrialJob
     from tune.memory import check_memory
     from tune.spec import Resources
-    from tune.trial import TrialJob, TrialRun
+    from tune.trial import TrialRun
 
     cell, resources = trial.cell, sweep.spec.resources
-    job = TrialJob(
-        arm=cell.arm,
-        seed=cell.seed,
-        trial_id=cell.trial_id,
-        config=cell.config.model_dump(mode="json"),
-        folder=str(trial.folder),
-        threads=(resources or Resources()).threads,
-        save_seconds=sweep.spec.save_seconds,
-        keep_evaluations=sweep.spec.keep_evaluations,
-        sweep=sweep.spec.name,
-        name=cell.name,
-        wandb=sweep.spec.wandb and sweep.spec.wandb.model_dump(),
-        tensorboard=sweep.spec.tensorboard,
-    )
+    job = TrialJob.of(sweep, cell, (resources or Resources()).threads)
     wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
     check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0)

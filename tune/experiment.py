@@ -26,6 +26,7 @@ from results.schema import FAILED, LOCK, LOG, PROGRESS, SPEC, TRIALS, read_json
 from results.storage import Location, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected
+from tune.job import TrialJob
 from tune.lease import lock_at
 from tune.memory import check_memory
 from tune.plan import PlannedTrial, attempts_of, exit_code, plan, write_manifest
@@ -34,7 +35,7 @@ from tune.signals import ENDING, handled
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
-from tune.trial import TrialJob, write_failed
+from tune.trial import write_failed
 
 CLAIM, RUN_LOCK = "run.json", ".run.lock"
 CLAIM_SECONDS = 1.0  # somebody may be asking whether the lock is held
@@ -126,23 +127,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     spec = sweep.spec
     place = _resources(spec.resources)
     check_memory((trial.cell.config for trial in left), place.gpu)
-    jobs = [
-        TrialJob(
-            arm=trial.cell.arm,
-            seed=trial.cell.seed,
-            trial_id=trial.cell.trial_id,
-            config=trial.cell.config.model_dump(mode="json"),
-            folder=str(trial.folder),
-            threads=place.threads,
-            save_seconds=spec.save_seconds,
-            keep_evaluations=spec.keep_evaluations,
-            sweep=spec.name,
-            name=trial.cell.name,
-            wandb=spec.wandb and spec.wandb.model_dump(),
-            tensorboard=spec.tensorboard,
-        ).as_dict()
-        for trial in left
-    ]
+    jobs = [TrialJob.of(sweep, trial.cell, place.threads).as_dict() for trial in left]
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from ray.tune import PlacementGroupFactory, Trainable
 
+from tune.job import TrialJob
 from tune.output import outlet
-from tune.trial import TrialJob, TrialRun
+from tune.trial import TrialRun
 
 SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more than they tell
 

@@ -1,6 +1,5 @@
 """One trial and its folder: starts or resumes, trains in slices, saves, says how it ended. Knows nothing of Ray."""
 
-import dataclasses
 import json
 import platform
 import tempfile
@@ -38,6 +37,7 @@ from rrm.flops import flops_per_act_step
 from rrm.puzzles.formats import DataError
 from rrm.torch_setup import set_up_torch
 from rrm.train import DivergedError, Trainer
+from tune.job import TrialJob
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import out_of_memory
@@ -45,28 +45,6 @@ from tune.provenance import provenance, utc_now
 from tune.puzzle_table import write_puzzles
 
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """What a worker is told: which trial, where its folder is, how many threads it has, what it saves and logs."""
-
-    arm: str
-    seed: int
-    trial_id: str
-    config: dict[str, Any]
-    folder: str
-    threads: int
-    save_seconds: float
-    keep_evaluations: bool = False
-    sweep: str = ""
-    name: str = ""
-    wandb: dict[str, Any] | None = None
-    tensorboard: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they travel to a worker."""
-        return dataclasses.asdict(self)
 
 
 @dataclass

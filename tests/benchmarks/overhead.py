@@ -17,8 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from tiny import tiny_sweep, write_spec
 
+from tune.job import TrialJob
 from tune.spec import Sweep, load_sweep
-from tune.trial import TrialJob, TrialRun
+from tune.trial import TrialRun
 
 CORES = 2
 
@@ -45,19 +46,8 @@ def _steps_a_second(folder: Path) -> float:
     return 400 / (time.perf_counter() - started)
 
 
-def _jobs(sweep: Sweep, elsewhere: str = "") -> list[TrialJob]:
-    return [
-        TrialJob(
-            arm=cell.arm,
-            seed=cell.seed,
-            trial_id=trial_id,
-            config=cell.config.model_dump(mode="json"),
-            folder=f"{sweep.folder}{elsewhere}/trials/{trial_id}",
-            threads=CORES,
-            save_seconds=sweep.spec.save_seconds,
-        )
-        for trial_id, cell in sweep.trials.items()
-    ]
+def _jobs(sweep: Sweep) -> list[TrialJob]:
+    return [TrialJob.of(sweep, cell, CORES) for cell in sweep.trials.values()]
 
 
 def _bare(job: TrialJob) -> None:
@@ -77,7 +67,7 @@ def main(seconds: float) -> None:
             whole = time.perf_counter() - started
             first = min(lock.stat().st_mtime for lock in (sweep.folder / "trials").glob("*/.lock")) - at
             started = time.perf_counter()
-            for job in _jobs(sweep, "-bare"):
+            for job in _jobs(load_sweep(sweep.path, [f"storage={sweep.spec.storage}-bare"])):
                 _bare(job)
             bare = time.perf_counter() - started
             between = whole - bare

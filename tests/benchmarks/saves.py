@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from tiny import tiny_config
 
 from results.storage import location
-from tune.trial import TrialJob, TrialRun
+from tune.job import TrialJob
+from tune.trial import TrialRun
 
 MODEL = {
     "arch": "hrm",

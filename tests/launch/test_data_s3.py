@@ -15,8 +15,9 @@ from results.storage import location
 from rrm.puzzles import remote
 from rrm.puzzles.formats import DataError
 from rrm.puzzles.remote import local_copy
+from tune.job import TrialJob
 from tune.spec import load_sweep
-from tune.trial import TrialJob, TrialRun
+from tune.trial import TrialRun
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from results import gather as gathering
 from results.gather import gather
 from results.looks import read_looks
 from results.schema import DamagedFileError, read_table, table_file
+from tune.job import TrialJob
 from tune.plan import manifest, plan, write_manifest
 from tune.spec import load_sweep
-from tune.trial import TrialJob, TrialRun
+from tune.trial import TrialRun
 
 
 @pytest.fixture

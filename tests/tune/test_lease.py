@@ -13,8 +13,9 @@ from tiny import tiny_config
 
 from results.storage import location
 from tune import lease as lease_module
+from tune.job import TrialJob
 from tune.lease import Lease
-from tune.trial import TrialBusyError, TrialJob, TrialRun
+from tune.trial import TrialBusyError, TrialRun
 
 
 @pytest.fixture

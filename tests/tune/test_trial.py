@@ -17,8 +17,9 @@ from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA, read_table, trial_end
 from results.storage import Location, location
 from rrm import checkpoint
 from tune import trial as trial_module
+from tune.job import TrialJob
 from tune.trainable import RecursiveTrial
-from tune.trial import TrialBusyError, TrialJob, TrialRun, write_failed
+from tune.trial import TrialBusyError, TrialRun, write_failed
 
 CPU = torch.device("cpu")
 
