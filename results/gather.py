@@ -49,7 +49,7 @@ from results.schema import (
     table_file,
     trial_end,
 )
-from results.storage import Location, S3Path, is_held, side_by_side, write_atomically
+from results.storage import Location, S3Path, is_held, remove_leftovers, side_by_side, write_atomically
 from results.types import frame, table_of, typed
 
 _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
@@ -107,6 +107,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         evals.append(evaluated)
         diagnostics.append(diagnosed)
     order = [trial_id for trial_id in cells if trial_id in rows]
+    remove_leftovers(sweep_folder)
     written_by = {b"gathering": uuid.uuid4().hex.encode()} | VERSION
     tables = {
         "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),

@@ -4,11 +4,14 @@ import errno
 import fcntl
 import os
 import platform
+import random
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -21,6 +24,8 @@ _Thing = TypeVar("_Thing")
 _Read = TypeVar("_Read")
 REQUEST_SECONDS = 60
 STALE_SECONDS = 30.0  # a claim in a bucket whose last beat is older is dead
+PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 300.0, 20.0
+BUSY = "SLOW_DOWN"
 # What S3 answers, by the name that the AWS library gives it, and what a user can do about it.
 _MENDS = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it, or mend the name",
@@ -28,6 +33,7 @@ _MENDS = {
     "INVALID_ACCESS_KEY_ID": "S3 does not know these credentials; see AWS_ACCESS_KEY_ID",
     "SIGNATURE_DOES_NOT_MATCH": "S3 refuses these credentials; see AWS_SECRET_ACCESS_KEY",
     "NETWORK_CONNECTION": "S3 cannot be reached; see AWS_ENDPOINT_URL and the network",
+    BUSY: "S3 was too busy for minutes; run fewer trials at a time, or save less often (save_seconds)",
 }
 
 
@@ -80,10 +86,17 @@ class S3Path:
         return self.read_bytes().decode()
 
     def unlink(self, missing_ok: bool = False) -> None:
+        tries = 0
+
+        def delete(s3: Any) -> None:
+            nonlocal tries
+            tries += 1
+            s3.delete_file(self.key)
+
         try:
-            self.ask(lambda s3: s3.delete_file(self.key))
+            self.ask(delete)
         except FileNotFoundError:
-            if not missing_ok:
+            if not missing_ok and tries == 1:  # one that was turned away may have deleted it all the same
                 raise
 
     def ages(self) -> dict[str, float]:
@@ -120,15 +133,28 @@ class S3Path:
         self.ask(lambda s3: s3.copy_file(self.key, target.key))
 
     def ask(self, operation: Any) -> Any:
-        """What an operation on pyarrow's S3 file system gives."""
-        try:
-            return operation(_s3(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
-        except OSError as error:
-            known = re.search(r"AWS Error (\w+)", str(error))
-            mend = _MENDS.get(known[1] if known else "", str(error).partition("\n")[0])
-            raise StorageError(errno.EIO, mend, str(self)) from error
+        """What an operation on pyarrow's S3 file system gives. One that is turned away for now is tried for minutes."""
+        until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+        while True:
+            try:
+                return operation(_s3(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")))
+            except FileNotFoundError as error:
+                raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
+            except OSError as error:
+                name = _name_of(error)
+                if name != BUSY or time.monotonic() > until:
+                    mend = _MENDS.get(name, str(error).partition("\n")[0])
+                    raise StorageError(errno.EIO, mend, str(self)) from error
+            time.sleep(random.uniform(0, pause))  # all who were turned away together must not come back together
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _name_of(error: OSError) -> str:
+    """What S3 answered, as the AWS library calls it; BUSY for all that it would take later."""
+    known, status = re.search(r"AWS Error (\w+)", str(error)), re.search(r"HTTP status (\d+)", str(error))
+    name = known[1] if known else ""
+    late = name in (BUSY, "SERVICE_UNAVAILABLE", "THROTTLING", "INTERNAL_FAILURE", "REQUEST_TIMEOUT")
+    return BUSY if late or (status and status[1] in ("429", "500", "502", "503", "504")) else name
 
 
 @lru_cache
@@ -203,8 +229,8 @@ def copy(source: Location, target: Location) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], None], scratch: Path) -> None:
-    temporary = scratch / f".{path.name}.{os.getpid()}.tmp"
-    temporary.unlink(missing_ok=True)
+    # Processes of two machines, or of two containers, may have one number.
+    temporary = scratch / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         write(temporary)
         temporary.replace(path)
@@ -267,6 +293,16 @@ def subfolders(place: Location) -> list[str]:
         return sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
     except FileNotFoundError:
         return []
+
+
+def remove_leftovers(folder: Location) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder, once it is a day old."""
+    if isinstance(folder, S3Path):
+        return
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > 24 * 3600:
+                leftover.unlink()
 
 
 def side_by_side(place: Location, read: Callable[[_Thing], _Read], things: Iterable[_Thing]) -> list[_Read]:

@@ -1,7 +1,9 @@
 """Who holds a lock, asked without touching it: in a folder and in a bucket."""
 
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
@@ -9,7 +11,7 @@ from holding import held_elsewhere
 
 from results import storage
 from results.schema import LOCK, trial_end
-from results.storage import Location, is_held, location
+from results.storage import Location, copy, is_held, location, remove_leftovers, write_atomically
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -38,6 +40,31 @@ def test_a_claim_of_another_machine_counts_until_its_beats_are_old(bucket, monke
     time.sleep(2.5)  # a bucket's times are whole seconds
     assert not is_held(lock)
     assert [path.name for path in lock.glob("*")] == ["elsewhere:4711:abc"]
+
+
+def test_writers_of_one_number_do_not_meet(tmp_path, monkeypatch):
+    """Two containers on one folder: each has a process 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(os, "fsync", lambda _: time.sleep(0.001))
+    contents = [bytes([number]) * 1000 for number in range(8)]
+
+    def write(content: bytes) -> None:
+        for _ in range(20):
+            write_atomically(tmp_path / "table", content)
+            copy(tmp_path / "table", tmp_path / "copied")
+            assert (tmp_path / "table").read_bytes() in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copied", "table"]
+
+
+def test_what_killed_writers_left_is_removed_after_a_day(tmp_path):
+    for name, age in ((".old.1.tmp", 25), (".new.2.tmp", 1), ("kept.tmp", 25), (".kept", 25)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() - age * 3600))
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kept", ".new.2.tmp", "kept.tmp"]
 
 
 def test_asking_again_and_again_keeps_nobody_from_the_lock(tmp_path):
