@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from results.curves import seed_curves as seed_curves
     from results.curves import sentences as sentences
     from results.curves import snapshot as snapshot
+    from results.depths import escape as escape
+    from results.difficulty import by_difficulty as by_difficulty
     from results.query import configs as configs
     from results.query import load as load
     from results.query import unpack as unpack
@@ -25,6 +27,8 @@ _HOME = {
     **dict.fromkeys(("compare", "differences"), "comparison"),
     "verdicts": "signals",
     **dict.fromkeys(("configs", "load", "unpack", "unroll"), "query"),
+    "escape": "depths",
+    "by_difficulty": "difficulty",
     **dict.fromkeys(("curve", "seed_curves", "sentences", "snapshot"), "curves"),
 }
 

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +72,7 @@ class SweepTables:
     files: list[Location]
     problems: list[str]
     folder: Location
+    puzzles: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, write: bool = True) -> SweepTables:
@@ -151,6 +152,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         files,
         problems,
         sweep_folder,
+        frame(tables["puzzles"]),
     )
 
 

@@ -17,6 +17,7 @@ from results import plots
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
 from results.diagnostics import summary
+from results.difficulty import by_difficulty
 from results.gather import SweepTables
 from results.plots.style import CONFIG, Arms
 from results.query import unroll
@@ -173,6 +174,9 @@ def _why(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
     if len(tables.diagnostics):
         yield "lambda", plots.lambda_by_outcome(tables.trials, tables.diagnostics)
         yield "settled", plots.settled_by_outcome(tables.trials, tables.diagnostics)
+    solved = by_difficulty(tables.trials, tables.evals, tables.puzzles)
+    if len(solved):
+        yield "difficulty", plots.solved_by_difficulty(solved, arms=arms)
     escaped = escape(tables.trials, tables.evals)
     if len(escaped):
         yield "escape", plots.escape_by_depth(escaped, arms=arms)

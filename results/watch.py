@@ -10,26 +10,23 @@ from typing import Any
 import pandas as pd
 
 from results.gather import SweepTables, gather
+from results.progress import told_by_driver, told_by_folders
 from results.schema import (
     EVALS,
     EVALS_SCHEMA,
     MANIFEST,
-    PROGRESS,
     TABLES,
     TRIALS,
     DamagedFileError,
     read_json,
     read_table,
-    trial_end,
 )
-from results.storage import Location, S3Path, side_by_side, subfolders
+from results.storage import Location, side_by_side, subfolders
 from results.view import TABLES_SHOWN, Live, csv_of, plain, view
 
 FRESH_SECONDS = 5.0  # a sweep's page is made again at most so often, and
 SHARE = 10  # takes at most a tenth of the time
 LISTED_SECONDS = 5.0
-HEARD_SECONDS = 60.0  # a run that has written nothing for so long tells nothing of the present
-HEARD_SECONDS_S3 = 180.0
 
 
 @dataclass
@@ -51,35 +48,21 @@ class WatchedSweep:
         self.folder = folder
         self._lock = threading.Lock()
         self._page = _Page()
-        self._ends: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
+        self._by_folders: tuple[float, dict[str, Any]] = (0.0, {})
 
     def progress(self) -> dict[str, Any]:
         """How every trial stands now, by trial id, and the run that trains them (None if none does).
 
         By what the run's driver wrote in the last minute; where there is no such driver, by the trials' folders.
         """
-        told = read_json(self.folder / PROGRESS) or {}
-        patience = HEARD_SECONDS_S3 if isinstance(self.folder, S3Path) else HEARD_SECONDS
-        alive = not told.get("ended", True) and time.time() - told.get("written", 0.0) < patience
-        if not alive:
-            return {"trials": self._from_folders(), "run": None}
-        trials = told["trials"]
-        rates = [trial["rate"] for trial in trials.values() if trial.get("rate") and trial["status"] == "running"]
-        return {
-            "trials": trials,
-            "run": {"heard": told["written"], "left": told.get("left"), "rate": sum(rates) or None},
-        }
-
-    def _from_folders(self) -> dict[str, dict[str, Any]]:
-        read, ends = self._ends
-        if time.time() - read < FRESH_SECONDS:
-            return ends
-        manifest = read_json(self.folder / MANIFEST, cells=list) or {"cells": []}
-        steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
-        found = side_by_side(self.folder / TRIALS, lambda name: _end(self.folder / TRIALS / name, steps[name]), steps)
-        ends = dict(zip(steps, found, strict=True))
-        self._ends = time.time(), ends
-        return ends
+        told = told_by_driver(self.folder)
+        if told is not None:
+            return told
+        read, found = self._by_folders
+        if time.time() - read >= FRESH_SECONDS:
+            found = told_by_folders(self.folder)
+            self._by_folders = time.time(), found
+        return found
 
     def at_a_glance(self) -> dict[str, Any]:
         """Its name, how many trials have each status, and its run."""
@@ -163,14 +146,6 @@ class WatchedStorage:
         sweeps = [sweep.at_a_glance() for sweep in self.sweeps().values()]
         count = "1 sweep" if len(sweeps) == 1 else f"{len(sweeps)} sweeps"
         return {"now": time.time(), "said": f"{count} in {self.storage}", "sweeps": sweeps}
-
-
-def _end(folder: Location, steps: int) -> dict[str, Any]:
-    try:
-        end = trial_end(folder, steps)
-    except DamagedFileError as error:
-        return {"status": "unfinished", "reason": str(error)}
-    return {"status": end.status} | ({"reason": end.reason} if end.reason else {})
 
 
 def _version(tables: SweepTables) -> str:

@@ -7,6 +7,7 @@ import pytest
 from results.comparison import compare
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
+from results.difficulty import by_difficulty
 from results.plots import (
     accuracy_against_compute,
     accuracy_curves,
@@ -16,6 +17,7 @@ from results.plots import (
     paired_differences,
     settled_by_outcome,
     sigma_ladder,
+    solved_by_difficulty,
     solving,
     training_sigma,
 )
@@ -211,6 +213,19 @@ def test_escape_is_of_the_puzzles_failed_at_the_trainings_depth():
     }
     assert len(data_of(escape_by_depth(found))) == 2
     assert len(escape(trials, pd.DataFrame(rows))) == 0
+
+
+def test_the_share_solved_is_binned_by_the_measure_that_there_is():
+    trials = trials_of([0, 1], ("baseline",))
+    evals = pd.DataFrame([row for name in trials.trial_id for row in evals_of(name, [0.5])])  # the first half is solved
+    puzzles = pd.DataFrame({"test_digest": "d", "example": range(40), "rating": np.nan, "givens": np.arange(40) // 10})
+    found = by_difficulty(trials, evals, puzzles)
+    assert found[["difficulty", "n", "share"]].to_numpy().tolist() == [[0, 20, 1], [1, 20, 1], [2, 20, 0], [3, 20, 0]]
+    assert set(found.measure) == {"givens"}
+    assert found.low[0] == pytest.approx(0.8389, abs=1e-4)  # Wilson's: 20 of 20
+    assert len(data_of(solved_by_difficulty(found))) == 4
+    assert len(by_difficulty(trials, evals, puzzles.assign(givens=5))) == 0, "all alike"
+    assert len(by_difficulty(trials, evals, pd.DataFrame())) == 0
 
 
 def unrolls_of(puzzle: dict[str, str], *texts: list[str]) -> pd.DataFrame:

@@ -1,0 +1,57 @@
+"""How the trials of a sweep stand at this moment: as its run's driver says, or where none does, as their folders say."""
+
+import time
+from typing import Any
+
+from results.schema import MANIFEST, PROGRESS, TRIALS, DamagedFileError, read_json, trial_end
+from results.storage import Location, S3Path, side_by_side
+
+HEARD_SECONDS = 60.0  # a driver that has written nothing for so long tells nothing of the present
+HEARD_SECONDS_S3 = 180.0
+STALLED_SECONDS = 60.0  # a running trial reports every second, but for an evaluation
+
+
+def told_by_driver(folder: Location) -> dict[str, Any] | None:
+    """What the driver of a sweep's run wrote in the last minute, None if there is none: `trials`, and its `run`.
+
+    trials: by trial id, each with status and steps, and where it is known step, rate (steps a second), heard (when,
+    seconds since 1970), accuracy and reason. run: heard, left (seconds, None if unknown) and rate of all together.
+    """
+    told = read_json(folder / PROGRESS) or {}
+    patience = HEARD_SECONDS_S3 if isinstance(folder, S3Path) else HEARD_SECONDS
+    trials, written = told.get("trials"), told.get("written")
+    if told.get("ended", True) or not isinstance(trials, dict) or not isinstance(written, int | float):
+        return None
+    if time.time() - written > patience:
+        return None
+    rates = [trial["rate"] for trial in trials.values() if trial.get("rate") and trial.get("status") == "running"]
+    return {"trials": trials, "run": {"heard": written, "left": told.get("left"), "rate": sum(rates) or None}}
+
+
+def told_by_folders(folder: Location) -> dict[str, Any]:
+    """The same by the trials' own folders: status, steps and reason. Raises DamagedFileError for a bad manifest."""
+    manifest = read_json(folder / MANIFEST, cells=list) or {"cells": []}
+    steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
+    found = side_by_side(folder / TRIALS, lambda name: _end(folder / TRIALS / name, steps[name]), steps)
+    return {"trials": dict(zip(steps, found, strict=True)), "run": None}
+
+
+def _end(folder: Location, steps: int) -> dict[str, Any]:
+    try:
+        end = trial_end(folder, steps)
+    except DamagedFileError as error:
+        return {"status": "unfinished", "steps": steps, "reason": str(error)}
+    return {"status": end.status, "steps": steps} | ({"reason": end.reason} if end.reason else {})
+
+
+def is_stalled(trial: dict[str, Any]) -> bool:
+    """Whether a running trial has not been heard of for a minute."""
+    heard = trial.get("heard")
+    return trial.get("status") == "running" and heard is not None and time.time() - heard > STALLED_SECONDS
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{max(0.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
