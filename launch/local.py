@@ -7,7 +7,9 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+from results.progress import duration, is_stalled, told_by_driver, told_by_folders
 from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
 from results.storage import Location, side_by_side
 from tune.output import outlet
@@ -19,12 +21,33 @@ class JobError(ValueError):
 
 
 def status(storage: Location, name: str | None) -> int:
-    """Print how many trials of a sweep are done, and who is running it. Raises JobError if there is no such sweep."""
+    """Print how many trials of a sweep are done, how its run goes on, and what failed or stalled, a line each.
+
+    Raises JobError if there is no such sweep.
+    """
     folder = _folder(storage, name)
-    ends = _ends(folder)
-    trials = ", ".join(f"{n} {status}" for status, n in Counter(end.status for end in ends).items())
-    print(f"{name}: {len(ends)} trials, {trials}; {_runner(folder) or 'not running'}; {folder}")
+    told = told_by_driver(folder) or told_by_folders(folder)
+    trials = told["trials"]
+    counts = ", ".join(f"{n} {status}" for status, n in Counter(one["status"] for one in trials.values()).items())
+    print(f"{name}: {len(trials)} trials, {counts}; {_runner(folder) or 'not running'}; {folder}")
+    if told["run"]:
+        print(f"  {_pace(told['run'], trials)}")
+    for trial_id, trial in trials.items():
+        if trial["status"] == "failed":
+            print(f"  {trial_id} failed: {trial.get('reason') or 'see rrm logs'}")
+        elif is_stalled(trial):
+            where = f"at step {trial.get('step', 0)} of {trial['steps']}"
+            print(f"  {trial_id} stalled {where}: not heard of for {duration(time.time() - trial['heard'])}")
     return ALL_DONE
+
+
+def _pace(run: dict[str, Any], trials: dict[str, dict[str, Any]]) -> str:
+    """How far and how fast a run is, what time is left, and when its driver was last heard of."""
+    done, asked = (sum(trial.get(name) or 0 for trial in trials.values()) for name in ("step", "steps"))
+    parts = [f"step {done} of {asked}"]
+    parts += [f"{run['rate']:.3g} steps a second"] if run["rate"] else []
+    parts += [f"about {duration(run['left'])} left"] if run["left"] is not None else []
+    return ", ".join([*parts, f"last heard {duration(time.time() - run['heard'])} ago"])
 
 
 def logs(storage: Location, name: str, follow: bool) -> int:

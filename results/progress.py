@@ -1,4 +1,4 @@
-"""How the trials of a sweep stand at this moment: as its run's driver says, or where none does, as their folders say."""
+"""How the trials of a sweep stand at this moment: as its run's driver says, or, without one, as their folders say."""
 
 import time
 from typing import Any
