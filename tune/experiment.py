@@ -156,6 +156,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
             verbose=0,
         ),
     )
+    print(f"Watch it on a page: rrm watch {sweep.folder.parent}", flush=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
     with progress, written, handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1)):

@@ -1,5 +1,6 @@
 """A sweep on this machine by its name: status, log, a stop that lets trials save; and that it is closed to others."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from outputs import stdout_that_is
+from sweep_folder import write_sweep
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
@@ -77,7 +79,9 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
         assert token.stat().st_mode & 0o777 == 0o600
     on = ("tiny", "--storage", storage)
     assert main(["status", *on]) == 0
-    assert f"tiny: 2 trials, 2 running; run by process {process.pid} on " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"tiny: 2 trials, 2 running; run by process {process.pid} on " in out
+    assert re.search(r"\n  step \d+ of 2000000.*, last heard \d+ s ago\n", out)
     with stdout_that_is("unread"):
         assert main(["logs", "--follow", *on]) == 0  # for nobody
     assert main(["stop", *on]) == 0
@@ -85,6 +89,7 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 4, printed
     assert "tiny: 2 trials, 2 unfinished" in printed
+    assert f"Watch it on a page: rrm watch {storage}\n" in printed
     assert "Stopped before the end; the same command goes on from here." in printed
     assert "\x1b" not in printed  # quiet where no terminal is: no colours, no cursor
     for trial in trials:
@@ -116,3 +121,29 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
 def test_unknown_sweeps_are_named(arguments, message, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_status_names_what_failed_and_what_stalled(tmp_path, capsys):
+    write_sweep(tmp_path / "s", {"baseline": 0.0}, seeds=3, evaluations=2, diagnosed=0)
+    ids = [f"{number:012x}" for number in range(3)]
+    states = [
+        {"status": "failed", "step": 600, "reason": "the training loss is NaN at step 600"},
+        {"status": "running", "step": 300, "rate": 2.5, "heard": time.time() - 300},
+        {"status": "running", "step": 900, "rate": 2.5, "heard": time.time()},
+    ]
+    trials = {trial_id: state | {"steps": 1200} for trial_id, state in zip(ids, states, strict=True)}
+    told = {"written": time.time(), "ended": False, "left": 7200, "trials": trials}
+    (tmp_path / "s" / "progress.json").write_text(json.dumps(told))
+    show = ["status", "s", "--storage", str(tmp_path)]
+    assert main(show) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("s: 3 trials, 1 failed, 2 running; not running")
+    assert re.fullmatch(r"  step 1800 of 3600, 5 steps a second, about 2\.0 h left, last heard \d+ s ago", lines[0])
+    assert lines[1:] == [
+        f"  {ids[0]} failed: the training loss is NaN at step 600",
+        f"  {ids[1]} stalled at step 300 of 1200: not heard of for 5 min",
+    ]
+    for stale in ({"written": time.time() - 300}, {"ended": True}, {"trials": "x"}, {"written": "x"}):
+        (tmp_path / "s" / "progress.json").write_text(json.dumps(told | stale))
+        assert main(show) == 0
+        assert capsys.readouterr().out.startswith("s: 3 trials, 3 done; not running"), stale
