@@ -102,10 +102,11 @@ class SweepSpec(Settings):
     tensorboard: bool = False
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("name")
+    @field_validator("name", mode="before")
     @classmethod
-    def _is_text_to_all_readers(cls, value: str) -> str:
-        if problem := sweep_name_problem(value):
+    def _is_text_to_all_readers(cls, value: Any) -> Any:
+        # YAML, too, takes 001 and 2024-01-15 for other things.
+        if not isinstance(value, dict | list) and (problem := sweep_name_problem(str(value))):
             raise ValueError(problem)
         return value
 
