@@ -114,14 +114,3 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
     if os.environ.get("RRM_NO_SKIP") and report.skipped:
         report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr}"
     return report
-
-
-@pytest.hookimpl(wrapper=True)  # before xdist's, which reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """For pytest-xdist: a file is run by one worker, and all files that share the Ray by the same one, which begins."""
-    on_ray = {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
-    for item in items:
-        file = str(item.path.relative_to(item.config.rootpath))
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else file))
-    items.sort(key=lambda item: item.path not in on_ray)
-    return (yield)
