@@ -305,4 +305,5 @@ def _time(text: str | None) -> datetime | None:
 def _device_hours(seconds: dict[str, float], attempt: dict[str, Any]) -> float | None:
     if not seconds or "threads" not in attempt:
         return None
-    return (seconds["train"] + seconds["evaluate"]) / 3600 * (1 if attempt.get("on_gpu") else attempt["threads"])
+    devices = len(attempt.get("workers") or [None]) * (1 if attempt.get("on_gpu") else attempt["threads"])
+    return (seconds["train"] + seconds["evaluate"]) / 3600 * devices

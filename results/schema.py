@@ -172,7 +172,7 @@ TRIALS_SCHEMA = _table(
     ("train_seconds", _FLOAT, "s", "Time spent training, over all attempts; null until done."),
     ("evaluate_seconds", _FLOAT, "s", "Time spent evaluating, over all attempts; null until done."),
     ("evaluate_share", _FLOAT, "share", "evaluate_seconds of all its time; null until done."),
-    ("device_hours", _FLOAT, "h", "All its time on one GPU; times its cores where it ran on none. Null until done."),
+    ("device_hours", _FLOAT, "h", "All its time times its GPUs, or its cores where it has none. Null until done."),
     ("seconds_per_evaluation", _FLOAT, "s", "Mean time of one evaluation of both splits; null until done."),
     ("config", _TEXT, "JSON", "The whole TrialConfig."),
     ("provenance", _TEXT, "JSON", "Commit, versions, device and threads of each attempt."),

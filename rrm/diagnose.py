@@ -9,6 +9,7 @@ from rrm.lyapunov import diagnose
 from rrm.models.act import Batch, RecursiveModel
 from rrm.models.losses import TokenLoss, row_losses
 from rrm.settings import Settings
+from rrm.workers import ALONE, Workers
 
 
 class DiagnoseConfig(Settings):
@@ -24,23 +25,31 @@ class DiagnoseConfig(Settings):
 
 
 def diagnose_examples(
-    model: RecursiveModel, batch: Batch, *, k: int, batch_size: int, token_loss: TokenLoss
+    model: RecursiveModel,
+    batch: Batch,
+    *,
+    k: int,
+    batch_size: int,
+    token_loss: TokenLoss,
+    workers: Workers = ALONE,
 ) -> list[dict[str, Any]]:
     """A row for each puzzle of `batch`, in order; results.schema.DIAGNOSTICS_SCHEMA says what the columns are.
 
+    `workers` hand out chunks of `batch_size`, and have all rows.
     Raises ValueError if k is more than the size of the state.
     """
-    found = diagnose(model, batch, k=k, batch_size=batch_size)
-    solved, q_halt = [], []
-    with torch.no_grad():
-        for start in range(0, len(batch.inputs), batch_size):
-            part = Batch(*(x[start : start + batch_size] for x in batch))
-            latents = model.initial_latents(len(part.inputs))
+    found = diagnose(model, batch, k=k, batch_size=batch_size, workers=workers)
+
+    @torch.no_grad()
+    def outcomes(start: int) -> list[torch.Tensor]:
+        part = Batch(*(x[start : start + batch_size] for x in batch))
+        latents = model.initial_latents(len(part.inputs))
+        latents, output = model.act_step(latents, part)
+        for _ in range(model.halt_max_steps - 1):
             latents, output = model.act_step(latents, part)
-            for _ in range(model.halt_max_steps - 1):
-                latents, output = model.act_step(latents, part)
-            solved.append(row_losses(output, part.labels, token_loss).correct)
-            q_halt.append(output.q_halt_logits)
+        return [row_losses(output, part.labels, token_loss).correct.cpu(), output.q_halt_logits.cpu()]
+
+    solved, q_halt = zip(*workers.share_out(range(0, len(batch.inputs), batch_size), outcomes), strict=True)
     columns = {
         "solved": torch.cat(solved).tolist(),
         "q_halt": torch.cat(q_halt).tolist(),

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput
 from rrm.models.losses import TokenLoss, row_losses
 from rrm.perturb import Location, distinct_locations, perturb_latents
 from rrm.puzzles.tasks import BaseTask
 from rrm.settings import Settings
+from rrm.workers import ALONE, Workers
 
 
 class EvalConfig(Settings):
@@ -64,12 +66,12 @@ class Answers(NamedTuple):
     token is no cell), q_halt [n, K], judged: what the task says of each answer, bool [n * K] by name.
     """
 
-    lm: np.ndarray
-    token_accuracy: np.ndarray
-    correct: np.ndarray
-    cells: np.ndarray
-    q_halt: np.ndarray
-    judged: dict[str, np.ndarray]
+    lm: Tensor
+    token_accuracy: Tensor
+    correct: Tensor
+    cells: Tensor
+    q_halt: Tensor
+    judged: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -83,6 +85,7 @@ def evaluate_split(
     seed: int,
     split: str,
     watch: Watch | None = None,
+    workers: Workers = ALONE,
 ) -> Iterator[dict[str, Any]]:
     """Rows for the clean run (sigma 0, one rollout) and for each of `config.sigmas`, at halt_max_steps and each depth.
 
@@ -90,14 +93,15 @@ def evaluate_split(
     examples that every rollout solves, that some does, and whose chosen answer is right: that of the rollout with the
     highest halting logit, or the one that most rollouts give (of equals the one with the highest). correct holds the
     packed bits of bool [n, rollouts], best_q_correct and majority_correct of bool [n]. What else the task says of
-    answers is a share under its own name (of a maze's: valid_accuracy, shortest_accuracy). `watch` sees every ACT step.
+    answers is a share under its own name (of a maze's: valid_accuracy, shortest_accuracy). `watch` sees every ACT step
+    that this worker takes: `workers` hand out chunks of `config.batch_size` trajectories, and have all rows.
     """
     depths = (model.halt_max_steps, *config.depths)
     for sigma in (0.0, *config.sigmas):
         K = config.rollouts if sigma else 1
         size = max(1, config.batch_size // K)
-        parts: dict[int, list[Answers]] = {depth: [] for depth in depths}
-        for start in range(0, len(batch.inputs), size):
+
+        def answers_from(start: int, sigma: float = sigma, K: int = K, size: int = size) -> dict[int, dict[str, Any]]:
             part = Batch(*(x[start : start + size] for x in batch))
             rows = range(start, start + len(part.inputs))
             z0 = perturb_latents(
@@ -112,10 +116,13 @@ def evaluate_split(
                 rows=rows,
             )
             show = None if watch is None else partial(watch, sigma, rows)
-            for depth, answers in _unroll(model, part.repeat(K), z0, K, depths, token_loss, task, show):
-                parts[depth].append(answers)
+            unrolled = _unroll(model, part.repeat(K), z0, K, depths, token_loss, task, show)
+            return {depth: answers._asdict() for depth, answers in unrolled}
+
+        parts = workers.share_out(range(0, len(batch.inputs), size), answers_from)
         for depth in depths:
-            yield {"split": split, "sigma": sigma, "depth": depth, "rollouts": K, **_row(parts[depth])}
+            answers = [Answers(**part[depth]) for part in parts]
+            yield {"split": split, "sigma": sigma, "depth": depth, "rollouts": K, **_row(answers)}
 
 
 def _unroll(
@@ -136,24 +143,25 @@ def _unroll(
         if step in depths:
             losses = row_losses(output, batch.labels, token_loss)
             cells = _grids(losses.predicted, task)
+            judged = task.judge(_grids(batch.inputs, task), cells)
             yield (
                 step,
                 Answers(
-                    losses.lm.double().cpu().numpy(),
-                    losses.token_accuracy.double().cpu().numpy(),
-                    losses.correct.view(-1, K).cpu().numpy(),
-                    cells.reshape(-1, K, *cells.shape[1:]),
-                    output.q_halt_logits.view(-1, K).cpu().numpy(),
-                    task.judge(_grids(batch.inputs, task), cells),
+                    losses.lm.double().cpu(),
+                    losses.token_accuracy.double().cpu(),
+                    losses.correct.view(-1, K).cpu(),
+                    torch.from_numpy(cells.reshape(-1, K, *cells.shape[1:])),
+                    output.q_halt_logits.view(-1, K).cpu(),
+                    {name: torch.from_numpy(good) for name, good in judged.items()},
                 ),
             )
 
 
 def _row(parts: list[Answers]) -> dict[str, Any]:
-    lm, token_accuracy, correct, cells, q_halt = (np.concatenate(x) for x in list(zip(*parts, strict=True))[:5])
+    lm, token_accuracy, correct, cells, q_halt = (torch.cat(x).numpy() for x in list(zip(*parts, strict=True))[:5])
     chosen = {"best_q": q_halt.argmax(axis=1), "majority": majority(cells, q_halt)}
     chosen_correct = {name: np.take_along_axis(correct, k[:, None], axis=1)[:, 0] for name, k in chosen.items()}
-    judged = {name: np.concatenate([part.judged[name] for part in parts]) for name in parts[0].judged}
+    judged = {name: torch.cat([part.judged[name] for part in parts]).numpy() for name in parts[0].judged}
     return {
         "n": len(correct),
         "exact_accuracy": float(correct.mean()),

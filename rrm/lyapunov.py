@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rrm.models.act import Batch, RecursiveModel
 from rrm.streams import torch_generator
+from rrm.workers import ALONE, Workers
 
 LATE_STEPS = 4
 # Peak memory of a state and its k = 8 tangent vectors, measured at hidden 128 with 81 positions: 0.9 (SRM) to 1.6
@@ -175,21 +176,32 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def diagnose(model: RecursiveModel, batch: Batch, *, k: int = 8, batch_size: int = 256, seed: int = 0) -> Diagnosis:
+def diagnose(
+    model: RecursiveModel,
+    batch: Batch,
+    *,
+    k: int = 8,
+    batch_size: int = 256,
+    seed: int = 0,
+    workers: Workers = ALONE,
+) -> Diagnosis:
     """The dynamics of every puzzle of `batch` over halt_max_steps ACT steps from the clean start, without halting.
 
     The state is (z_H, z_L) under the Euclidean norm. `batch_size` bounds memory to what a plain evaluation of as many
     rows takes: an example counts as 2 (1 + k) rows, and at least one example is held. `seed` chooses the vectors.
+    `workers` hand out chunks of that size, and have the whole.
     Computed in the model's own dtype, without autocast. Raises ValueError if k is not between 1 and the state's size.
     """
     start = torch.stack(list(model.initial_latents(1).values()), dim=1)
     Q_XK = orthonormal_vectors(start.numel(), k, seed)
     size = max(1, batch_size // (ROWS_PER_VECTOR * (1 + k)))
-    parts = []
-    for first in range(0, len(batch.inputs), size):
+
+    def of_chunk(first: int) -> list[Tensor]:
         part = Batch(*(x[first : first + size] for x in batch))
-        parts.append(_unroll(model, part, start, Q_XK))
-    log_growth, drift, norm = (torch.cat(x).double().cpu().numpy() for x in zip(*parts, strict=True))
+        return [found.double().cpu() for found in _unroll(model, part, start, Q_XK)]
+
+    parts = workers.share_out(range(0, len(batch.inputs), size), of_chunk)
+    log_growth, drift, norm = (torch.cat(x).numpy() for x in zip(*parts, strict=True))
     return Diagnosis(log_growth, drift, norm, model.sub_updates)
 
 

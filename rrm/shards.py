@@ -5,13 +5,14 @@ The tree makes the sum independent of who computes which shard: any subtree of i
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rrm.config import TrialConfig
-from rrm.models.act import Batch, Latents
+from rrm.models.act import Latents
 from rrm.models.base import BaseModel
 from rrm.models.losses import RowLosses
 from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
@@ -161,30 +162,21 @@ def shard_rows(batch_size: int, shards: int) -> list[range]:
     return [range(start, start + size) for start in range(0, batch_size, size)]
 
 
-def join_slots(of_shards: list[list[Slots]]) -> list[Slots]:
-    """serial_act's slots of the whole batch, a bank each, from those of each shard in order."""
-    return [
-        Slots(
-            {name: torch.cat([part.latents[name] for part in bank]) for name in bank[0].latents},
-            Batch(*(torch.cat(tokens) for tokens in zip(*(part.batch for part in bank), strict=True))),
-            torch.cat([part.steps for part in bank]),
-            torch.cat([part.halted for part in bank]),
-        )
-        for bank in zip(*of_shards, strict=True)
-    ]
+def join_rows(parts: list[Any]) -> Any:
+    """Lists and dicts of tensors, each for some rows, as one for all of them in order; of no parts, nothing."""
+    if len(parts) < 2:
+        return parts[0] if parts else []
+    if isinstance(parts[0], dict):
+        return {name: join_rows([part[name] for part in parts]) for name in parts[0]}
+    if isinstance(parts[0], list):
+        return [join_rows(list(items)) for items in zip(*parts, strict=True)]
+    return torch.cat(parts)
 
 
-def split_slots(banks: list[Slots], shards: list[range]) -> list[list[Slots]]:
-    """The slots of each shard, from those of the whole batch."""
-    return [
-        [
-            Slots(
-                {name: z[rows.start : rows.stop] for name, z in bank.latents.items()},
-                Batch(*(x[rows.start : rows.stop] for x in bank.batch)),
-                bank.steps[rows.start : rows.stop],
-                bank.halted[rows.start : rows.stop],
-            )
-            for bank in banks
-        ]
-        for rows in shards
-    ]
+def cut_rows(whole: Any, rows: range) -> Any:
+    """Of a list or dict of tensors, those of some rows."""
+    if isinstance(whole, dict):
+        return {name: cut_rows(part, rows) for name, part in whole.items()}
+    if isinstance(whole, list):
+        return [cut_rows(part, rows) for part in whole]
+    return whole[rows.start : rows.stop]

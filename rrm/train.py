@@ -27,14 +27,15 @@ from rrm.shards import (
     Shard,
     Terms,
     TreeSum,
-    join_slots,
+    cut_rows,
+    join_rows,
     noise_columns,
     shard_rows,
-    split_slots,
 )
 from rrm.streams import torch_generator
 from rrm.torch_setup import check_compiler
 from rrm.unroll import Unrolls
+from rrm.workers import ALONE, Workers
 
 
 class DivergedError(ArithmeticError):
@@ -52,8 +53,9 @@ class Trainer:
     compiler for train.compile.
     """
 
-    def __init__(self, config: TrialConfig, device: torch.device):
+    def __init__(self, config: TrialConfig, device: torch.device, workers: Workers = ALONE):
         self.config = config
+        self.workers = workers
         self.device = device
         self.trial_id = config.trial_id()
         self.data = load_task(config.task, config.eval.n, config.train.batch_size)
@@ -90,7 +92,7 @@ class Trainer:
         self.step = 0
         self.optimizer_steps = 0
         self.act_steps = 0
-        self.shard_rows = shard_rows(config.train.batch_size, config.train.shards)
+        self.shard_rows = workers.own(shard_rows(config.train.batch_size, config.train.shards))
         self.slots: list[list[Slots]] = [[] for _ in self.shard_rows]
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -109,7 +111,7 @@ class Trainer:
     def train_until(self, step: int, stop: Callable[[], bool] = lambda: False) -> None:
         """Train up to `step`, evaluating at every multiple of eval.every on the way, step 0 included.
 
-        `stop` is asked after each step and ends the call early. Raises DivergedError.
+        `stop` is asked after each step, worker 0's alone, and ends the call early. Raises DivergedError.
         """
         self._evaluate_if_due()
         while self.step < step:
@@ -117,7 +119,7 @@ class Trainer:
             self.train_step()
             self.seconds["train"] += time.perf_counter() - started
             self._evaluate_if_due()
-            if stop():
+            if self.workers.tell(stop()):
                 return
 
     def train_step(self) -> None:
@@ -134,7 +136,7 @@ class Trainer:
             tree = TreeSum()
             for shard in shards:
                 tree.add(shard.backward(act_steps=1 if config.optimizer_steps_per_batch > 1 else None))
-            total = tree.total()
+            total = self._total(tree.total())
             loss += total[LOSS]
             trained += int(total[TRAINED])
             if config.rollout == "act_mask" and config.train.normalise == "valid_steps":
@@ -148,6 +150,13 @@ class Trainer:
         if not math.isfinite(value):
             raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {self.step}")
         self.losses_since_evaluation.append(value)
+
+    def _total(self, of_own_shards: Terms) -> Terms:
+        """The sum over the shards of all workers, each of which goes up the last levels of the tree."""
+        tree = TreeSum()
+        for terms in self.workers.all_gather(of_own_shards):
+            tree.add(terms)
+        return tree.total()
 
     def _optimizer_step(self, gradients: Terms, rescale: float) -> None:
         """Update the weights with the gradients that the shards added up to, times `rescale`."""
@@ -188,7 +197,7 @@ class Trainer:
     def evaluate(self, watch: Watch | None = None) -> list[dict[str, Any]]:
         """Evaluate the averaged weights now: a row for each split and noise level (see rrm.evaluate).
 
-        `watch` sees every ACT step on the test puzzles.
+        `watch` sees every ACT step that this worker takes on the test puzzles.
         """
         self.model.eval()
         with self.ema.applied():
@@ -204,6 +213,7 @@ class Trainer:
                     seed=self.config.seed,
                     split=split,
                     watch=watch if split == "test" else None,
+                    workers=self.workers,
                 )
             ]
 
@@ -218,6 +228,7 @@ class Trainer:
                 k=config.k,
                 batch_size=config.batch_size,
                 token_loss=self.config.model.token_loss,
+                workers=self.workers,
             )
 
     def _evaluate_if_due(self) -> None:
@@ -227,7 +238,9 @@ class Trainer:
         started, config = time.perf_counter(), self.config
         unrolls = Unrolls(config.eval, config.task, self.eval_batches["test"], self.model.halt_max_steps)
         rows = self.evaluate(unrolls.watch)
-        self.unrolls = [{"step": self.step} | row for row in unrolls.rows()]
+        watched = [row for rows in self.workers.gather(unrolls.rows()) for row in rows]
+        watched.sort(key=lambda row: (row["example"], row["sigma"]))
+        self.unrolls = [{"step": self.step} | row for row in watched]
         if config.diagnose is not None and self.step % config.diagnose.every == 0:
             self.diagnostics += [{"step": self.step} | row for row in self.diagnose(config.diagnose)]
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []
@@ -263,7 +276,11 @@ class Trainer:
             return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on to the same bits. Random streams are stateless: the step is their position."""
+        """Everything needed to go on to the same bits, at worker 0. Elsewhere some of it is missing.
+
+        Random streams are stateless: the step is their position.
+        """
+        slots = [[bank._replace(batch=bank.batch._asdict())._asdict() for bank in shard] for shard in self.slots]
         return {
             "trial_id": self.trial_id,
             "step": self.step,
@@ -272,7 +289,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.shadow,
-            "slots": [slots._replace(batch=slots.batch._asdict())._asdict() for slots in join_slots(self.slots)],
+            "slots": join_rows(self.workers.gather(join_rows(slots))),
             "history": self.history,
             "diagnostics": self.diagnostics,
             "unrolls": self.unrolls,
@@ -291,7 +308,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, shadow in self.ema.shadow.items():
             shadow.copy_(state["ema"][name])
-        self.slots = split_slots([_slots_on(self.device, slots) for slots in state["slots"]], self.shard_rows)
+        self.slots = [[_slots_on(self.device, bank) for bank in cut_rows(state["slots"], r)] for r in self.shard_rows]
         self.step, self.optimizer_steps, self.act_steps = state["step"], state["optimizer_steps"], state["act_steps"]
         self.history, self.best = list(state["history"]), state["best"]
         self.last_accuracy, self.diagnostics = state["last_accuracy"], list(state["diagnostics"])

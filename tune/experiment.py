@@ -119,7 +119,19 @@ def _resources(asked: Resources | None) -> Resources:
             f"resources: cpu {asked.cpu:g}, gpu {asked.gpu:g} fit no node (the largest that is up has cpu "
             f"{largest[0]:g}, gpu {largest[1]:g}); ask for less, or start such a node"
         )
+    places = sum(int(_places(node, asked)) for node in nodes)
+    if places < asked.workers:
+        raise RunRefused(
+            f"resources.workers: {asked.workers} with cpu {asked.cpu:g}, gpu {asked.gpu:g} each, and the nodes that "
+            f"are up hold {places}; ask for fewer, or start more nodes"
+        )
     return asked
+
+
+def _places(node: dict[str, float], asked: Resources) -> float:
+    """How many workers a node holds."""
+    of_cpus = node.get("CPU", 0) / asked.cpu
+    return min(of_cpus, node.get("GPU", 0) / asked.gpu) if asked.gpu else of_cpus
 
 
 def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) -> dict[str, str]:
@@ -140,7 +152,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     written = ProgressFile(progress, sweep.folder / PROGRESS)
     tuner = Tuner(
         RecursiveTrial,
-        param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu},
+        param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu, "workers": place.workers},
         tune_config=TuneConfig(
             reuse_actors=True,
             scheduler=RecordedStopping(spec.scheduler, planned) if spec.scheduler else None,

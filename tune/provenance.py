@@ -14,8 +14,8 @@ import torch
 COMMIT = "COMMIT"  # a file that `rrm submit` packs beside the packages, for there is no git in a job
 
 
-def provenance(device: torch.device, threads: int) -> dict[str, Any]:
-    """What an attempt ran on: commit, versions, device, threads."""
+def provenance(device: torch.device, threads: int, workers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an attempt ran on: commit, versions, device, threads of each of its workers and where those are."""
     return {
         "commit": commit(),
         "rrm": _version(),
@@ -30,6 +30,7 @@ def provenance(device: torch.device, threads: int) -> dict[str, Any]:
         "on_gpu": device.type == "cuda",
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "threads": threads,
+        "workers": workers,
         "started": utc_now(),
     }
 

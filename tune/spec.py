@@ -1,5 +1,6 @@
 """A sweep file: base + arms x grid x seeds -> trials. Everything is checked here, before anything starts."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,23 +27,36 @@ from tune.sweep_file import SpecError as SpecError
 
 
 class Resources(Settings):
-    """Cores and GPUs a trial; fractions of a GPU let trials share one."""
+    """A trial's `workers`, and cores and GPUs of each; fractions of a GPU let trials of one worker share one."""
 
     cpu: float = Field(default=1, ge=0.01)
     gpu: float = Field(default=0, ge=0)
+    workers: int = Field(default=1, ge=1)
 
     @field_validator("gpu")
     @classmethod
-    def _part_or_whole(cls, value: float) -> float:
-        if value > 1 and not value.is_integer():
-            raise ValueError(
-                f"{value:g} is neither a part of one GPU nor a whole number of them; give 0.5, 1 or 2, say"
-            )
+    def _at_most_one(cls, value: float) -> float:
+        if value > 1:
+            workers = 1 << (math.ceil(value) - 1).bit_length()
+            raise ValueError(f"{value:g} is more than the one that a process uses; give gpu: 1 and workers: {workers}")
         return value
+
+    @field_validator("workers")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"{value} is no power of two, into which shards are handed out; give 1, 2 or 4, say")
+        return value
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> "Resources":
+        if self.workers > 1 and 0 < self.gpu < 1:
+            raise ValueError(f"gpu: {self.gpu:g} with {self.workers} workers, each of which needs a whole one; give 1")
+        return self
 
     @property
     def threads(self) -> int:
-        """Threads that a trial computes with: its whole cores. The bits of a trial depend on it."""
+        """Threads that each worker computes with: its whole cores. The bits of a trial depend on it."""
         return max(1, int(self.cpu))
 
 
@@ -235,6 +249,14 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
             )
     if spec is not None:
         problems += primary_problems(spec.primary, (cell.config for cell in cells))
+    if spec is not None and spec.resources is not None:
+        workers = spec.resources.workers
+        for shards in sorted({cell.config.train.shards for cell in cells}):
+            if shards % workers:
+                problems.append(
+                    f"resources.workers: {workers} with train.shards {shards}, and each computes whole shards; give "
+                    f"train.shards: {workers}, which is another trial, or {shards} workers at most"
+                )
     if problems or spec is None:
         raise SpecError(path, problems)
     return Sweep(path, raw, spec, cells)

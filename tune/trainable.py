@@ -8,22 +8,25 @@ from typing import Any
 import torch
 from ray.tune import PlacementGroupFactory, Trainable
 
+from rrm.workers import ALONE, WorkerLostError, Workers
 from tune.job import TrialJob
 from tune.output import outlet
 from tune.trial import TrialRun
+from tune.workers import Crew
 
 SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more than they tell
 
 
 class RecursiveTrial(Trainable):
-    """Trains the trial in config["job"], on config["cpu"] cores and config["gpu"] GPUs."""
+    """Trains the trial in config["job"] by config["workers"], each on config["cpu"] cores and config["gpu"] GPUs."""
 
     run: TrialRun | None = None
+    crew: Crew | None = None
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         """What a trial asks of Ray. (`with_resources` would, too, but hide this class's name from the dashboard.)"""
-        return PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
+        return PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}] * config["workers"])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
@@ -32,8 +35,14 @@ class RecursiveTrial(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train a slice. A diverged trial ends here: Tune would only train it to the same end again."""
+        try:
+            return self._step()
+        except WorkerLostError as error:
+            raise WorkerLostError(self.crew.why_lost() if self.crew else str(error)) from error
+
+    def _step(self) -> dict[str, Any]:
         if self.run is None:
-            self.run = TrialRun(self.job, self.device)
+            self.run = TrialRun(self.job, self.device, self._workers())
             self._log(f"from step {self.run.trainer.step} on {self.device}")
             if self.config["gpu"] and self.device.type == "cpu":
                 self.run.messages.append("Ray gave it a GPU that torch cannot use: it trains on the CPU")
@@ -51,14 +60,27 @@ class RecursiveTrial(Trainable):
             "done": ended,
         }
 
+    def _workers(self) -> Workers:
+        """This process and the others of its trials, which are started for the first and stay for the next."""
+        if self.crew is None and self.config["workers"] > 1:
+            self.crew = Crew(self.config["workers"], self.config["cpu"], self.config["gpu"], self.device)
+        return self.crew.workers if self.crew else ALONE
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial in this process; nothing is carried over."""
-        self.cleanup()
+        self._close_run()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        """Save and let go of the folder; Tune calls this when it stops a trial."""
+        """Save, let go of the folder and of the other workers; Tune calls this when it ends this process."""
+        try:
+            self._close_run()
+        finally:
+            if self.crew is not None:
+                self.crew.close()
+
+    def _close_run(self) -> None:
         run, self.run = self.run, None
         if run is not None:
             run.close()

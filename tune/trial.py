@@ -34,9 +34,11 @@ from results.storage import Location, back_from, copy, write_atomically
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
+from rrm.follow import this_process
 from rrm.puzzles.formats import DataError
 from rrm.torch_setup import set_up_torch
 from rrm.train import DivergedError, Trainer
+from rrm.workers import ALONE, WorkerLostError, Workers
 from tune.job import TrialJob
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
@@ -67,11 +69,12 @@ class TrialBusyError(RuntimeError):
 class TrialRun:
     """One attempt at a trial, from its folder or from the start. Use `advance` until it says finished, then `close`.
 
-    Only one process writes to a trial's folder at a time; a dead one's lock is free at once.
+    This process is the first of its `workers`, and tells the others, which follow (rrm.follow), what it does. Only one
+    process writes to a trial's folder at a time; a dead one's lock is free at once.
     """
 
-    def __init__(self, job: TrialJob, device: torch.device):
-        self.job = job
+    def __init__(self, job: TrialJob, device: torch.device, workers: Workers = ALONE):
+        self.job, self.workers = job, workers
         self.folder = back_from(job.folder)
         self.messages: list[str] = []
         self.logs: list[TrialLog] = []
@@ -102,8 +105,10 @@ class TrialRun:
         self._between_steps = True
 
     def _trainer(self, device: torch.device) -> Trainer:
+        self.workers.tell(["take up", self.job.config, self.job.threads])
+        self.processes = self.workers.gather(this_process())
         try:
-            trainer = Trainer(TrialConfig.model_validate(self.job.config), device)
+            trainer = Trainer(TrialConfig.model_validate(self.job.config), device, self.workers)
         except DataError as error:
             raise DataError(f"node {platform.node()}: {error}") from error
         if trainer.trial_id != self.job.trial_id:
@@ -122,7 +127,7 @@ class TrialRun:
             "test_digest": self.trainer.test_digest(),
             "parameters": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
             "flops_per_act_step": flops_per_act_step(self.trainer.config),
-            "attempts": [*known.get("attempts", []), provenance(device, self.job.threads)],
+            "attempts": [*known.get("attempts", []), provenance(device, self.job.threads, self.processes)],
         }
         self._write_json(TRIAL, record)
         # <storage>/<sweep>/trials/<trial id> is this trial's folder.
@@ -157,17 +162,20 @@ class TrialRun:
             except FileNotFoundError:
                 continue
             try:
-                self.trainer.load_state_dict(loads(content, path))
+                state = loads(content, path)
+                self.trainer.load_state_dict(state)
             except torch.OutOfMemoryError:
                 raise  # of the GPU: the file is whole, and another attempt may have the room
             except (CheckpointError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-                self.trainer = Trainer(self.trainer.config, self.trainer.device)  # nothing of the bad state stays
+                # Nothing of the bad state stays.
+                self.trainer = Trainer(self.trainer.config, self.trainer.device, self.workers)
                 aside = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
                 copy(path, aside)
                 path.unlink()
                 reason = str(error).partition("\n")[0]
                 self.messages.append(f"{path} cannot be used ({reason}); set aside as {aside.name}")
                 continue
+            self.workers.tell(["load_state_dict", state])
             self._write_tables()
             return self.trainer.step if name == LATEST_STATE else -1
         return -1
@@ -175,14 +183,14 @@ class TrialRun:
     def advance(self, seconds: float) -> Progress:
         """Train until the next evaluation, the end, or for about `seconds`; save when an evaluation or the time is due.
 
-        A diverged trial, and any error, leaves failed.json with its reason; errors are raised again.
+        A diverged trial, and any error of its own, leaves failed.json with its reason; errors are raised again.
         """
         try:
             return self._advance(seconds)
         except DivergedError as error:
             self._write_failed("diverged", str(error))
             return self._progress(failed=str(error))
-        except TrialBusyError:
+        except (TrialBusyError, WorkerLostError):
             self._between_steps = False
             raise
         except torch.OutOfMemoryError as error:
@@ -201,7 +209,9 @@ class TrialRun:
         evaluations = len(trainer.history)
         next_evaluation = (trainer.step // config.eval.every + 1) * config.eval.every if trainer.history else 0
         self._between_steps = False
-        trainer.train_until(min(next_evaluation, config.train.steps), stop=lambda: time.monotonic() >= until)
+        target = min(next_evaluation, config.train.steps)
+        self.workers.tell(["train_until", target])
+        trainer.train_until(target, stop=lambda: time.monotonic() >= until)
         self._between_steps = True
         finished = trainer.step >= config.train.steps
         evaluated = len(trainer.history) > evaluations
@@ -229,6 +239,7 @@ class TrialRun:
             return
         if not self._lock.is_locked:
             raise TrialBusyError(f"{self.folder}: this process stood still too long; another may train this trial now")
+        self.workers.tell(["state_dict"])
         # The order: a kill in between is trained again from the state before, and writes the rest again.
         state, latest = serialise(self.trainer.state_dict()), self.folder / LATEST_STATE
         best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step

@@ -1,5 +1,5 @@
 """Kill a sweep's workers and drivers at random moments, run it again until it is done, and compare it with one that
-was left alone: python tests/benchmarks/chaos.py --kills 200 [--storage s3://bucket/prefix]."""
+was left alone: python tests/benchmarks/chaos.py --kills 200 [--workers 2] [--storage s3://bucket/prefix]."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ def worker_pids(sweep: Sweep) -> list[int]:
     for folder in trials(sweep):
         if (folder / "trial.json").exists() and not (folder / "done.json").exists():
             records.append(json.loads((folder / "trial.json").read_bytes()))
-    return [record["attempts"][-1]["pid"] for record in records]
+    return [worker["pid"] for record in records for worker in record["attempts"][-1]["workers"]]
 
 
 def is_a_ray_worker(pid: int) -> bool:
@@ -74,15 +74,18 @@ def run(spec: str, sweep: Sweep, kills: int, chance: random.Random) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=1, help="of each trial; the one left alone has one")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        long = {"train": {"steps": arguments.steps}, "eval": {"every": 20}}
+        long = {"train": {"steps": arguments.steps, "shards": arguments.workers}, "eval": {"every": 20}}
         both = []
         for name, place in (("killed", arguments.storage or f"{root}/killed"), ("unbroken", f"{root}/unbroken")):
-            spec = write_spec(Path(root), tiny_sweep(storage=place, base=long), f"{name}.yaml")
+            workers = arguments.workers if name == "killed" else 1
+            sweep = tiny_sweep(storage=place, base=long, resources={"workers": workers}, max_failures=arguments.kills)
+            spec = write_spec(Path(root), sweep, f"{name}.yaml")
             both.append((spec, load_sweep(spec)))
         started = time.perf_counter()
         run(*both[0], arguments.kills, random.Random(arguments.seed))

@@ -156,7 +156,30 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "one and a half GPUs": (
         tiny_sweep(resources={"gpu": 1.5}),
-        ["resources.gpu: 1.5 is neither a part of one GPU nor a whole number of them; give 0.5, 1 or 2, say"],
+        ["resources.gpu: 1.5 is more than the one that a process uses; give gpu: 1 and workers: 2"],
+    ),
+    "three GPUs": (
+        tiny_sweep(resources={"gpu": 3}),
+        ["resources.gpu: 3 is more than the one that a process uses; give gpu: 1 and workers: 4"],
+    ),
+    "workers that share a GPU": (
+        tiny_sweep(resources={"gpu": 0.5, "workers": 2}, base={"train": {"shards": 2}}),
+        ["resources.gpu: 0.5 with 2 workers, each of which needs a whole one; give 1"],
+    ),
+    "workers that no tree has": (
+        tiny_sweep(resources={"workers": 3}),
+        ["resources.workers: 3 is no power of two, into which shards are handed out; give 1, 2 or 4, say"],
+    ),
+    "more workers than shards": (
+        tiny_sweep(resources={"workers": 4}, arms={"multi2": {"train": {"shards": 2}}}),
+        [
+            "resources.workers: 4 with train.shards 1, and each computes whole shards; give train.shards: 4",
+            "resources.workers: 4 with train.shards 2, and each computes whole shards; give train.shards: 4, which is",
+        ],
+    ),
+    "shards that no batch has": (
+        tiny_sweep(arms={"multi2": {"train": {"shards": 8}}}),
+        ["arms.multi2.train.shards: 8 cuts no batch of 4 into equal shards", "give a power of two that divides it, 4"],
     ),
     "resources by another name": (
         tiny_sweep(resources="all"),

@@ -10,7 +10,7 @@ from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from rrm.config import TrialConfig
 from rrm.rollout import ROLLOUTS
-from rrm.shards import TreeSum, join_slots, noise_columns, shard_rows, split_slots
+from rrm.shards import TreeSum, cut_rows, join_rows, noise_columns, shard_rows
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
@@ -116,9 +116,9 @@ def _trained(config: TrialConfig) -> dict[str, torch.Tensor]:
     kept["table"] = trainer.model.puzzle_emb.weights
     kept["losses"] = torch.tensor(trainer.losses_since_evaluation, dtype=torch.float64)
     kept["act_steps"] = torch.tensor(trainer.act_steps)
-    for bank, slots in enumerate(join_slots(trainer.slots)):
-        kept |= {f"{bank}.{name}": z for name, z in slots.latents.items()}
-        kept |= {f"{bank}.inputs": slots.batch.inputs, f"{bank}.steps": slots.steps, f"{bank}.halted": slots.halted}
+    for bank, slots in enumerate(trainer.state_dict()["slots"]):
+        kept |= {f"{bank}.{name}": z for part in ("latents", "batch") for name, z in slots[part].items()}
+        kept |= {f"{bank}.steps": slots["steps"], f"{bank}.halted": slots["halted"]}
     return kept
 
 
@@ -150,19 +150,13 @@ def _most_bytes_kept(shards: int, optimizer_step: str) -> int:
     return most[0]
 
 
-def test_slots_are_cut_and_joined_by_row():
-    config = tiny_config(rollout="serial_act", train={"batch_size": 8, "shards": 4}, **MULTI)
-    trainer = halting(Trainer(config, CPU))
-    trainer.train_until(3)
-    whole = join_slots(trainer.slots)
-    assert [len(slots.steps) for slots in whole] == [8, 8]
+def test_rows_are_cut_and_joined():
+    whole = [{"latents": {"z": torch.arange(16).view(8, 2)}, "halted": torch.arange(8) > 3}]
     for shards in (1, 2, 8):
-        again = join_slots(split_slots(whole, shard_rows(8, shards)))
-        for a, b in zip(again, whole, strict=True):
-            assert torch.equal(a.latents["z_H"], b.latents["z_H"])
-            assert torch.equal(a.batch.labels, b.batch.labels)
-            assert torch.equal(a.steps, b.steps)
-            assert torch.equal(a.halted, b.halted)
+        again = join_rows([cut_rows(whole, rows) for rows in shard_rows(8, shards)])
+        assert torch.equal(again[0]["latents"]["z"], whole[0]["latents"]["z"])
+        assert torch.equal(again[0]["halted"], whole[0]["halted"])
+    assert join_rows([]) == []
 
 
 def test_shards_are_part_of_a_trials_name_unless_there_is_one():

@@ -156,12 +156,18 @@ def test_two_runs_of_a_sweep_at_a_time_are_refused(finished, tmp_path):
 
 
 def test_a_trial_that_fits_no_node_is_refused(tmp_path):
-    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 3 fit no node \(the largest that is up has cpu 2"):
-        run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 3}))
+    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 1 fit no node \(the largest that is up has cpu 2"):
+        run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 1}))
+
+
+def test_workers_that_fit_no_cluster_are_refused(tmp_path):
+    refused = r"resources.workers: 4 with cpu 1, gpu 0 each, and the nodes that are up hold 2; ask for fewer, or start"
+    with pytest.raises(RunRefused, match=refused):
+        run_sweep(sweep(tmp_path, resources={"workers": 4}, base={"train": {"shards": 4}}))
 
 
 @pytest.mark.parametrize(
-    ("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, {"0", "1"}), ({"gpu": 2}, {"0,1"}), ({"cpu": 2}, {""})]
+    ("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, {"0", "1"}), ({"gpu": 1}, {"0", "1"}), ({"cpu": 2}, {""})]
 )
 def test_a_trial_sees_the_gpus_it_was_given(tmp_path, resources, visible):
     raw = tiny_sweep(storage=str(tmp_path), resources=resources, base={"train": {"steps": 4}}, seeds=[0])

@@ -312,8 +312,8 @@ def test_a_worker_that_is_set_up_and_given_away_touches_nothing(tmp_path):
     """Tune starts more workers than it uses: one that opened a failed trial's folder would forget the failure."""
     finish(TrialRun(job(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}), CPU))
     assert trial_end(tmp_path, 12).status == "failed"
-    spare = RecursiveTrial({"job": job(tmp_path).as_dict(), "gpu": False})
-    assert spare.reset_config({"job": job(tmp_path / "other").as_dict(), "gpu": False})
+    spare = RecursiveTrial({"job": job(tmp_path).as_dict(), "gpu": False, "workers": 1})
+    assert spare.reset_config({"job": job(tmp_path / "other").as_dict(), "gpu": False, "workers": 1})
     spare.cleanup()
     assert trial_end(tmp_path, 12).status == "failed"
     assert not (tmp_path / "other").exists()
@@ -321,12 +321,12 @@ def test_a_worker_that_is_set_up_and_given_away_touches_nothing(tmp_path):
 
 def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path, capsys):
     first = replace(job(tmp_path / "a"), sweep="tiny", name="multi2 seed=0")
-    trainable = RecursiveTrial({"job": first.as_dict(), "gpu": False})
+    trainable = RecursiveTrial({"job": first.as_dict(), "gpu": False, "workers": 1})
     assert repr(trainable) == f"tiny: first trial multi2 seed=0 ({first.trial_id})"
     while not trainable.step()["done"]:
         pass
     other = replace(job(tmp_path / "b", seed=1), sweep="tiny", name="multi2 seed=1")
-    assert trainable.reset_config({"job": other.as_dict(), "gpu": False})
+    assert trainable.reset_config({"job": other.as_dict(), "gpu": False, "workers": 1})
     assert trainable.step()["train_step"] == 0  # the first evaluation; nothing of the other trial is left
     assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
         f"multi2 seed=0 ({first.trial_id}): from step 0 on cpu",

@@ -1,0 +1,119 @@
+"""Processes that are the workers of tiny trials, joined by gloo on loopback: `python joined.py FOLDER`."""
+
+import itertools
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
+
+from rrm import checkpoint
+from rrm.checkpoint import serialise
+from rrm.streams import torch_generator
+from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
+from rrm.workers import ALONE, JoinedWorkers, Workers
+
+CPU = torch.device("cpu")
+MOST_WORKERS = 4
+MIDDLE, LAST = 2, 4
+MODELS: dict[str, dict[str, Any]] = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8}}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "clean": {},
+    "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3}},
+    "multi": MULTI,
+}
+STEPS = [
+    ("parallel_fixed", "rollout"),
+    ("parallel_fixed", "act"),
+    ("serial_act", "rollout"),
+    ("serial_act", "act"),
+    ("act_mask", "rollout"),
+]
+DIAGNOSE = {"diagnose": {"every": 4, "n": 5, "k": 2, "batch_size": 6}}
+
+
+def configs() -> dict[str, dict[str, Any]]:
+    """Every model x objective x rollout x optimizer_step, four shards of a row each; in chunks of one or two rows."""
+    found = {}
+    for (model, fields), objective, (rollout, step) in itertools.product(MODELS.items(), OBJECTIVES, STEPS):
+        train = {"steps": LAST, "shards": MOST_WORKERS, "optimizer_step": step, "halt_exploration_prob": 0.4}
+        normalise = {"clean": "slots", "single": "valid_steps", "multi": "per_trajectory"}[objective]
+        found[f"{model} {objective} {rollout} {step}"] = {
+            "model": fields | {"halt_max_steps": 2},
+            "rollout": rollout,
+            "train": train | ({"normalise": normalise} if rollout == "act_mask" else {}),
+            "eval": {"every": 2, "n": 5, "batch_size": 2},
+            **(DIAGNOSE if objective == "multi" and step == "act" else {}),
+            **OBJECTIVES[objective],
+        }
+    return found
+
+
+def halting_trainer(changes: dict[str, Any], workers: Workers) -> Trainer:
+    """With a halting head that says yes half of the time, where an untrained one never does."""
+    trainer = Trainer(tiny_config(**changes), CPU, workers)
+    torch.nn.init.normal_(trainer.model.q_head.weight, generator=torch_generator(0, "q_head"))
+    torch.nn.init.zeros_(trainer.model.q_head.bias)
+    return trainer
+
+
+def join(folder: Path, name: str, rank: int, count: int) -> Workers:
+    if count == 1:
+        return ALONE
+    return JoinedWorkers(dist.FileStore(str(folder / f"{name}.store"), count), rank, count, CPU)
+
+
+def train_all(process: int, folder: Path) -> None:
+    """The life of one of four processes: alone, then in two pairs, then all four, each with its share of the configs.
+
+    Alone and in pairs from the start to the end, all four from where the pairs had got in the middle.
+    """
+    set_up_torch(1)
+    for count in (1, 2, MOST_WORKERS):
+        group, rank = divmod(process, count)
+        workers = join(folder, f"{count}.{group}", rank, count)
+        for number, (name, changes) in enumerate(configs().items()):
+            if number % (MOST_WORKERS // count) != group:
+                continue
+            trainer = halting_trainer(changes, workers)
+            middle, end = (folder / f"{name}.{which}.pt" for which in ("middle", f"end.{count}"))
+            if count == MOST_WORKERS:
+                trainer.load_state_dict(checkpoint.load(middle))
+            else:
+                trainer.train_until(MIDDLE)
+                state = serialise(trainer.state_dict())
+                if count == 2 and rank == 0:
+                    middle.write_bytes(state)
+            trainer.train_until(LAST)
+            state = serialise(trainer.state_dict())
+            if rank == 0:
+                end.write_bytes(state)
+            else:  # it has none of its own to save, and must have the same
+                weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
+                mine = {"weights": weights, "history": trainer.history, "diagnostics": trainer.diagnostics}
+                (folder / f"{name}.end.{count}.{rank}.pt").write_bytes(serialise(mine))
+        if isinstance(workers, JoinedWorkers):
+            dist.barrier()  # the pairs' states are whole
+            workers.leave()
+        (folder / f"{process}.{count}.done").touch()
+        while len(list(folder.glob(f"*.{count}.done"))) < MOST_WORKERS:
+            time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    context = multiprocessing.get_context("fork")  # torch is read once
+    processes = [context.Process(target=train_all, args=(rank, folder)) for rank in range(MOST_WORKERS)]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        if any(process.exitcode for process in processes):
+            for process in processes:  # the others would wait for it
+                process.kill()
+        time.sleep(0.05)
+    sys.exit(any(process.exitcode for process in processes))

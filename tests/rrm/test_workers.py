@@ -1,0 +1,53 @@
+"""Any number of workers ends in the same bits: real processes, joined by gloo on loopback."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joined
+import pytest
+import torch
+from joined import LAST, MODELS, MOST_WORKERS, configs
+
+from rrm import checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("workers")
+    done = subprocess.run([sys.executable, joined.__file__, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _same(a: Any, b: Any, where: str) -> None:
+    """Equal in every tensor's bits and every value; time spent is not part of a result."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"seconds"}:
+            _same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            _same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_two_and_four_workers_end_with_the_same_bits(model, trained):
+    for name in (name for name in configs() if name.split()[0] == model):
+        alone, *others = (checkpoint.load(trained / f"{name}.end.{count}.pt") for count in (1, 2, MOST_WORKERS))
+        assert alone["step"] == LAST
+        assert {row["step"] for row in alone["history"]} == {0, 2, 4}
+        assert bool(alone["slots"]) == ("serial_act" in name)
+        assert len(alone["unrolls"]) == 4  # two examples, clean and noisy
+        for count, other in zip((2, MOST_WORKERS), others, strict=True):
+            _same(other, alone, f"{name}, {count} workers")
+            for rank in range(1, count):
+                theirs = checkpoint.load(trained / f"{name}.end.{count}.{rank}.pt")
+                mine = {name: alone[name] for name in ("history", "diagnostics")} | {"weights": alone["model"]}
+                _same(theirs, mine, f"{name}, worker {rank} of {count}")

@@ -1,0 +1,138 @@
+"""A trial's workers on Ray: the Trainable's process is the first, actors in its placement group are the others."""
+
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch.distributed import TCPStore
+
+from rrm.follow import follow
+from rrm.workers import JoinedWorkers, WorkerLostError, Workers
+from tune.output import outlet
+
+LOOPBACK = "127.0.0.1"
+LAST_WORDS_SECONDS = 5.0  # that an exchange with a dead worker has to fail by itself
+
+
+class TrialWorker:
+    """An actor that is a trial's second worker, or a later one: it does what the first one does."""
+
+    def node(self) -> str:
+        """The Ray node that it is on."""
+        return ray.get_runtime_context().get_node_id()
+
+    def follow(self, address: str, port: int, rank: int, count: int, device: str) -> None:
+        """Join the workers whose store is at address:port, and follow the first until it says the end."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("Ray gave it a GPU that torch cannot use, and worker 0 has one; mend its node")
+        _exchange_at(LOOPBACK if address == LOOPBACK else ray.util.get_node_ip_address())
+        on = torch.device(device)
+        workers = JoinedWorkers(TCPStore(address, port, count, is_master=False), rank, count, on)
+        try:
+            follow(workers, on)
+        finally:
+            workers.leave()
+
+
+class Crew:
+    """This process and `count` - 1 actors in its placement group, joined as the `workers` of one trial after another.
+
+    A worker that fails or dies ends this process's exchanges with WorkerLostError, whose reason `why_lost` says; if
+    they do not end by themselves, it ends the process.
+    """
+
+    def __init__(self, count: int, cpu: float, gpu: float, device: torch.device):
+        group = ray.util.get_current_placement_group()
+        assert group is not None  # RecursiveTrial asks for one
+        self._actors: list[Any] = [
+            ray.remote(TrialWorker)
+            .options(
+                num_cpus=cpu,
+                num_gpus=gpu,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank),
+            )
+            .remote()
+            for rank in range(1, count)
+        ]
+        self._lost = "another worker of this trial cannot be reached"
+        self._noticed, self._closed = threading.Event(), threading.Event()
+        try:
+            nodes = {ray.get_runtime_context().get_node_id(), *ray.get([actor.node.remote() for actor in self._actors])}
+        except RayError as error:
+            raise WorkerLostError(f"a worker of this trial did not start: {_reason(error)}") from error
+        address = LOOPBACK if len(nodes) == 1 else ray.util.get_node_ip_address()
+        _exchange_at(address)
+        listening = socket.create_server((address, 0))  # the store by itself would listen on all interfaces
+        port = listening.getsockname()[1]
+        store = TCPStore(
+            address, port, count, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+        )
+        self._following = [
+            actor.follow.remote(address, port, rank, count, device.type) for rank, actor in enumerate(self._actors, 1)
+        ]
+        threading.Thread(target=self._watch, daemon=True).start()
+        self.workers: Workers = JoinedWorkers(store, 0, count, device)
+
+    def why_lost(self) -> str:
+        """Which worker is gone, and why."""
+        self._noticed.wait(LAST_WORDS_SECONDS / 2)  # Ray may say it a moment after the connection did
+        return self._lost
+
+    def _watch(self) -> None:
+        (ended, *_), _ = ray.wait(self._following)
+        if self._closed.is_set():
+            return
+        rank = self._following.index(ended) + 1
+        try:
+            ray.get(ended)
+            reason = "it ended"
+        except RayError as error:
+            reason = _reason(error)
+        self._lost = f"worker {rank} of {len(self._actors) + 1} is gone: {reason}"
+        self._noticed.set()
+        self._kill()  # their connections close, and this process's exchange with them ends
+        time.sleep(LAST_WORDS_SECONDS)
+        if not self._closed.is_set():
+            print(f"{self._lost}; this process waits in vain and ends", file=outlet(sys.stdout), flush=True)
+            os._exit(1)
+
+    def close(self) -> None:
+        """Let the others go."""
+        self._closed.set()
+        self._kill()
+
+    def _kill(self) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+
+def _reason(error: RayError) -> str:
+    """What a worker raised, or how it died, in a line."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
+    return "its process, or its node, has died"
+
+
+def _exchange_at(address: str) -> None:
+    """Have gloo use the interface with this address: by itself it takes what the host's name resolves to."""
+    if sys.platform != "linux":
+        return
+    import fcntl  # which Windows lacks
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode())
+            with suppress(OSError):  # it has no such address
+                found = fcntl.ioctl(probe, 0x8915, request)[20:24]  # SIOCGIFADDR
+                if socket.inet_ntoa(found) == address:
+                    os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+                    return
