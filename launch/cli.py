@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from launch import jobs, results_commands
 from launch.local import JobError
 from results.schema import REPORT, DamagedFileError
+from tune.environment import settle
 from tune.output import console, outlets
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, note_manifest, plan, planned
 from tune.signals import ENDING, handled
@@ -48,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     What cannot be printed is lost. If nobody reads it, nobody misses it; else (a full disk) one line on stderr says so,
     and a command that only prints has failed.
     """
+    settle()
     with outlets() as (out, _):
         only_prints = True
         try:
@@ -144,15 +147,18 @@ def _run(arguments: argparse.Namespace) -> int:
     except RunBroken as error:
         print(error, file=sys.stderr)
         return SOME_FAILED
-    from results.gather import gather
-
     try:
+        from results.gather import gather
+
         tables = gather(sweep.folder, manifest(sweep))
         results_commands.print_tables(tables)
         results_commands.print_report(tables, sweep.folder / REPORT)
-    except OSError as error:  # the trials are what they are, whether or not their tables can be written
-        mend = f"mend it and run `rrm results show {sweep.folder}`"
-        print(f"the tables could not be written: {error}; {mend}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - the trials are what they are, whatever becomes of their tables and page
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.filename:
+            what = f"{error.filename}: {error.strerror}"
+        mend = f"mend it and run `rrm results report {sweep.folder}`"
+        print(f"the run is over, but its comparison could not be made: {what}; {mend}", file=sys.stderr)
     if code == STOPPED:
         print("Stopped before the end; the same command goes on from here.")
     return code
@@ -202,32 +208,33 @@ def _train_here(sweep: "Sweep", trial: PlannedTrial, asked_to_stop: list[int]) -
     wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
     check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0)
-    run = TrialRun(job, device)
     try:
-        while True:
-            progress = run.advance(seconds=2.0)
-            for message in progress.messages:
-                print(message, file=sys.stderr)
-            accuracy = ""
-            if progress.exact_accuracy is not None:
-                accuracy = (
-                    f"  accuracy {progress.exact_accuracy:.3f} (evaluated in {progress.evaluation_seconds:.1f} s)"
-                )
-            print(f"{cell.name}: step {progress.step}/{cell.config.train.steps}{accuracy}", flush=True)
-            if progress.failed:
-                print(f"{cell.name}: failed: {progress.failed}", file=sys.stderr)
-                return SOME_FAILED
-            if progress.finished:
-                print(f"{cell.name}: done, {trial.folder}")
-                return ALL_DONE
-            if asked_to_stop:
-                print(f"{cell.name}: stopped and saved at step {progress.step}; the same command goes on from here")
-                return STOPPED
+        with closing(TrialRun(job, device)) as run:
+            while True:
+                progress = run.advance(seconds=2.0)
+                for message in progress.messages:
+                    print(message, file=sys.stderr)
+                accuracy = ""
+                if progress.exact_accuracy is not None:
+                    accuracy = (
+                        f"  accuracy {progress.exact_accuracy:.3f} (evaluated in {progress.evaluation_seconds:.1f} s)"
+                    )
+                print(f"{cell.name}: step {progress.step}/{cell.config.train.steps}{accuracy}", flush=True)
+                if progress.failed:
+                    print(f"{cell.name}: failed: {progress.failed}", file=sys.stderr)
+                    return SOME_FAILED
+                if progress.finished:
+                    print(f"{cell.name}: done, {trial.folder}")
+                    return ALL_DONE
+                if asked_to_stop:
+                    print(f"{cell.name}: stopped and saved at step {progress.step}; the same command goes on from here")
+                    return STOPPED
+    except torch.OutOfMemoryError as error:
+        print(f"{cell.name}: failed: {error}", file=sys.stderr)
+        return SOME_FAILED
     except OSError as error:
         print(f"{cell.name}: failed: {error}; mend it, and the same command goes on from here", file=sys.stderr)
         return SOME_FAILED
-    finally:
-        run.close()
 
 
 def _plan(arguments: argparse.Namespace) -> int:

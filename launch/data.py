@@ -33,6 +33,7 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     build.add_argument("output", metavar="OUTPUT", type=folder_path, help="the folder to write to")
     build.add_argument("--csv", action="store_true", help="write CSV files instead of processed arrays")
     build.add_argument("--subsample-size", type=_count, metavar="N", help="draw N originals of the train split")
+    build.add_argument("--min-difficulty", type=int, metavar="N", help="Sudoku: keep rows whose rating is N or more")
     build.add_argument("--num-aug", type=_count, default=0, metavar="N", help="Sudoku: augmentations of each original")
     build.add_argument("--aug", action="store_true", help="mazes: all eight images of each original")
     build.add_argument("--seed", type=int, default=0, help="of numpy's legacy generator (default 0)")
@@ -74,6 +75,11 @@ def _build(arguments: argparse.Namespace) -> int:
     unused = [
         option
         for option, given, fits in (
+            (
+                "--min-difficulty",
+                arguments.min_difficulty is not None,
+                isinstance(task, SudokuTask) and not arguments.csv,
+            ),
             ("--num-aug", arguments.num_aug, isinstance(task, SudokuTask) and not arguments.csv),
             ("--aug", arguments.aug, isinstance(task, MazeTask) and not arguments.csv),
             ("--subsample-size", arguments.subsample_size, not arguments.csv),
@@ -93,6 +99,7 @@ def _build(arguments: argparse.Namespace) -> int:
             task,
             output,
             subsample_size=arguments.subsample_size,
+            min_difficulty=arguments.min_difficulty,
             num_aug=arguments.num_aug,
             aug=arguments.aug,
             seed=arguments.seed,
@@ -193,6 +200,8 @@ def _check(arguments: argparse.Namespace) -> int:
     problems += shared
     if pairs:
         out.print(f"{pairs} pairs of splits compared, {len(shared)} of them share puzzles")
+    for remark in (remark for split in checked for remark in split.remarks):
+        out.print(Text(f"note: {remark}", style="yellow"), soft_wrap=True)
     for problem in problems:
         out.print(Text(f"wrong: {problem}", style="red"), soft_wrap=True)
     out.print("nothing is wrong" if not problems else f"{len(problems)} problems")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from rich.table import Table
 
 from launch.paths import input_path, output_file
@@ -14,6 +15,7 @@ from results.diagnostics import summary
 from results.storage import back_from, write_atomically
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
+from rrm.torch_setup import out_of_memory_is
 from rrm.weights import checkpoint_here
 from tune.diagnose import config_beside, diagnose_checkpoint
 from tune.output import console
@@ -44,15 +46,16 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     output = arguments.output or back_from(f"{arguments.checkpoint}.diagnostics.parquet")
     checkpoint = checkpoint_here(arguments.checkpoint)
     try:
-        table = diagnose_checkpoint(
-            checkpoint,
-            _config(arguments, checkpoint),
-            n=arguments.n,
-            k=arguments.k,
-            batch_size=arguments.batch_size,
-            threads=arguments.threads,
-        )
-    except ValueError as error:
+        with out_of_memory_is(lambda: f"lower --batch-size ({arguments.batch_size}) or -k ({arguments.k})"):
+            table = diagnose_checkpoint(
+                checkpoint,
+                _config(arguments, checkpoint),
+                n=arguments.n,
+                k=arguments.k,
+                batch_size=arguments.batch_size,
+                threads=arguments.threads,
+            )
+    except (ValueError, torch.OutOfMemoryError) as error:
         raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error
     content = pa.BufferOutputStream()
     pq.write_table(table, content)

@@ -19,6 +19,8 @@ from rich.table import Table
 from launch import local
 from launch.local import JobError
 from launch.paths import folder_path
+from results.storage import Location
+from tune.environment import bypass_proxies, host_and_port, unreachable
 from tune.output import console, outlet
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, manifest
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 ADDRESS = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
+LOCAL = "local"
 # Trials save when they are told to end. By default Ray kills a job 3 seconds after SIGTERM.
 STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
 INTERRUPTED = 130
@@ -45,27 +48,51 @@ def add_commands(commands: argparse._SubParsersAction, submit: argparse.Argument
         parser = commands.add_parser(name, help=help, description=help)
         parser.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="the sweep's name")
         _add_address(parser)
-        help = "without an address: where its folder is, or s3://bucket/prefix (default: runs)"
-        parser.add_argument("--storage", type=folder_path, default="runs", help=help)
+        help = "a sweep run on this machine: where its folder is, or s3://bucket/prefix (default: runs)"
+        parser.add_argument("--storage", type=folder_path, help=help)
         if name == "logs":
             parser.add_argument("--follow", action="store_true", help="until it ends; exit with the sweep's exit code")
         parser.set_defaults(command=run, only_prints=name != "stop")
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
-    default = next((os.environ[name] for name in ADDRESS if os.environ.get(name)), None)
-    help = f"the cluster, such as http://127.0.0.1:8265 (default: {' or '.join(ADDRESS)})"
-    parser.add_argument("--address", metavar="URL", default=default, help=help)
+    help = f"the cluster, such as http://127.0.0.1:8265, or local for none (default: {' or '.join(ADDRESS)})"
+    parser.add_argument("--address", metavar="URL", help=help)
 
 
-def connect(address: str | None) -> "JobSubmissionClient":
+def _cluster(arguments: argparse.Namespace) -> tuple[str, str] | None:
+    """The option or variable that names the cluster, and its address; None for a sweep that runs on this machine.
+
+    That is what --storage says, too: an exported address must not keep one from one's own sweeps.
+    """
+    storage = getattr(arguments, "storage", None)
+    if arguments.address == LOCAL or (storage is not None and arguments.address is None):
+        return None
+    if storage is not None:
+        raise JobError(f"--storage {storage}: a sweep on this machine, and --address another's; give one of the two")
+    names = {"--address": arguments.address} | {name: os.environ.get(name) for name in ADDRESS}
+    return next(((name, given) for name, given in names.items() if given and given != LOCAL), None)
+
+
+def _storage(arguments: argparse.Namespace) -> Location:
+    return arguments.storage or folder_path("runs")
+
+
+def _connect(cluster: tuple[str, str] | None) -> "JobSubmissionClient":
     """The cluster's job server. Raises JobError if it does not answer or does not take our token."""
     from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
     from requests import RequestException
 
-    if address is None:
+    if cluster is None:
         raise JobError(f"--address: missing; give it, or set {ADDRESS[0]}, such as http://127.0.0.1:8265")
+    name, address = cluster
+    what = f"{name} {address}"
+    again = "start Ray there (`ray start --head`), or give the URL of its dashboard"
+    host, port = host_and_port(address)
+    bypass_proxies(host)
+    if port and (problem := unreachable(host, port)):  # Ray would ask for the better part of a minute
+        raise JobError(f"{what}: {problem}; {again}")
     for module in ("dashboard_sdk", "job.sdk"):
         logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
     os.environ[ADDRESS[0]] = address  # or Ray would take RAY_ADDRESS, where it is set, instead of its own argument
@@ -74,14 +101,12 @@ def connect(address: str | None) -> "JobSubmissionClient":
     except AuthenticationError as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise JobError(
-            f"--address {address}: {reason}; set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or its file in "
+            f"{what}: {reason}; set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN or its file in "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
     except (RayError, RequestException, ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise JobError(
-            f"--address {address}: {reason}; start Ray there (`ray start --head`), or give the URL of its dashboard"
-        ) from error
+        raise JobError(f"{what}: {reason}; {again}") from error
 
 
 def jobs_of(client: "JobSubmissionClient", name: str | None = None) -> list[tuple[str, int, "JobDetails"]]:
@@ -98,7 +123,8 @@ def _newest(client: "JobSubmissionClient", name: str) -> "JobDetails":
     jobs = jobs_of(client, name)
     if not jobs:
         known = ", ".join(dict.fromkeys(sweep for sweep, _, _ in jobs_of(client))) or "none"
-        raise JobError(f"{name}: no such sweep on {client.get_address()}; sweeps there: {known}")
+        here = "of one that is run on this machine, give --storage, or --address local"
+        raise JobError(f"{name}: no such sweep on {client.get_address()}; sweeps there: {known}; {here}")
     return jobs[-1][-1]
 
 
@@ -112,13 +138,17 @@ def submit(arguments: argparse.Namespace) -> int:
     for name in arguments.env:
         if name not in os.environ:
             raise JobError(f"--env {name}: not set here; set it, or leave it out")
-    client = connect(arguments.address)
+    client = _connect(_cluster(arguments))
     from tune.connection import RAY_SETTINGS
 
     name = sweep.spec.name
     jobs = jobs_of(client, name)
     for _, _, job in jobs:
         if not job.status.is_terminal():
+            other = _folder_of(job)
+            if other not in ("", str(sweep.folder)):  # to stop it would stop somebody else's
+                what = f"{name}: job {job.submission_id} runs another sweep of this name, in {other}"
+                raise JobError(f"{what}; give this one a name of its own (--set name=...)")
             raise JobError(f"{name}: job {job.submission_id} is running it; `rrm logs {name}`, or `rrm stop {name}`")
     command = ["exec", "python", "-m", "launch.cli", "run", SWEEP_FILE]
     with tempfile.TemporaryDirectory() as folder:
@@ -132,12 +162,21 @@ def submit(arguments: argparse.Namespace) -> int:
                     "working_dir": str(package),
                     "env_vars": RAY_SETTINGS | STOPPING | {name: os.environ[name] for name in arguments.env},
                 },
-                metadata={"sweep": name, "spec_digest": manifest(sweep)["spec_digest"]},
+                metadata={
+                    "sweep": name,
+                    "spec_digest": manifest(sweep)["spec_digest"],
+                    "folder": str(sweep.folder),
+                },
             )
         except RuntimeError as error:
             raise JobError(f"{name}: the cluster did not take the job: {str(error).splitlines()[0]}") from error
     print(f"{job_id}: submitted with {size / 1024:.0f} KiB; {_link(client, job_id)}", flush=True)
     return _follow(client, job_id, only_prints=False) if arguments.wait else ALL_DONE
+
+
+def _folder_of(job: "JobDetails") -> str:
+    """Where the sweep of a job lies, "" if `rrm submit` did not send it."""
+    return (job.metadata or {}).get("folder", "")
 
 
 def _link(client: "JobSubmissionClient", job_id: str) -> str:
@@ -186,16 +225,17 @@ def _or_job_error(command: Callable[[argparse.Namespace], int]) -> Callable[[arg
         try:
             return command(arguments)
         except RuntimeError as error:
-            raise JobError(f"--address {arguments.address}: {str(error).partition(chr(10))[0]}") from error
+            raise JobError(f"{arguments.address or 'the cluster'}: {str(error).partition(chr(10))[0]}") from error
 
     return run
 
 
 @_or_job_error
 def _status(arguments: argparse.Namespace) -> int:
-    if arguments.address is None:
-        return local.status(arguments.storage, arguments.name)
-    client = connect(arguments.address)
+    cluster = _cluster(arguments)
+    if cluster is None:
+        return local.status(_storage(arguments), arguments.name)
+    client = _connect(cluster)
     if arguments.name:
         _newest(client, arguments.name)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -210,8 +250,8 @@ def _status(arguments: argparse.Namespace) -> int:
         lines = client.get_job_logs(str(jobs[-1].submission_id)).strip().splitlines()
         progress = re.compile(rf"\d+:\d\d|{re.escape(arguments.name)}: ")
         last = next((line for line in reversed(lines) if progress.match(line)), "")
-        link = _link(client, str(jobs[-1].submission_id))
-        out.print(*filter(None, (last, link)), sep="\n", markup=False, soft_wrap=True)
+        shown = last, _folder_of(jobs[-1]), _link(client, str(jobs[-1].submission_id))
+        out.print(*filter(None, shown), sep="\n", markup=False, soft_wrap=True)
     return ALL_DONE
 
 
@@ -225,9 +265,10 @@ def _row(job: Any) -> list[str]:
 
 @_or_job_error
 def _logs(arguments: argparse.Namespace) -> int:
-    if arguments.address is None:
-        return local.logs(arguments.storage, arguments.name, arguments.follow)
-    client = connect(arguments.address)
+    cluster = _cluster(arguments)
+    if cluster is None:
+        return local.logs(_storage(arguments), arguments.name, arguments.follow)
+    client = _connect(cluster)
     job_id = str(_newest(client, arguments.name).submission_id)
     if arguments.follow:
         return _follow(client, job_id, only_prints=True)
@@ -237,9 +278,10 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 @_or_job_error
 def _stop(arguments: argparse.Namespace) -> int:
-    if arguments.address is None:
-        return local.stop(arguments.storage, arguments.name)
-    client = connect(arguments.address)
+    cluster = _cluster(arguments)
+    if cluster is None:
+        return local.stop(_storage(arguments), arguments.name)
+    client = _connect(cluster)
     job = _newest(client, arguments.name)
     job_id = str(job.submission_id)
     if job.status.is_terminal():

@@ -13,7 +13,7 @@ from launch.local import JobError
 from launch.paths import input_path, output_file
 from results.names import sweep_name_problem
 from results.schema import MANIFEST, REPORT, TABLES, DamagedFileError
-from results.storage import Location, back_from
+from results.storage import Location, back_from, location
 from tune.output import console
 from tune.plan import ALL_DONE, BAD_INPUT, manifest
 
@@ -73,7 +73,13 @@ def print_report(tables: "SweepTables", page: Location) -> None:
 
 def _gather(arguments: argparse.Namespace) -> int:
     code, written = ALL_DONE, {}
-    for sweep in arguments.sweeps:
+    # Of `runs/*`, the tables are what was gathered before.
+    sweeps = [sweep for sweep in arguments.sweeps if location(sweep).name != TABLES]
+    if not sweeps:
+        raise JobError(
+            f"{', '.join(arguments.sweeps)}: the tables of all sweeps there, and no sweep; give a sweep's folder"
+        )
+    for sweep in sweeps:
         started = time.monotonic()
         try:
             folder, tables = _gathered(sweep, arguments)
@@ -85,6 +91,10 @@ def _gather(arguments: argparse.Namespace) -> int:
         print(f"{_line(tables)}; {time.monotonic() - started:.1f} s", flush=True)
         for problem in tables.problems:
             print(f"  left out: {problem}")
+        if tables.unwritten:
+            print(f"{sweep}: not written: {tables.unwritten}", file=sys.stderr)
+            code = BAD_INPUT
+            continue
         written[folder.parent / TABLES] = None
     for folder in written:
         print(f"Written: {folder}")
@@ -109,12 +119,19 @@ def _show(arguments: argparse.Namespace) -> int:
     print(export(tables, arguments.how, arguments.everything))
     for problem in tables.problems:
         print(f"left out: {problem}", file=sys.stderr)
+    if tables.unwritten:
+        print(f"not written: {tables.unwritten}", file=sys.stderr)
     return ALL_DONE
 
 
 def _report(arguments: argparse.Namespace) -> int:
     folder, tables = _gathered(arguments.sweep, arguments)
-    print_report(tables, arguments.output or folder / REPORT)
+    try:
+        print_report(tables, arguments.output or folder / REPORT)
+    except OSError as error:
+        if arguments.output is None and error.filename:
+            raise JobError(f"{error.filename}: {error.strerror}; give --output FILE") from error
+        raise
     return ALL_DONE
 
 

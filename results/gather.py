@@ -59,7 +59,7 @@ _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
 class SweepTables:
     """The tables of a sweep (columns in results.schema), the files they were written to, and what could not be read.
 
-    `folder` is the sweep's own.
+    `folder` is the sweep's own. `unwritten` says why the files could not be written, "" if they were.
     """
 
     sweep: str
@@ -73,6 +73,7 @@ class SweepTables:
     problems: list[str]
     folder: Location
     puzzles: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unwritten: str = ""
 
 
 def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, write: bool = True) -> SweepTables:
@@ -81,8 +82,8 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     The sweep is called as its folder is. `manifest` says which trials belong to it; the default is what its last run
     wrote (sweep.json). Only what the sweep asks for is taken: its trials, and their evaluations up to the steps asked
     for. A trial whose files are those of the last time is taken from the tables. A trial with a damaged file is left
-    out and named in `problems`. Without `write` nothing is written. Raises FileNotFoundError if the folder holds no
-    sweep.
+    out and named in `problems`. Without `write` nothing is written; a storage that cannot be written is read all the
+    same. Raises FileNotFoundError if the folder holds no sweep.
     """
     manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -136,11 +137,14 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         tables[name] = table_of(table, file_schema(name))
     tables["puzzles"] = _puzzles(sweep_folder / PUZZLES, frames["trials"].test_digest.dropna().unique(), problems)
     files: list[Location] = []
-    if write:
-        files += [
-            _write(table.replace_schema_metadata(written_by), name, sweep_folder) for name, table in tables.items()
-        ]
-        record_looks(sweep_folder, looks, *compared)
+    unwritten = ""
+    try:
+        for name, table in tables.items() if write else ():
+            files.append(_write(table.replace_schema_metadata(written_by), name, sweep_folder))
+        if write:
+            record_looks(sweep_folder, looks, *compared)
+    except OSError as error:
+        unwritten = f"{error.filename or sweep_folder.parent}: {error.strerror or error}"
     return SweepTables(
         sweep,
         manifest["baseline"],
@@ -153,6 +157,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         problems,
         sweep_folder,
         frame(tables["puzzles"]),
+        unwritten,
     )
 
 

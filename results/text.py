@@ -39,7 +39,8 @@ def show(tables: SweepTables, width: int, everything: bool = False) -> str:
             parts += ["", "Lyapunov exponents on test, nats a sub-update", *lines(_diagnoses(tables), width)]
     else:
         parts += ["", f"--all lists the {len(trials)} trials and their diagnoses"]
-    return "\n".join([*parts, "", "Written:", *(f"  {path}" for path in tables.files)])
+    written = [f"Not written: {tables.unwritten}"] if tables.unwritten else ["Written:"]
+    return "\n".join([*parts, "", *written, *(f"  {path}" for path in tables.files if not tables.unwritten)])
 
 
 def export(tables: SweepTables, how: Format, everything: bool = False) -> str:

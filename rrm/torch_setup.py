@@ -1,15 +1,27 @@
-"""This process's torch: the same bits each time, no page faults for freed memory, a compiler where one is needed."""
+"""This process's torch: the same bits each time, no page faults for freed memory, a compiler where one is needed.
+
+And what it says when memory runs out, as a sentence.
+"""
 
 import ctypes
 import os
+import re
 import shutil
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils import deterministic
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+# How torch and its libraries say on each device that memory ran out: a RuntimeError, or a subclass of one.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE
+)
+_ASKED = re.compile(r"allocate ([\d.]+ ?(?:bytes|[KMGT]i?B))")
 
 
 class CompilerError(RuntimeError):
@@ -24,6 +36,20 @@ def check_compiler() -> None:
             f"train.compile: torch compiles by {name}, which is not on this machine; install it, name another compiler "
             "in the environment variable CXX, or set train.compile to false"
         )
+
+
+@contextmanager
+def out_of_memory_is(mend: Callable[[], str]) -> Iterator[None]:
+    """Raise torch.OutOfMemoryError with this mend where memory runs out, of the device or of the machine."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(text):
+            raise
+        asked = _ASKED.search(text)
+        more = f" ({asked[1]} more were asked for)" if asked else ""
+        raise torch.OutOfMemoryError(f"out of memory{more}: {mend()}") from error
 
 
 def set_up_torch(threads: int) -> None:

@@ -113,6 +113,11 @@ class Progress(Callback):
         message = f"{self._clock()}  {state.cell.name}: failed: {_last_error(trial)}"
         self._say(message, "red")
 
+    def last_words(self, line: str) -> None:
+        """Say why the run ends here, and leave the terminal as it was."""
+        self.__exit__()
+        self._say(line, "red")
+
     def _say(self, line: str, style: str = "", on_terminal: bool = True) -> None:
         if on_terminal or not self.redraws:
             self.console.print(line, style=style, markup=False, soft_wrap=True)

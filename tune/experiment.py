@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +26,11 @@ from ray.tune import (
 from results.schema import FAILED, LOCK, LOG, PROGRESS, SPEC, TRIALS, read_json
 from results.storage import Location, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
-from tune.connection import RunRefused, connected
+from tune.connection import RunRefused, connected, watched
 from tune.job import TrialJob
 from tune.lease import lock_at
 from tune.memory import check_memory
-from tune.plan import PlannedTrial, attempts_of, exit_code, plan, write_manifest
+from tune.plan import STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
 from tune.progress_file import ProgressFile
 from tune.signals import ENDING, handled
 from tune.spec import Resources, Sweep
@@ -171,9 +172,19 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
     print(f"Watch it on a page: rrm watch {sweep.folder.parent}", flush=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
-    with progress, written, handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1)):
+    ending = handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1))
+    with progress, written, ending, watched(lambda reason: _end_here(progress, reason)):
         tuner.fit()
     return progress.errors
+
+
+def _end_here(progress: Progress, reason: str) -> None:
+    """End this process, whatever its other threads wait for. The system lets go of its locks."""
+    try:
+        progress.last_words(f"{reason}; the same command goes on from what the trials have saved, once that is mended")
+        sys.stdout.flush()
+    finally:
+        os._exit(STOPPED)
 
 
 def _trial_name(trial: Any) -> str:

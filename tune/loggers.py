@@ -5,14 +5,15 @@ often the trial was killed: files are written anew from it at each attempt, a ru
 ended.
 """
 
+import os
 import shutil
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from results.schema import EVALS_SCHEMA
 from rrm.settings import Settings
@@ -28,11 +29,41 @@ _OF_A_ROW = [
 ]
 
 
-class WandbConfig(Settings):
-    """Where a sweep's W&B runs go, one a trial. Offline runs need no key; `wandb sync` sends them."""
+_MODES = ("online", "offline", "disabled")
+_NOT_IN_NAMES = "/\\#?%:"  # what W&B takes in no name of a project
 
-    project: str = Field(min_length=1)
-    mode: Literal["online", "offline"] = "online"
+
+class WandbConfig(Settings):
+    """Where a sweep's W&B runs go, one a trial. Offline runs need no key; `wandb sync` sends them.
+
+    `entity` is a user or a team, by default the one that W&B has for the key. `mode` is WANDB_MODE by default, and
+    online without one.
+    """
+
+    project: str = Field(min_length=1, max_length=128)
+    entity: str | None = Field(default=None, min_length=1)
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list)
+    mode: Literal["online", "offline", "disabled"] = "online"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_of_the_environment(cls, values: Any) -> Any:
+        given = os.environ.get("WANDB_MODE")
+        if not given or not isinstance(values, dict) or "mode" in values:
+            return values
+        mode = {"dryrun": "offline", "run": "online"}.get(given, given)  # W&B's earlier names
+        if mode not in _MODES:
+            raise ValueError(
+                f"mode: WANDB_MODE is {given!r}, which is not one of {', '.join(_MODES)}; mend or unset it"
+            )
+        return values | {"mode": mode}
+
+    @field_validator("project", "entity")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if bad := sorted(set(value or "") & set(_NOT_IN_NAMES)):
+            raise ValueError(f"{value!r} holds {' '.join(bad)}, and W&B's names none of {' '.join(_NOT_IN_NAMES)}")
+        return value
 
 
 def scalars(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -67,19 +98,21 @@ class TrialLog:
 
 
 class WandbLog(TrialLog):
-    """A W&B run in `folder`, named by the trial's id. Raises wandb.Error if the server cannot be reached."""
+    """A W&B run in `folder`, with an id of its own. Raises wandb.Error if the server cannot be reached."""
 
     def __init__(
-        self, folder: Path, to: WandbConfig, *, trial_id: str, sweep: str, arm: str, name: str, config: dict[str, Any]
+        self, folder: Path, to: WandbConfig, *, run_id: str, sweep: str, arm: str, name: str, config: dict[str, Any]
     ):
         import wandb
 
         if to.mode == "offline":
-            for earlier in (folder / "wandb").glob(f"offline-run-*-{trial_id}"):
+            for earlier in (folder / "wandb").glob(f"offline-run-*-{run_id}"):
                 shutil.rmtree(earlier)
         self.run = wandb.init(
+            entity=to.entity,
             project=to.project,
-            id=trial_id,
+            tags=to.tags,
+            id=run_id,
             group=sweep,
             job_type=arm,
             name=name,
@@ -124,13 +157,23 @@ def logger_problems(wandb_config: WandbConfig | None, tensorboard: bool) -> list
     problems = []
     if tensorboard and find_spec("tensorboardX") is None:
         problems.append("tensorboard: true needs tensorboardX; pip install 'rrm[tensorboard]', or set it to false")
-    if wandb_config is not None and wandb_config.mode == "online":
-        import wandb
-
-        try:
-            reason = None if wandb.login(prompt=False) else "there is no API key"
-        except wandb.Error as error:
-            reason = str(error).partition("\n")[0]
-        if reason:
-            problems.append(f"wandb.mode: online, but {reason}; set WANDB_API_KEY, or give mode: offline")
+    if wandb_config is not None and wandb_config.mode != "disabled":
+        problems += _wandb_problems(wandb_config)
     return problems
+
+
+def _wandb_problems(to: WandbConfig) -> list[str]:
+    import wandb
+
+    try:
+        wandb.setup()
+    except ValidationError as error:  # of W&B's own settings
+        return [f"wandb: WANDB_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}; mend it" for e in error.errors()]
+    if to.mode == "offline":
+        return []
+    try:
+        reason = None if wandb.login(prompt=False) else "there is no API key"
+    except wandb.Error as error:
+        reason = str(error).partition("\n")[0]
+    mend = "set WANDB_API_KEY, or give mode: offline (or WANDB_MODE=offline)"
+    return [f"wandb.mode: online, but {reason}; {mend}"] if reason else []

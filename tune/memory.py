@@ -33,7 +33,13 @@ def gpu_memory() -> int | None:
     return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
 
 
-def out_of_memory(config: TrialConfig) -> str:
-    """What to say of a torch.OutOfMemoryError."""
+def memory_mend(config: TrialConfig) -> str:
+    """What to change in a trial that turned out not to fit into memory."""
     memory = gpu_memory()
-    return "out of a GPU's memory" if memory is None else f"out of memory: {too_large(config, memory, tried=True)}"
+    if memory is not None:
+        return too_large(config, memory, tried=True)
+    train, rollouts = config.train, f" x {config.rollouts} rollouts" if config.rollouts > 1 else ""
+    return (
+        f"raise train.shards ({train.shards}), or lower train.batch_size ({train.batch_size}{rollouts}), or "
+        f"eval.batch_size ({config.eval.batch_size}) if it was at an evaluation"
+    )

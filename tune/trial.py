@@ -2,6 +2,7 @@
 
 import json
 import platform
+import secrets
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -36,13 +37,13 @@ from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
 from rrm.follow import this_process
 from rrm.puzzles.formats import DataError
-from rrm.torch_setup import set_up_torch
+from rrm.torch_setup import out_of_memory_is, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
 from tune.job import TrialJob
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
-from tune.memory import out_of_memory
+from tune.memory import memory_mend
 from tune.provenance import provenance, utc_now
 from tune.puzzle_table import write_puzzles
 
@@ -94,9 +95,12 @@ class TrialRun:
                 (self.folder / earlier_end).unlink(missing_ok=True)
             for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
                 leftover.unlink()
-            self.trainer = self._trainer(device)
-            self._record_start(device)
-            self.logs = self._open_logs()
+            with out_of_memory_is(
+                lambda: "the model itself does not fit; give it fewer layers, or a smaller hidden_size"
+            ):
+                self.trainer = self._trainer(device)
+            record = self._record_start(device)
+            self.logs = self._open_logs(record.get("wandb_run"))
             self._saved_step = self._resume()
         except BaseException:
             self._let_go()
@@ -116,7 +120,7 @@ class TrialRun:
             raise DataError(f"node {platform.node()}: the files here are not those the sweep was planned with: {files}")
         return trainer
 
-    def _record_start(self, device: torch.device) -> None:
+    def _record_start(self, device: torch.device) -> dict[str, Any]:
         known = read_json(self.folder / TRIAL) or {}
         record = {
             "trial_id": self.job.trial_id,
@@ -129,24 +133,30 @@ class TrialRun:
             "flops_per_act_step": flops_per_act_step(self.trainer.config),
             "attempts": [*known.get("attempts", []), provenance(device, self.job.threads, self.processes)],
         }
+        if self.job.wandb is not None:
+            # One of its own: the same trial in another sweep, or storage, is another run. Kept, so that it goes on.
+            record["wandb_run"] = known.get("wandb_run") or f"{self.job.trial_id}-{secrets.token_hex(4)}"
         self._write_json(TRIAL, record)
         # <storage>/<sweep>/trials/<trial id> is this trial's folder.
         test, digest = self.trainer.eval_batches["test"], record["test_digest"]
         write_puzzles(self.folder.parent.parent, self.trainer.config.task, test, digest)
+        return record
 
-    def _open_logs(self) -> list[TrialLog]:
+    def _open_logs(self, wandb_run: str | None) -> list[TrialLog]:
         """The logs that are asked for. W&B out of reach is a message: the next attempt logs what is missing."""
-        job = self.job
+        job, logs = self.job, list[TrialLog]()
+        to = WandbConfig.model_validate(job.wandb) if job.wandb is not None else None
+        to = None if to is not None and to.mode == "disabled" else to
+        if to is None and not job.tensorboard:
+            return []
         # A bucket holds no log files: W&B keeps its own on this machine, and sends them.
         folder = self.folder if isinstance(self.folder, Path) else Path(tempfile.mkdtemp(prefix="rrm-logs-"))
-        logs: list[TrialLog] = []
         if job.tensorboard:
             logs.append(TensorBoardLog(folder))
-        if job.wandb is not None:
+        if to is not None and wandb_run is not None:
             import wandb
 
-            to = WandbConfig.model_validate(job.wandb)
-            run = {"trial_id": job.trial_id, "sweep": job.sweep, "arm": job.arm, "name": job.name}
+            run = {"run_id": wandb_run, "sweep": job.sweep, "arm": job.arm, "name": job.name}
             try:
                 logs.append(WandbLog(folder, to, config=job.config, **run))
             except wandb.Error as error:
@@ -186,21 +196,18 @@ class TrialRun:
         A diverged trial, and any error of its own, leaves failed.json with its reason; errors are raised again.
         """
         try:
-            return self._advance(seconds)
+            with out_of_memory_is(lambda: memory_mend(self.trainer.config)):
+                return self._advance(seconds)
         except DivergedError as error:
             self._write_failed("diverged", str(error))
             return self._progress(failed=str(error))
         except (TrialBusyError, WorkerLostError):
             self._between_steps = False
             raise
-        except torch.OutOfMemoryError as error:
-            self._between_steps = False
-            reason = out_of_memory(self.trainer.config)
-            self._write_failed("error", reason)
-            raise torch.OutOfMemoryError(reason) from error
         except Exception as error:
             self._between_steps = False  # what could not be written is not tried again on the way out
-            self._write_failed("error", f"{type(error).__name__}: {error}")
+            kind = "" if isinstance(error, torch.OutOfMemoryError) else f"{type(error).__name__}: "
+            self._write_failed("error", f"{kind}{error}")
             raise
 
     def _advance(self, seconds: float) -> Progress:

@@ -6,24 +6,34 @@ from pathlib import Path
 import numpy as np
 
 from rrm.puzzles import maze
-from rrm.puzzles.formats import write_csv, write_identifiers, write_processed
+from rrm.puzzles.formats import DataError, read_rows, write_csv, write_identifiers, write_processed
 from rrm.puzzles.puzzle import Puzzles
 from rrm.puzzles.sudoku import Augmentation
 from rrm.puzzles.tasks import BaseTask, MazeTask, SudokuTask
 
 
 def build_processed(
-    task: BaseTask, output: Path, *, subsample_size: int | None, num_aug: int, aug: bool, seed: int
+    task: BaseTask,
+    output: Path,
+    *,
+    subsample_size: int | None,
+    min_difficulty: int | None = None,
+    num_aug: int,
+    aug: bool,
+    seed: int,
 ) -> Iterator[tuple[Path, int, int]]:
     """Write the processed arrays of each split of `task` under `output`; yields folder, originals and examples of each.
 
-    As the published scripts: `subsample_size` rows of train are drawn without replacement; each original of a Sudoku
-    train split is followed by `num_aug` augmentations of it, each of a maze's, with `aug`, by its seven images. Draws
-    come from numpy's legacy generator with `seed` (numpy.random.seed(seed) before the script). Raises DataError.
+    As the published scripts: of each split, rows rated below `min_difficulty` are left out; `subsample_size` rows of
+    train are drawn without replacement; each original of a Sudoku train split is followed by `num_aug` augmentations of
+    it, each of a maze's, with `aug`, by its seven images. Draws come from numpy's legacy generator with `seed`
+    (numpy.random.seed(seed) before the script). Raises DataError.
     """
     rng = np.random.RandomState(seed)
     for split, path in task.files.items():
         puzzles = task.read(path)
+        if min_difficulty is not None:
+            puzzles = puzzles.take(_rated(path, min_difficulty))
         train = split == "train"
         if train and subsample_size is not None and subsample_size < len(puzzles):
             puzzles = puzzles.take(rng.choice(len(puzzles), size=subsample_size, replace=False))
@@ -39,6 +49,25 @@ def build_processed(
         write_processed(output / split, inputs, labels, grids.groups, task.vocab_size)
         yield output / split, len(puzzles), len(grids)
     write_identifiers(output)
+
+
+def _rated(path: str, min_difficulty: int) -> np.ndarray:
+    """Which rows of a CSV have at least this rating."""
+    if Path(path).is_dir():
+        raise DataError(
+            f"{path}: processed arrays, which have no ratings to compare with --min-difficulty; give CSV files"
+        )
+    ratings = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            ratings.append(int(row.get("rating", "")))
+        except ValueError as error:
+            what = f"{path}: row {number}: rating {row.get('rating', '')!r} is no whole number"
+            raise DataError(f"{what}, which --min-difficulty compares; mend it, or leave that out") from error
+    kept = np.array(ratings) >= min_difficulty
+    if not kept.any():
+        raise DataError(f"{path}: no row is rated {min_difficulty} or more; the highest rating is {max(ratings)}")
+    return kept
 
 
 def _with_augmentations(task: SudokuTask, puzzles: Puzzles, num_aug: int, rng: np.random.RandomState) -> Puzzles:

@@ -14,13 +14,17 @@ from rrm.puzzles.tasks import BaseTask, MazeTask, SudokuTask, task_of
 
 
 class CheckedSplit(NamedTuple):
-    """A split that could be read; `counts` of its puzzles by what was found, `problems` as a user reads them."""
+    """A split that could be read; `counts` of its puzzles by what was found, `problems` as a user reads them.
+
+    `remarks` are about what is not wrong, and may not be meant.
+    """
 
     path: str
     task: BaseTask
     puzzles: Puzzles
     counts: dict[str, int]
     problems: list[str]
+    remarks: list[str]
 
 
 def check_split(path: str) -> CheckedSplit:
@@ -32,12 +36,12 @@ def check_split(path: str) -> CheckedSplit:
     puzzles = task.read(path)
     counts: dict[str, int] = {}
     problems: list[str] = []
+    first_row = 0 if Path(path).is_dir() else 1
 
     def count(what: str, good: np.ndarray, otherwise: str | None = None) -> None:
         counts[what] = int(good.sum())
         bad = np.flatnonzero(~good)
         if len(bad) and otherwise:
-            first_row = 0 if Path(path).is_dir() else 1
             more = f"; {len(bad)} rows in all" if len(bad) > 1 else ""
             problems.append(f"{path}: row {bad[0] + first_row}: {otherwise}{more}")
 
@@ -59,7 +63,19 @@ def check_split(path: str) -> CheckedSplit:
                 ]
             ),
         )
-    return CheckedSplit(path, task, puzzles, counts, problems)
+    return CheckedSplit(path, task, puzzles, counts, problems, _repeated(path, puzzles, first_row))
+
+
+def _repeated(path: str, puzzles: Puzzles, first_row: int) -> list[str]:
+    """A line if puzzles stand there more than once, question and answer: each then counts as often."""
+    cells = np.concatenate([puzzles.questions, puzzles.answers], axis=1).reshape(len(puzzles), -1)
+    _, first, which = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[which.reshape(-1)] != np.arange(len(puzzles)))
+    if not len(again):
+        return []
+    row, same = again[0] + first_row, first[which.reshape(-1)[again[0]]] + first_row
+    more = f"; {len(again)} rows in all repeat an earlier one" if len(again) > 1 else ""
+    return [f"{path}: row {row}: the same puzzle as row {same}{more}"]
 
 
 def check_disjoint(splits: list[CheckedSplit]) -> tuple[int, list[str]]:

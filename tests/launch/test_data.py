@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.cli import main
+from rrm.puzzles.formats import read_rows, write_csv
 
 
 @pytest.fixture
@@ -54,6 +55,45 @@ def test_a_detour_and_a_second_solution_are_found(tmp_path, capsys):
     assert "2 problems" in out
 
 
+def test_rows_that_stand_there_twice_are_noted(tmp_path, capsys):
+    header, row, other = "source,question,answer,rating\n", "-,S G      ,SoG      ,3\n", "-,S #G     ,S #G     ,2\n"
+    (tmp_path / "twice.csv").write_text(header + row + other + row + row)
+    (tmp_path / "once.csv").write_text(header + "-,1.34341221434321,1234341221434321,0\n")
+    assert main(["data", "check", str(tmp_path / "twice.csv"), str(tmp_path / "once.csv")]) == 0
+    out = capsys.readouterr().out
+    note = f"note: {tmp_path}/twice.csv: row 3: the same puzzle as row 1; 2 rows in all repeat an earlier one\n"
+    assert note in out
+    assert out.count("note: ") == 1
+    assert "nothing is wrong" in out
+
+
+def test_build_keeps_what_is_rated_high_enough(shared_data, tmp_path, capsys):
+    """As the published script: in both splits, before anything is drawn. The reference is files without the others."""
+    folders = {name: tmp_path / name for name in ("all", "hard")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        for split in ("train", "test"):
+            rows = read_rows(str(shared_data / f"sudoku_extreme_{split}.csv"))
+            write_csv(folder / f"{split}.csv", [row for row in rows if name == "all" or int(row["rating"]) >= 20])
+    options = ["--subsample-size", "50", "--num-aug", "2", "--seed", "3"]
+    assert main(["data", "build", str(folders["all"]), str(tmp_path / "a"), *options, "--min-difficulty", "20"]) == 0
+    assert main(["data", "build", str(folders["hard"]), str(tmp_path / "b"), *options]) == 0
+    files = [path.relative_to(tmp_path / "a") for path in sorted((tmp_path / "a").rglob("*")) if path.is_file()]
+    assert len(files) == 13
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+    built = [str(tmp_path / "a"), str(tmp_path / "c"), "--min-difficulty", "1"]
+    for arguments, says in (
+        (
+            [str(folders["hard"]), str(tmp_path / "c"), "--min-difficulty", "100000"],
+            "no row is rated 100000 or more; the",
+        ),
+        (built, "train: processed arrays, which have no ratings to compare with --min-difficulty; give CSV files"),
+    ):
+        assert main(["data", "build", *arguments]) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_show_prints_puzzle_and_answer_side_by_side(tmp_path, capsys):
     (tmp_path / "sudoku.csv").write_text("source,question,answer,rating\n-,1.34341221434321,1234341221434321,0\n")
     assert main(["data", "show", str(tmp_path / "sudoku.csv")]) == 0
@@ -78,6 +118,11 @@ def test_show_prints_puzzle_and_answer_side_by_side(tmp_path, capsys):
             ["build", "{mazes}/none", "{mazes}/out"],
             "{mazes}/none: no such folder; give one with train.csv and test.csv",
         ),
+        (["build", "{mazes}", "{mazes}/out", "--min-difficulty", "0"], "--min-difficulty: not for maze puzzles"),
+        (
+            ["build", "{unrated}", "{mazes}/out", "--min-difficulty", "1"],
+            "train.csv: row 1: rating '' is no whole number",
+        ),
         (["generate", "{mazes}/out", "--maze", "70"], "side: 70 is above 63; give 63 or less"),
         (
             ["generate", "{mazes}/out", "--sudoku", "2", "--blanks", "20"],
@@ -87,7 +132,11 @@ def test_show_prints_puzzle_and_answer_side_by_side(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_message(mazes, capsys, arguments, says):
-    assert main(["data", *(argument.format(mazes=mazes) for argument in arguments)]) == 2
+    unrated = mazes.parent / "unrated"
+    unrated.mkdir()
+    for split, question in (("train", "1.34341221434321"), ("test", ".234341221434321")):
+        (unrated / f"{split}.csv").write_text(f"question,answer\n{question},1234341221434321\n")
+    assert main(["data", *(argument.format(mazes=mazes, unrated=unrated) for argument in arguments)]) == 2
     captured = capsys.readouterr()
     assert says.format(mazes=mazes) in captured.err
     assert captured.out == ""

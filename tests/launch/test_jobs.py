@@ -62,14 +62,23 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     monkeypatch.delenv("SECRET")
     assert main(["submit", spec, *on]) == 2
     assert capsys.readouterr().err == "tiny: job tiny-1 is running it; `rrm logs tiny`, or `rrm stop tiny`\n"
+    assert main(["submit", spec, *on, "--set", f"storage={tmp_path}/other"]) == 2
+    assert capsys.readouterr().err == (
+        f"tiny: job tiny-1 runs another sweep of this name, in {tmp_path}/runs/tiny; give this one a name of its own "
+        "(--set name=...)\n"
+    )
 
     wait_for(lambda: len(list(tmp_path.rglob("evals.parquet"))) == 2)
     wait_for(lambda: "rrm_exact_accuracy{" in (seen := scrape(local_ray)) and "rrm_steps_per_second{" in seen)
     series = next(line for line in scrape(local_ray).splitlines() if line.startswith("ray_rrm_step{"))
     assert 'sweep="tiny"' in series
     assert re.search(r'trial="[0-9a-f]{12}"', series)
-    status = printed("status", "tiny")  # by RAY_API_SERVER_ADDRESS
+    # By RAY_API_SERVER_ADDRESS, which is reached without the proxy that the environment names.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    status = printed("status", "tiny")
+    monkeypatch.delenv("http_proxy")
     assert re.search(r"tiny-1 +running", status)
+    assert f"{tmp_path}/runs/tiny\n" in status
     assert "tiny: 2 trials, " in status
 
     assert re.fullmatch(r"tiny-1: stopped in \d+ s; submit it again to go on\n", printed("stop", "tiny", *on))
@@ -90,12 +99,12 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
         evaluated = dict.fromkeys(read_table(trial / "evals.parquet", EVALS_SCHEMA).column("step").to_pylist())
         (run_file,) = (trial / "wandb").glob("offline-run-*/*.wandb")
         run, history = wandb_history(run_file)
-        assert run.run_id == trial.name
+        assert run.run_id == json.loads((trial / "trial.json").read_text())["wandb_run"]
         assert [row["_step"] for row in history] == list(evaluated) == list(range(0, enough + 1, EVERY))
         (event_file,) = (trial / "tensorboard").iterdir()
         assert [s for tag, s, _ in tensorboard_scalars(event_file) if tag == "act_steps"] == list(evaluated)
     first = jobs(local_ray)["tiny-1"]
-    assert first["metadata"].keys() >= {"sweep", "spec_digest"}
+    assert first["metadata"].keys() >= {"sweep", "spec_digest", "folder"}
     assert SECRET not in json.dumps(first["metadata"]) + submitted + log + again
     assert first["runtime_env"]["env_vars"]["SECRET"] == SECRET
 
@@ -117,9 +126,29 @@ def test_what_a_cluster_refuses_is_one_line(local_ray):
     on = ("--address", local_ray.dashboard)
     for arguments, env, message in (
         (("logs", "nowhere", *on), {}, f"nowhere: no such sweep on {local_ray.dashboard}; sweeps there: "),
+        (
+            ("logs", "nowhere"),
+            {"RAY_API_SERVER_ADDRESS": local_ray.dashboard},
+            "machine, give --storage, or --address local",
+        ),
         (("status", *on), {"RAY_AUTH_TOKEN": "b" * 32}, "Forbidden: Invalid authentication token; set RAY_AUTH_MODE"),
         (("status", *on), {"RAY_AUTH_MODE": "disabled"}, "Missing authentication token; set RAY_AUTH_MODE=token, and"),
-        (("stop", "tiny", "--address", "http://127.0.0.1:1"), {}, "--address http://127.0.0.1:1: Failed to connect"),
+        (
+            ("stop", "tiny", "--address", "http://127.0.0.1:1"),
+            {},
+            "--address http://127.0.0.1:1: cannot be reached (Con",
+        ),
+        (
+            ("status",),
+            {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"},
+            "RAY_API_SERVER_ADDRESS http://127.0.0.1:1: can",
+        ),
+        (("status",), {"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS 127.0.0.1:1: cannot be reached (Connection refused"),
+        (
+            ("logs", "x", *on, "--storage", "runs"),
+            {},
+            "--storage runs: a sweep on this machine, and --address another's",
+        ),
     ):
         refused = rrm(*arguments, **env)
         assert refused.returncode == 2

@@ -17,6 +17,7 @@ from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
 from rrm import checkpoint
+from tune.plan import write_manifest
 from tune.spec import load_sweep
 
 QUICKSTART = str(Path(__file__).parents[2] / "launch" / "specs" / "quickstart.yaml")
@@ -105,6 +106,17 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
     assert f"tiny: 2 trials, 2 unfinished; not running; {sweep.folder}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("way", ["--storage {}", "--address local", "--address local --storage {}"])
+def test_an_exported_address_keeps_nobody_from_a_sweep_of_this_machine(way, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
+    spec = write_spec(tmp_path, tiny_sweep(seeds=[0]))
+    write_manifest(load_sweep(spec))
+    for command, says in (("status", "2 trials, 2 waiting; not running"), ("stop", "tiny: not running")):
+        assert main([command, "tiny", *way.format(tmp_path / "runs").split()]) == 0
+        assert says in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,6 +126,10 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
         (["logs", "nowhere"], "nowhere: no such sweep in "),
         (
             ["submit", "launch/specs/quickstart.yaml", "--set=storage=/x"],
+            "--address: missing; give it, or set RAY_API_",
+        ),
+        (
+            ["submit", "launch/specs/quickstart.yaml", "--set=storage=/x", "--address=local"],
             "--address: missing; give it, or set RAY_API_",
         ),
     ],

@@ -1,5 +1,6 @@
 """`rrm results` by sweeps' folders and files: gather, show, report."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import pytest
 from tiny import tiny_sweep, write_spec
 
 import results
+from launch import results_commands
 from launch.cli import main
+from results.schema import SPEC
 from tune.plan import write_manifest
 from tune.spec import load_sweep
 
@@ -84,6 +87,63 @@ def test_a_folder_and_a_file_show_and_report_the_same(storage, tmp_path, capsys)
     assert "4 trials: 2 done, 2 waiting" in (storage / "one" / "report.html").read_text()
     assert main(["results", "show", spec, "--set", "seeds=[0]"]) == 0
     assert "one: 2 trials, 2 done" in capsys.readouterr().out
+
+
+@pytest.fixture
+def copied(storage, tmp_path):
+    return shutil.copytree(storage, tmp_path / "runs", ignore=shutil.ignore_patterns("tables"))
+
+
+def test_a_storage_that_cannot_be_written_is_shown_and_reported_elsewhere(copied, tmp_path, capsys):
+    (copied / "tables").touch()
+    (copied / "one" / "report.html").unlink(missing_ok=True)
+    (copied / "one" / "report.html").mkdir()
+    folder = str(copied / "one")
+    assert main(["results", "show", folder]) == 0
+    printed = capsys.readouterr().out
+    assert "one: 4 trials, 2 done, 2 waiting" in printed
+    assert f"Not written: {copied / 'tables'}" in printed
+    assert "Written" not in printed
+    assert main(["results", "report", folder, "--output", str(tmp_path / "page.html")]) == 0
+    assert "4 trials: 2 done, 2 waiting" in (tmp_path / "page.html").read_text()
+    assert main(["results", "report", folder]) == 2
+    assert capsys.readouterr().err == f"{copied / 'one' / 'report.html'}: Is a directory; give --output FILE\n"
+    assert main(["results", "gather", folder, str(copied / "two")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{folder}: not written: {copied / 'tables'}")
+    assert "Written" not in printed.out
+
+
+def test_all_of_a_storage_is_its_sweeps_without_their_tables(copied, capsys):
+    for _ in range(2):  # the second time, the tables are there
+        assert main(["results", "gather", *map(str, sorted(copied.iterdir()))]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["one", "two", "Written"]
+    assert main(["results", "gather", str(copied / "tables")]) == 2
+    assert "tables: the tables of all sweeps there, and no sweep; give a sweep's folder" in capsys.readouterr().err
+
+
+def test_a_report_that_fails_leaves_the_code_of_what_was_trained(copied, capsys, monkeypatch):
+    def fails(*_: object) -> None:
+        raise ValueError("no such backend")
+
+    spec = str(copied.parent / "sweep.yaml")
+    shutil.copy(copied / "one" / SPEC, spec)
+    run = ["run", spec, "--set", "seeds=[0]", "--set", f"storage={copied}"]
+    monkeypatch.setattr(results_commands, "print_report", fails)
+    assert main(run) == 0
+    printed = capsys.readouterr()
+    assert "one: 2 trials, 2 done" in printed.out
+    assert printed.err == (
+        "the run is over, but its comparison could not be made: ValueError: no such backend; mend it and run "
+        f"`rrm results report {copied / 'one'}`\n"
+    )
+    monkeypatch.undo()
+    (copied / "one" / "report.html").unlink(missing_ok=True)
+    (copied / "one" / "report.html").mkdir()
+    assert main(run) == 0
+    assert f"made: {copied / 'one' / 'report.html'}: Is a directory; mend it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--set", "seeds=[0]"], ["--preset", "small"]])

@@ -1,5 +1,7 @@
-"""`rrm train` stopped with Ctrl-C saves first, and goes on from there."""
+"""`rrm train` stopped with Ctrl-C saves first, and goes on from there; out of memory it says what to lower."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -73,3 +75,29 @@ def test_bad_input_leaves_no_sweep(tmp_path):
     spec = write_spec(tmp_path, tiny_sweep(storage=str(storage), base=missing))
     assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 2
     assert not storage.exists()
+
+
+_IN_LITTLE_MEMORY = """
+import resource, sys, torch
+from launch.cli import main
+import tune.spec, tune.trial
+(used,) = (int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, ((used << 10) + (600 << 20),) * 2)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_out_of_memory_is_a_line_that_names_what_takes_it(tmp_path):
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"batch_size": 2**21}}))
+    command = [sys.executable, "-c", _IN_LITTLE_MEMORY, "train", spec, "--arm", "multi2", "--seed", "0"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 3, failed.stderr
+    (line,) = failed.stderr.splitlines()
+    says = r"multi2 seed=0: failed: (out of memory( \(\d+ bytes more were asked for\))?: (raise train.shards .*))"
+    match = re.fullmatch(says, line)
+    assert match, line
+    assert match[3].startswith(
+        "raise train.shards (1), or lower train.batch_size (2097152 x 2 rollouts), or eval.batch"
+    )
+    (record,) = (tmp_path / "runs").rglob("failed.json")
+    assert json.loads(record.read_text())["reason"] == match[1]
