@@ -79,8 +79,10 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
         assert re.fullmatch("[0-9a-f]{64}", token.read_text())
         assert token.stat().st_mode & 0o777 == 0o600
     on = ("tiny", "--storage", storage)
-    assert main(["status", *on]) == 0
-    out = capsys.readouterr().out
+    out, until = "", time.monotonic() + 90
+    while "2 running" not in out and time.monotonic() < until:  # a bucket is told twice a minute
+        assert main(["status", *on]) == 0
+        out = capsys.readouterr().out
     assert f"tiny: 2 trials, 2 running; run by process {process.pid} on " in out
     assert re.search(r"\n  step \d+ of 2000000.*, last heard \d+ s ago\n", out)
     with stdout_that_is("unread"):
