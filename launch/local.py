@@ -2,12 +2,15 @@
 
 import os
 import platform
-import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from psutil import Error as PsutilError
+from psutil import NoSuchProcess, Process
 
 from results.progress import duration, is_stalled, told_by_driver, told_by_folders
 from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
@@ -85,8 +88,8 @@ def _ends(folder: Location) -> list[TrialEnd]:
 
 
 def stop(storage: Location, name: str) -> int:
-    """Stop the run of a sweep on this machine and wait for its end. Raises JobError if there is none, or elsewhere."""
-    from tune.experiment import holder
+    """Stop the run of a sweep on this machine and wait for its end. Raises JobError if it is elsewhere, or not ours."""
+    from tune.experiment import CLAIM, holder, local_lock
 
     folder = _folder(storage, name)
     run = holder(folder)
@@ -95,12 +98,32 @@ def stop(storage: Location, name: str) -> int:
         return ALL_DONE
     if run["host"] != platform.node():
         raise JobError(f"{name}: {_runner(folder)}; stop it there")
+    process = _process(run["pid"], local_lock(folder))
+    if process is None:
+        raise JobError(
+            f"{name}: {_runner(folder)}, says its {CLAIM}, but that is no process of yours that holds the "
+            "sweep's lock; press Ctrl-C where it was started"
+        )
     started = time.monotonic()
-    os.kill(run["pid"], signal.SIGTERM)
+    with suppress(NoSuchProcess):
+        process.terminate()
     while holder(folder):
         time.sleep(0.2)
     print(f"{name}: stopped in {time.monotonic() - started:.0f} s; run it again to go on")
     return ALL_DONE
+
+
+def _process(pid: int, lock: Path) -> Process | None:
+    """The process with this number, if it is of this user and has the lock's file open; None if not.
+
+    The number comes from the storage, where others may write: no other process may be signalled.
+    """
+    try:
+        process = Process(pid)
+        files = process.open_files() if process.uids().real == os.getuid() else []
+        return process if any(lock.samefile(file.path) for file in files) else None
+    except (PsutilError, ValueError, OverflowError, OSError):  # no process has such a number, or it is gone
+        return None
 
 
 def _folder(storage: Location, name: str | None) -> Location:

@@ -8,11 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from ray.tune import (
     CheckpointConfig,
     FailureConfig,
@@ -24,7 +25,7 @@ from ray.tune import (
 )
 
 from results.schema import FAILED, LOCK, LOG, PROGRESS, SPEC, TRIALS, read_json
-from results.storage import Location, is_held, write_atomically
+from results.storage import Location, S3Path, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, watched
 from tune.job import TrialJob
@@ -86,22 +87,29 @@ def _reason(error: OSError | TuneError, sweep: Sweep) -> str:
 @contextmanager
 def _claim(sweep: Sweep) -> Iterator[None]:
     """Hold the sweep for this process. The lock is the operating system's and ends with the process."""
-    lock = lock_at(sweep.folder / RUN_LOCK)
-    claim = sweep.folder / CLAIM
-    try:
-        lock.acquire(timeout=CLAIM_SECONDS)
-    except Timeout as error:
-        holder = read_json(claim) or {}
-        raise RunRefused(
-            f"{sweep.spec.name}: already being run by process {holder.get('pid')} on {holder.get('host')} since "
-            f"{holder.get('since')}; wait for it or stop it"
-        ) from error
-    try:
+    claim, locks = sweep.folder / CLAIM, [lock_at(sweep.folder / RUN_LOCK)]
+    if isinstance(sweep.folder, S3Path):
+        local_lock(sweep.folder).parent.mkdir(parents=True, exist_ok=True)
+        locks.append(FileLock(local_lock(sweep.folder)))
+    with ExitStack() as held:
+        for lock in locks:
+            try:
+                lock.acquire(timeout=CLAIM_SECONDS)
+            except Timeout as error:
+                holder = read_json(claim) or {}
+                raise RunRefused(
+                    f"{sweep.spec.name}: already being run by process {holder.get('pid')} on {holder.get('host')} "
+                    f"since {holder.get('since')}; wait for it or stop it"
+                ) from error
+            held.callback(lock.release)
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         write_atomically(claim, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode())
         yield
-    finally:
-        lock.release()
+
+
+def local_lock(folder: Location) -> Path:
+    """The file that a run of the sweep in `folder` has locked on its machine, wherever the sweep is stored."""
+    return folder / RUN_LOCK if isinstance(folder, Path) else attempts_of(folder) / RUN_LOCK
 
 
 def holder(folder: Location) -> dict[str, Any] | None:

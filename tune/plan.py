@@ -113,7 +113,7 @@ def note_manifest(sweep: "Sweep") -> None:
 
 def attempts_of(folder: Location) -> Path:
     """Where Tune keeps its own files of a sweep's runs: beside the trials; in its usual place if those are in S3."""
-    return Path.home() / "ray_results" / folder.name if isinstance(folder, S3Path) else folder / ATTEMPTS
+    return Path.home() / "ray_results" / folder.key if isinstance(folder, S3Path) else folder / ATTEMPTS
 
 
 def exit_code(ends: Iterable[TrialEnd]) -> int:

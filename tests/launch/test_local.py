@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from holding import held_elsewhere
 from outputs import stdout_that_is
 from sweep_folder import write_sweep
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
+from results.storage import write_atomically
 from rrm import checkpoint
 from tune.plan import write_manifest
 from tune.spec import load_sweep
@@ -117,6 +120,30 @@ def test_an_exported_address_keeps_nobody_from_a_sweep_of_this_machine(way, tmp_
     for command, says in (("status", "2 trials, 2 waiting; not running"), ("stop", "tiny: not running")):
         assert main([command, "tiny", *way.format(tmp_path / "runs").split()]) == 0
         assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1, 2**70, "this process", "a process of ours", "the one that holds a trial"])
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_stop_signals_nobody_but_the_run(pid, place, request, tmp_path, capsys, monkeypatch):
+    """Who may write to the storage chooses the number in run.json, and no process but the run's own hears of it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=storage)))
+    write_manifest(sweep)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    trial_lock = sweep.folder / "trials" / sweep.cells[0].trial_id / ".lock"
+    trial_lock.parent.mkdir(parents=True, exist_ok=True)
+    with held_elsewhere(sweep.folder / ".run.lock"), held_elsewhere(trial_lock) as trainer:
+        ours = {"this process": os.getpid(), "a process of ours": other.pid, "the one that holds a trial": trainer.pid}
+        named = ours.get(str(pid), pid)
+        claim = {"pid": named, "host": platform.node(), "since": "today"}
+        write_atomically(sweep.folder / "run.json", json.dumps(claim).encode())
+        assert main(["stop", "tiny", "--storage", storage]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"tiny: run by process {named} on ")
+        assert other.poll() is trainer.poll() is None
+    other.kill()
+    other.wait()
 
 
 @pytest.mark.parametrize(
