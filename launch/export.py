@@ -33,7 +33,7 @@ def _export(arguments: argparse.Namespace) -> int:
     bad = [name for name, value in weights.state.items() if not isinstance(value, Tensor)]
     if bad or weights.twice:
         raise CheckpointError(f"{arguments.checkpoint}: no tensor, or there twice: {', '.join([*bad, *weights.twice])}")
-    trial = read_json(source.parent / TRIAL, config=dict)
+    trial = read_json(source.parent / TRIAL)
     content = write_weights(weights.state, suffix, trial and trial["config"]["model"])
     arguments.file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(arguments.file, content)

@@ -131,6 +131,7 @@ def _newest(client: "JobSubmissionClient", name: str) -> "JobDetails":
 def submit(arguments: argparse.Namespace) -> int:
     """Send a sweep to a cluster as a job. Raises JobError if a job of this sweep is running there."""
     from launch.packing import SWEEP_FILE, pack  # torch takes seconds to import
+    from tune.secrets import SECRETS_FILE, is_secret
     from tune.spec import load_sweep
 
     sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
@@ -138,6 +139,10 @@ def submit(arguments: argparse.Namespace) -> int:
     for name in arguments.env:
         if name not in os.environ:
             raise JobError(f"--env {name}: not set here; set it, or leave it out")
+        if is_secret(name, os.environ[name]):
+            raise JobError(
+                f"--env {name}: looks like a credential, and Ray writes what is passed on into its logs; {SECRETS_FILE}"
+            )
     client = _connect(_cluster(arguments))
     from tune.connection import RAY_SETTINGS
 
@@ -150,14 +155,15 @@ def submit(arguments: argparse.Namespace) -> int:
                 what = f"{name}: job {job.submission_id} runs another sweep of this name, in {other}"
                 raise JobError(f"{what}; give this one a name of its own (--set name=...)")
             raise JobError(f"{name}: job {job.submission_id} is running it; `rrm logs {name}`, or `rrm stop {name}`")
+    job_id = f"{name}-{1 + max((attempt for _, attempt, _ in jobs), default=0)}"
     command = ["exec", "python", "-m", "launch.cli", "run", SWEEP_FILE]
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "working_dir.zip"
         size = pack(sweep, package)
         try:
-            job_id = client.submit_job(
+            client.submit_job(
                 entrypoint=shlex.join(command + ["--retry-failed"] * arguments.retry_failed),
-                submission_id=f"{name}-{1 + max((attempt for _, attempt, _ in jobs), default=0)}",
+                submission_id=job_id,
                 runtime_env={
                     "working_dir": str(package),
                     "env_vars": RAY_SETTINGS | STOPPING | {name: os.environ[name] for name in arguments.env},
@@ -169,7 +175,10 @@ def submit(arguments: argparse.Namespace) -> int:
                 },
             )
         except RuntimeError as error:
-            raise JobError(f"{name}: the cluster did not take the job: {str(error).splitlines()[0]}") from error
+            if job_id in {job.submission_id for _, _, job in jobs_of(client, name)}:
+                running = f"job {job_id}, submitted at the same moment, is running it"
+                raise JobError(f"{name}: {running}; `rrm logs {name}`, or `rrm stop {name}`") from error
+            raise JobError(f"{name}: the cluster did not take the job: {_last_line(error)}") from error
     print(f"{job_id}: submitted with {size / 1024:.0f} KiB; {_link(client, job_id)}", flush=True)
     return _follow(client, job_id, only_prints=False) if arguments.wait else ALL_DONE
 
@@ -177,6 +186,11 @@ def submit(arguments: argparse.Namespace) -> int:
 def _folder_of(job: "JobDetails") -> str:
     """Where the sweep of a job lies, "" if `rrm submit` did not send it."""
     return (job.metadata or {}).get("folder", "")
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong, at the end of a traceback of the job server's."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _link(client: "JobSubmissionClient", job_id: str) -> str:

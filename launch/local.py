@@ -13,7 +13,7 @@ from psutil import Error as PsutilError
 from psutil import NoSuchProcess, Process
 
 from results.progress import duration, is_stalled, told_by_driver, told_by_folders
-from results.schema import LOG, MANIFEST, TRIALS, TrialEnd, read_json, trial_end
+from results.schema import LOG, MANIFEST, RUN, TRIALS, TrialEnd, read_json, trial_end
 from results.storage import Location, side_by_side
 from tune.output import outlet
 from tune.plan import ALL_DONE, attempts_of, exit_code
@@ -89,7 +89,7 @@ def _ends(folder: Location) -> list[TrialEnd]:
 
 def stop(storage: Location, name: str) -> int:
     """Stop the run of a sweep on this machine and wait for its end. Raises JobError if it is elsewhere, or not ours."""
-    from tune.experiment import CLAIM, holder, local_lock
+    from tune.experiment import holder, local_lock
 
     folder = _folder(storage, name)
     run = holder(folder)
@@ -101,7 +101,7 @@ def stop(storage: Location, name: str) -> int:
     process = _process(run["pid"], local_lock(folder))
     if process is None:
         raise JobError(
-            f"{name}: {_runner(folder)}, says its {CLAIM}, but that is no process of yours that holds the "
+            f"{name}: {_runner(folder)}, says its {RUN}, but that is no process of yours that holds the "
             "sweep's lock; press Ctrl-C where it was started"
         )
     started = time.monotonic()

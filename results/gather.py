@@ -169,7 +169,13 @@ def _read_trial(
     try:
         evals = _up_to(steps, read_table(folder / EVALS, EVALS_SCHEMA))
         diagnosed = _up_to(steps, read_table(folder / DIAGNOSTICS, DIAGNOSTICS_SCHEMA))
-        return _trial_row(folder, places, steps, evals), evals, diagnosed
+        for name, table in ((EVALS, evals), (DIAGNOSTICS, diagnosed)):
+            if others := set(table["trial_id"].to_pylist()) - {folder.name}:
+                raise DamagedFileError(f"{folder / name}: holds rows of another trial, {min(others)}; move it away")
+        row = _trial_row(folder, places, steps, evals)
+        if row["status"] == "done" and not len(evals):
+            raise DamagedFileError(f"{folder / EVALS}: holds no rows of a trial that is done; move it away")
+        return row, evals, diagnosed
     except DamagedFileError as error:
         return error
 

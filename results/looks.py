@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from results.pairs import Pairing
-from results.schema import LOOKS, DamagedFileError, read_json
+from results.schema import LOOKS, read_json
 from results.storage import Location, write_atomically
 
 Ids = tuple[str, str]  # trial ids of a pair: baseline's, arm's
@@ -28,20 +28,17 @@ class Look:
 def read_looks(sweep_folder: Location) -> list[Look]:
     """The looks that a sweep's folder records, in their order. Raises DamagedFileError, OSError."""
     path = sweep_folder / LOOKS
-    found = read_json(path, looks=list) or {"looks": []}
-    try:
-        return [
-            Look(
-                str(look["arm"]),
-                str(look["point"]),
-                frozenset((str(baseline), str(arm)) for baseline, arm in look["pairs"]),
-                float(look["margin"]),
-                int(look["planned"]),
-            )
-            for look in found["looks"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"{path}: holds a look that cannot be read ({error!r}); move it away") from error
+    found = read_json(path) or {"looks": []}
+    return [
+        Look(
+            look["arm"],
+            look["point"],
+            frozenset((baseline, arm) for baseline, arm in look["pairs"]),
+            look["margin"],
+            look["planned"],
+        )
+        for look in found["looks"]
+    ]
 
 
 def record_looks(folder: Location, looks: list[Look], comparison: pd.DataFrame, differences: pd.DataFrame) -> None:

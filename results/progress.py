@@ -30,7 +30,7 @@ def told_by_driver(folder: Location) -> dict[str, Any] | None:
 
 def told_by_folders(folder: Location) -> dict[str, Any]:
     """The same by the trials' own folders: status, steps and reason. Raises DamagedFileError for a bad manifest."""
-    manifest = read_json(folder / MANIFEST, cells=list) or {"cells": []}
+    manifest = read_json(folder / MANIFEST) or {"cells": []}
     steps = {cell["trial_id"]: cell["config"]["train"]["steps"] for cell in manifest["cells"]}
     found = side_by_side(folder / TRIALS, lambda name: _end(folder / TRIALS / name, steps[name]), steps)
     return {"trials": dict(zip(steps, found, strict=True)), "run": None}

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.records import problem_of, table_problem
 from results.storage import Location, is_held
 
 MANIFEST = "sweep.json"
@@ -31,6 +32,7 @@ REPORT = "report.html"
 ATTEMPTS = "attempts"
 LOG = "log.txt"
 PROGRESS = "progress.json"
+RUN = "run.json"
 
 TRIAL = "trial.json"
 LOCK = ".lock"
@@ -43,6 +45,8 @@ UNROLLS = "unrolls.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
 SAVED = "saved.json"  # the step of latest_state.pt
+BEST, BEST_STATE = "best.pt", "best_state.pt"
+FINAL, FINAL_STATE = "final.pt", "final_state.pt"
 
 Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed"]
 
@@ -369,13 +373,13 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
 
     running: a live process holds the trial's lock. Without one, a trial that has a saved state is unfinished.
     """
-    done = read_json(folder / DONE, step=int, seconds=dict)
+    done = read_json(folder / DONE)
     if done and done["step"] >= steps and (folder / EVALS).exists():
         return TrialEnd("done", done=done, ended=done.get("ended"))
-    if failed := read_json(folder / FAILED, reason=str, kind=str):
+    if failed := read_json(folder / FAILED):
         diverged = failed["kind"] == "diverged"
         return TrialEnd("failed", reason=failed["reason"], deterministic=diverged, ended=failed.get("ended"))
-    if stopped := read_json(folder / STOPPED, reason=str):
+    if stopped := read_json(folder / STOPPED):
         return TrialEnd("stopped", reason=stopped["reason"], ended=stopped.get("ended"))
     if is_held(folder / LOCK):
         return TrialEnd("running")
@@ -387,22 +391,22 @@ class DamagedFileError(ValueError):
     """A file of a sweep's folder that cannot be read; the text names it and the mend."""
 
 
-def read_json(path: Location, **fields: type) -> dict[str, Any] | None:
-    """A JSON object from a file, None if there is no such file.
+def read_json(path: Location) -> dict[str, Any] | None:
+    """A JSON object from a file, as results.records says what one of its name holds; None if there is no such file.
 
-    Raises DamagedFileError if it holds something else, or lacks one of `fields` in the type given; OSError.
+    Raises DamagedFileError if it holds something else, with the field and its value; OSError.
     """
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        content = json.loads(text)
+        if b"\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # half a character, which no file and no terminal takes
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: cannot be read ({error}); move it away") from error
-    if not isinstance(content, dict):
-        raise DamagedFileError(f"{path}: holds no JSON object; move it away")
-    for name, kind in fields.items():
-        if not isinstance(content.get(name), kind):
-            raise DamagedFileError(f"{path}: its field {name} is {content.get(name)!r}; move it away")
+    if problem := problem_of(path.name, content):
+        raise DamagedFileError(f"{path}: {problem}; move it away")
     return content
 
 
@@ -416,7 +420,10 @@ def read_table(path: Location, schema: pa.Schema) -> pa.Table:
     try:
         # A few dozen rows: threads and a data set's machinery would cost three times the reading.
         table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        return table if table.schema.equals(schema) else table.cast(schema)
+        table = table if table.schema.equals(schema) else table.cast(schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DamagedFileError(f"{path}: not a table of {path.stem} ({reason}); move it away") from error
+    if problem := table_problem(path.stem, table):
+        raise DamagedFileError(f"{path}: {problem}; move it away")
+    return table

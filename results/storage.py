@@ -99,12 +99,19 @@ class S3Path:
             if not missing_ok and tries == 1:  # one that was turned away may have deleted it all the same
                 raise
 
+    def sizes(self) -> dict[str, int]:
+        """The objects below this name, one level down: their names, and how many bytes each has."""
+        return {info.base_name: info.size for info in self._listed()}
+
     def ages(self) -> dict[str, float]:
         """The objects below this name, one level down: their names, and when the server had them, in its own time."""
+        return {info.base_name: info.mtime_ns / 1e9 for info in self._listed()}
+
+    def _listed(self) -> list[Any]:
         from pyarrow import fs
 
         infos = self.ask(lambda s3: s3.get_file_info(fs.FileSelector(self.key, allow_not_found=True)))
-        return {info.base_name: info.mtime_ns / 1e9 for info in infos if info.type.name == "File"}
+        return [info for info in infos if info.type.name == "File"]
 
     def subfolders(self) -> list[str]:
         """The names, one level down, below which there are objects."""
@@ -181,6 +188,17 @@ def back_from(text: str) -> Location:
     if text.startswith(S3):
         return S3Path("/".join(filter(None, text.removeprefix(S3).split("/"))))
     return Path(text).absolute()
+
+
+def sizes(folder: Location) -> dict[str, int]:
+    """The files in a folder, by name, and how many bytes each has; none if it is not there."""
+    if isinstance(folder, S3Path):
+        return folder.sizes()
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    except FileNotFoundError:
+        return {}
 
 
 def on_filesystem(path: Location, read: Callable[[Any, str], _Read]) -> _Read:

@@ -104,7 +104,7 @@ class WatchedSweep:
 
     def curve(self, trial_id: str) -> list[dict[str, float]]:
         """Clean accuracy of a trial on test by step, from its own folder. KeyError if the sweep has no such trial."""
-        manifest = read_json(self.folder / MANIFEST, cells=list) or {"cells": []}
+        manifest = read_json(self.folder / MANIFEST) or {"cells": []}
         if trial_id not in {cell["trial_id"] for cell in manifest["cells"]}:
             raise KeyError(trial_id)
         evals = read_table(self.folder / TRIALS / trial_id / EVALS, EVALS_SCHEMA).to_pandas()

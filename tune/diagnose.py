@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from pydantic import ValidationError
 
-from results.schema import DIAGNOSTICS_SCHEMA, TRIAL, read_json
+from results.schema import DIAGNOSTICS_SCHEMA, TRIAL, DamagedFileError, read_json
 from rrm.config import TrialConfig
 from rrm.diagnose import diagnose_examples
 from rrm.models import build_model
@@ -22,8 +23,15 @@ def config_beside(checkpoint: Path) -> TrialConfig | None:
 
     Raises DamagedFileError.
     """
-    record = read_json(checkpoint.parent / TRIAL, config=dict)
-    return TrialConfig.model_validate_json(json.dumps(record["config"])) if record else None
+    record = read_json(checkpoint.parent / TRIAL)
+    try:
+        return TrialConfig.model_validate_json(json.dumps(record["config"])) if record else None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, ("config", *first["loc"])))
+        raise DamagedFileError(
+            f"{checkpoint.parent / TRIAL}: {field}: {first['msg']}; give a sweep file with --spec"
+        ) from error
 
 
 def diagnose_checkpoint(

@@ -7,6 +7,7 @@ import platform
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from ray.tune import (
     grid_search,
 )
 
-from results.schema import FAILED, LOCK, LOG, PROGRESS, SPEC, TRIALS, read_json
+from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS, read_json
 from results.storage import Location, S3Path, is_held, write_atomically
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, watched
@@ -33,13 +34,14 @@ from tune.lease import lock_at
 from tune.memory import check_memory
 from tune.plan import STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
 from tune.progress_file import ProgressFile
+from tune.secrets import keep_from_runtime_env
 from tune.signals import ENDING, handled
 from tune.spec import Resources, Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
 from tune.trial import write_failed
 
-CLAIM, RUN_LOCK = "run.json", ".run.lock"
+RUN_LOCK = ".run.lock"
 CLAIM_SECONDS = 1.0  # somebody may be asking whether the lock is held
 
 
@@ -58,7 +60,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # this is a Ray job
         sweep.check_storage()
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    with _claim(sweep):
+    with _claim(sweep) as nonce:
         write_manifest(sweep)
         planned = plan(sweep)
         left = [trial for trial in planned if trial.is_left(retry_failed)]
@@ -68,7 +70,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
             errors: dict[str, str] = {}
             try:
                 with connected():
-                    errors = _fit(sweep, planned, left)
+                    errors = _fit(sweep, planned, left, nonce)
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
                 return exit_code(trial.end for trial in plan(sweep))
@@ -85,9 +87,12 @@ def _reason(error: OSError | TuneError, sweep: Sweep) -> str:
 
 
 @contextmanager
-def _claim(sweep: Sweep) -> Iterator[None]:
-    """Hold the sweep for this process. The lock is the operating system's and ends with the process."""
-    claim, locks = sweep.folder / CLAIM, [lock_at(sweep.folder / RUN_LOCK)]
+def _claim(sweep: Sweep) -> Iterator[str]:
+    """Hold the sweep for this process. The lock is the operating system's and ends with the process.
+
+    Gives what stands in the sweep's folder now and did not before: a worker that reads it there sees the same storage.
+    """
+    claim, locks = sweep.folder / RUN, [lock_at(sweep.folder / RUN_LOCK)]
     if isinstance(sweep.folder, S3Path):
         local_lock(sweep.folder).parent.mkdir(parents=True, exist_ok=True)
         locks.append(FileLock(local_lock(sweep.folder)))
@@ -102,9 +107,10 @@ def _claim(sweep: Sweep) -> Iterator[None]:
                     f"since {holder.get('since')}; wait for it or stop it"
                 ) from error
             held.callback(lock.release)
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        write_atomically(claim, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode())
-        yield
+        since, nonce = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), uuid.uuid4().hex
+        who = {"pid": os.getpid(), "host": platform.node(), "since": since, "nonce": nonce}
+        write_atomically(claim, json.dumps(who).encode())
+        yield nonce
 
 
 def local_lock(folder: Location) -> Path:
@@ -114,7 +120,7 @@ def local_lock(folder: Location) -> Path:
 
 def holder(folder: Location) -> dict[str, Any] | None:
     """Who runs the sweep in `folder`: pid, host and since; None if nobody does. Nothing is written or locked."""
-    return read_json(folder / CLAIM, pid=int, host=str, since=str) if is_held(folder / RUN_LOCK) else None
+    return read_json(folder / RUN) if is_held(folder / RUN_LOCK) else None
 
 
 def _resources(asked: Resources | None) -> Resources:
@@ -143,12 +149,12 @@ def _places(node: dict[str, float], asked: Resources) -> float:
     return min(of_cpus, node.get("GPU", 0) / asked.gpu) if asked.gpu else of_cpus
 
 
-def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) -> dict[str, str]:
+def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], nonce: str) -> dict[str, str]:
     """Train the trials that are left. Returns why trials were given up, by trial id."""
     spec = sweep.spec
     place = _resources(spec.resources)
     check_memory((trial.cell.config for trial in left), place.gpu)
-    jobs = [TrialJob.of(sweep, trial.cell, place.threads).as_dict() for trial in left]
+    jobs = [TrialJob.of(sweep, trial.cell, place.threads, nonce).as_dict() for trial in left]
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
@@ -177,6 +183,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial]) ->
             verbose=0,
         ),
     )
+    keep_from_runtime_env()
     print(f"Watch it on a page: rrm watch {sweep.folder.parent}", flush=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.

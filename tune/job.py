@@ -27,10 +27,12 @@ class TrialJob:
     name: str = ""
     wandb: dict[str, Any] | None = None
     tensorboard: bool = False
+    secrets: str | None = None
+    nonce: str | None = None  # what the driver wrote into the sweep's run.json
 
     @classmethod
-    def of(cls, sweep: "Sweep", cell: "Cell", threads: int) -> "TrialJob":
-        """The job of a sweep's trial, computed with so many threads."""
+    def of(cls, sweep: "Sweep", cell: "Cell", threads: int, nonce: str | None = None) -> "TrialJob":
+        """The job of a sweep's trial, computed with so many threads. `nonce`: of the run that hands it out."""
         spec = sweep.spec
         return cls(
             arm=cell.arm,
@@ -45,6 +47,8 @@ class TrialJob:
             name=cell.name,
             wandb=spec.wandb and spec.wandb.model_dump(),
             tensorboard=spec.tensorboard,
+            secrets=spec.secrets,
+            nonce=nonce,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from results.schema import (
     read_table,
     trial_end,
 )
-from results.storage import Location, S3Path, side_by_side, write_atomically
+from results.storage import Location, S3Path, side_by_side, sizes, write_atomically
 
 if TYPE_CHECKING:
     from tune.expand import Cell
@@ -70,8 +70,16 @@ def planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
         if end.status == "done":  # the state's own history writes the table again
             end = TrialEnd("unfinished")
     with suppress(DamagedFileError):  # it says no more than how far the state has come
-        step = max(step, (read_json(folder / SAVED, step=int) or {"step": 0})["step"])
+        step = max(step, (read_json(folder / SAVED) or {"step": 0})["step"])
+    if end.done is not None and lost_files(folder, end.done):  # made again from the states by the next run
+        end = TrialEnd("unfinished")
     return PlannedTrial(cell, folder, end, step)
+
+
+def lost_files(folder: Location, done: dict[str, Any]) -> list[str]:
+    """Of a trial that has ended, the files that are not there any more or are shorter than when it ended."""
+    now = sizes(folder)
+    return [name for name, size in done.get("files", {}).items() if now.get(name, -1) < size]
 
 
 def manifest(sweep: "Sweep") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tune.expand import Cell, expand
 from tune.fields import explain
 from tune.loggers import WandbConfig, logger_problems
 from tune.primary import Primary, primary_problems
+from tune.secrets import SecretsError, secrets_in, set_secrets
 from tune.sweep_file import SpecError as SpecError
 
 
@@ -91,9 +92,10 @@ class SweepSpec(Settings):
     `grid` crosses values with every arm; `search` draws `num_samples` points, the same for all arms and seeds.
     `scheduler` stops trials early. `resources: auto` (None here) is a GPU a trial where there are any, else a core. A
     trial's state is saved at every evaluation and every `save_seconds`; `keep_evaluations` keeps the weights of each. A
-    crashed worker is restarted `max_failures` times. `wandb` and `tensorboard` log each trial's evaluations there too.
-    `presets` are variants of the whole file: what each lays over it. `primary` is the metric that the results begin
-    with, `margin` the share of accuracy below which a difference counts as none.
+    crashed worker is restarted `max_failures` times. `secrets` is a file of credentials that every node has
+    (tune.secrets). `wandb` and `tensorboard` log each trial's evaluations there too. `presets` are variants of the
+    whole file: what each lays over it. `primary` is the metric that the results begin with, `margin` the share of
+    accuracy below which a difference counts as none.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -109,6 +111,7 @@ class SweepSpec(Settings):
     margin: float = Field(default=MARGIN, gt=0, lt=1)
     resources: Resources | None = None
     storage: str = Field(default="runs", min_length=1)
+    secrets: str | None = None
     max_failures: int = Field(default=3, ge=0)
     save_seconds: float = Field(default=60, gt=0)
     keep_evaluations: bool = False
@@ -128,6 +131,13 @@ class SweepSpec(Settings):
     @classmethod
     def _is_a_place(cls, value: str) -> str:
         filled_in(value)
+        return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _is_absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("/", "~")):
+            raise ValueError(f"{value!r} is relative; give the absolute path, or one from ~, that it has on every node")
         return value
 
     @model_validator(mode="after")
@@ -233,11 +243,16 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
     `preset` and `overrides` are laid over it (tune.sweep_file). Raises SpecError with every problem found.
     """
     raw, problems = sweep_file.read(path, overrides, preset)
+    if leaked := secrets_in(raw):
+        raise SpecError(path, leaked)  # and nothing else: other messages show values
     spec = None
     try:
         spec = SweepSpec.model_validate(raw)
+        set_secrets(spec.secrets)  # puzzles in a bucket may need them
     except ValidationError as error:
         problems += [explain(problem, SweepSpec, "") for problem in error.errors()]
+    except SecretsError as error:
+        problems.append(str(error))
     cells, found = expand(raw)
     problems += found
     if spec is not None and spec.scheduler is not None and cells:

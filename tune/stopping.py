@@ -93,7 +93,7 @@ def _scheduler(config: Scheduler, most_steps: int) -> TrialScheduler:
 
 def _last_asked(folder: Location) -> int:
     """The step of the last evaluation that the scheduler let pass; -1: none."""
-    return (read_json(folder / ASKED, step=int) or {"step": -1})["step"]
+    return (read_json(folder / ASKED) or {"step": -1})["step"]
 
 
 def _evaluations(trial: PlannedTrial) -> list[tuple[int, float]]:

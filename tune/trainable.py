@@ -1,6 +1,7 @@
 """The one Tune trainable: every model, every rollout mode. The trial's own folder holds all that lasts."""
 
 import math
+import os
 import sys
 import time
 from typing import Any
@@ -31,6 +32,8 @@ class RecursiveTrial(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
         self.job = TrialJob(**config["job"])
+        if not config["gpu"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset: a trial without a GPU would see the others'
         self.device = torch.device("cuda" if config["gpu"] and torch.cuda.is_available() else "cpu")
 
     def step(self) -> dict[str, Any]:
@@ -63,7 +66,8 @@ class RecursiveTrial(Trainable):
     def _workers(self) -> Workers:
         """This process and the others of its trials, which are started for the first and stay for the next."""
         if self.crew is None and self.config["workers"] > 1:
-            self.crew = Crew(self.config["workers"], self.config["cpu"], self.config["gpu"], self.device)
+            of_each = self.config["cpu"], self.config["gpu"]
+            self.crew = Crew(self.config["workers"], *of_each, self.device, self.job.secrets)
         return self.crew.workers if self.crew else ALONE
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -15,15 +15,20 @@ import torch
 from filelock import Timeout
 
 from results.schema import (
+    BEST,
+    BEST_STATE,
     DIAGNOSTICS,
     DIAGNOSTICS_SCHEMA,
     DONE,
     EVALS,
     EVALS_SCHEMA,
     FAILED,
+    FINAL,
+    FINAL_STATE,
     LATEST_STATE,
     LOCK,
     PREVIOUS_STATE,
+    RUN,
     SAVED,
     STOPPED,
     TRIAL,
@@ -31,7 +36,7 @@ from results.schema import (
     UNROLLS_SCHEMA,
     read_json,
 )
-from results.storage import Location, back_from, copy, write_atomically
+from results.storage import Location, back_from, copy, sizes, write_atomically
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
@@ -44,9 +49,13 @@ from tune.job import TrialJob
 from tune.lease import lock_at
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
+from tune.plan import lost_files
 from tune.provenance import provenance, utc_now
 from tune.puzzle_table import write_puzzles
+from tune.secrets import set_secrets
 
+_LASTING = (BEST, BEST_STATE, FINAL, FINAL_STATE, EVALS, DIAGNOSTICS, UNROLLS)  # what a trial leaves for others to use
+SHARED_SECONDS = 5.0  # a network file system may show a new file a little later
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
 
@@ -67,6 +76,10 @@ class TrialBusyError(RuntimeError):
     """Another process holds the trial's folder."""
 
 
+class NotSharedError(RuntimeError):
+    """The storage is not the one that the driver sees: what a trial saved here would be lost to the sweep."""
+
+
 class TrialRun:
     """One attempt at a trial, from its folder or from the start. Use `advance` until it says finished, then `close`.
 
@@ -75,10 +88,13 @@ class TrialRun:
     """
 
     def __init__(self, job: TrialJob, device: torch.device, workers: Workers = ALONE):
+        set_secrets(job.secrets)
         self.job, self.workers = job, workers
         self.folder = back_from(job.folder)
         self.messages: list[str] = []
         self.logs: list[TrialLog] = []
+        if job.nonce is not None:
+            _check_shared(self.folder.parent.parent / RUN, job.nonce)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_at(self.folder / LOCK)
         try:
@@ -251,15 +267,15 @@ class TrialRun:
         state, latest = serialise(self.trainer.state_dict()), self.folder / LATEST_STATE
         best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step
         if best:
-            write_atomically(self.folder / "best_state.pt", state)
-            write_atomically(self.folder / "best.pt", serialise(self.trainer.weights()))
+            write_atomically(self.folder / BEST_STATE, state)
+            write_atomically(self.folder / BEST, serialise(self.trainer.weights()))
         evaluated = bool(self.trainer.history) and self.trainer.history[-1]["step"] == self.trainer.step
         if evaluated and self.job.keep_evaluations:
             write_atomically(self.folder / f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
         if latest.exists():
             copy(latest, self.folder / PREVIOUS_STATE)
         if best:
-            copy(self.folder / "best_state.pt", latest)
+            copy(self.folder / BEST_STATE, latest)
         else:
             write_atomically(latest, state)
         self._write_json(SAVED, {"step": self.trainer.step})
@@ -268,10 +284,38 @@ class TrialRun:
         self._saved_step, self._saved_at = self.trainer.step, time.monotonic()
 
     def _finish(self) -> None:
-        copy(self.folder / LATEST_STATE, self.folder / "final_state.pt")
-        write_atomically(self.folder / "final.pt", serialise(self.trainer.weights()))
+        self._mend()
+        copy(self.folder / LATEST_STATE, self.folder / FINAL_STATE)
+        write_atomically(self.folder / FINAL, serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
-        self._write_json(DONE, ended | {"ended": utc_now()})
+        files = {name: size for name, size in sizes(self.folder).items() if name in _LASTING}
+        self._write_json(DONE, ended | {"ended": utc_now(), "files": files})
+
+    def _mend(self) -> None:
+        """Make files of the best evaluation again that the trial had when it ended before and that are lost or cut."""
+        done = read_json(self.folder / DONE)
+        lost = {BEST, BEST_STATE} & set(lost_files(self.folder, done) if done else ())
+        best = self.trainer.best
+        if not lost or best is None:
+            return
+        for name in (BEST_STATE, LATEST_STATE, PREVIOUS_STATE, FINAL_STATE):
+            try:
+                content = (self.folder / name).read_bytes()
+                state = loads(content, self.folder / name)
+            except (FileNotFoundError, CheckpointError):
+                continue
+            if state.get("step") == best["step"]:
+                trainer = Trainer(self.trainer.config, self.trainer.device)
+                trainer.load_state_dict(state)
+                write_atomically(self.folder / BEST_STATE, content)
+                write_atomically(self.folder / BEST, serialise(trainer.weights()))
+                return
+        for name in sorted(lost):
+            (self.folder / name).unlink(missing_ok=True)
+        gone = " and ".join(str(self.folder / name) for name in sorted(lost))
+        self.messages.append(
+            f"{gone}: lost, and no state of step {best['step']} is left; remove the folder to train anew"
+        )
 
     def _write_tables(self) -> None:
         self._write_table(EVALS, EVALS_SCHEMA, self.trainer.history)
@@ -307,6 +351,20 @@ class TrialRun:
                 log.close(finished=self.trainer.step >= self.trainer.config.train.steps)
         finally:
             self._lock.release()
+
+
+def _check_shared(path: Location, nonce: str) -> None:
+    """Raises NotSharedError unless what the driver of the sweep wrote into its folder is read here, too."""
+    until = time.monotonic() + SHARED_SECONDS
+    while True:
+        found = read_json(path)
+        if found is not None and found.get("nonce") == nonce:
+            return
+        if time.monotonic() >= until:
+            seen = "there is no such file here" if found is None else "holds what another run wrote"
+            mend = "mount it there at this path, or store in a bucket (storage: s3://bucket/prefix)"
+            raise NotSharedError(f"node {platform.node()} does not see the sweep's storage: {path}: {seen}; {mend}")
+        time.sleep(0.2)
 
 
 def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:

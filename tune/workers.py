@@ -18,6 +18,7 @@ from torch.distributed import TCPStore
 from rrm.follow import follow
 from rrm.workers import JoinedWorkers, WorkerLostError, Workers
 from tune.output import outlet
+from tune.secrets import set_secrets
 
 LOOPBACK = "127.0.0.1"
 LAST_WORDS_SECONDS = 5.0  # that an exchange with a dead worker has to fail by itself
@@ -30,8 +31,9 @@ class TrialWorker:
         """The Ray node that it is on."""
         return ray.get_runtime_context().get_node_id()
 
-    def follow(self, address: str, port: int, rank: int, count: int, device: str) -> None:
+    def follow(self, address: str, port: int, rank: int, count: int, device: str, secrets: str | None) -> None:
         """Join the workers whose store is at address:port, and follow the first until it says the end."""
+        set_secrets(secrets)
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("Ray gave it a GPU that torch cannot use, and worker 0 has one; mend its node")
         _exchange_at(LOOPBACK if address == LOOPBACK else ray.util.get_node_ip_address())
@@ -50,7 +52,7 @@ class Crew:
     they do not end by themselves, it ends the process.
     """
 
-    def __init__(self, count: int, cpu: float, gpu: float, device: torch.device):
+    def __init__(self, count: int, cpu: float, gpu: float, device: torch.device, secrets: str | None):
         group = ray.util.get_current_placement_group()
         assert group is not None  # RecursiveTrial asks for one
         self._actors: list[Any] = [
@@ -77,7 +79,8 @@ class Crew:
             address, port, count, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
         )
         self._following = [
-            actor.follow.remote(address, port, rank, count, device.type) for rank, actor in enumerate(self._actors, 1)
+            actor.follow.remote(address, port, rank, count, device.type, secrets)
+            for rank, actor in enumerate(self._actors, 1)
         ]
         threading.Thread(target=self._watch, daemon=True).start()
         self.workers: Workers = JoinedWorkers(store, 0, count, device)

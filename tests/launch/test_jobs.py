@@ -17,7 +17,7 @@ from results.schema import EVALS_SCHEMA, read_table
 from rrm import checkpoint
 
 EVERY = 200  # more than a slice, after which a trial is stopped, takes
-SECRET = "a-secret-that-nobody-prints"
+GREETING = "a-greeting-that-anybody-may-read"
 
 
 def rrm(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -55,11 +55,11 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     # RAY_ADDRESS wins over Ray's own argument; --address must win over both.
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", local_ray.dashboard)
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-    monkeypatch.setenv("SECRET", SECRET)
-    submitted = printed("submit", spec, *on, "--env", "SECRET")
+    monkeypatch.setenv("GREETING", GREETING)
+    submitted = printed("submit", spec, *on, "--env", "GREETING")
     assert re.fullmatch(rf"tiny-1: submitted with \d+ KiB; {local_ray.dashboard}/#/jobs/tiny-1\n", submitted)
     monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.delenv("SECRET")
+    monkeypatch.delenv("GREETING")
     assert main(["submit", spec, *on]) == 2
     assert capsys.readouterr().err == "tiny: job tiny-1 is running it; `rrm logs tiny`, or `rrm stop tiny`\n"
     assert main(["submit", spec, *on, "--set", f"storage={tmp_path}/other"]) == 2
@@ -105,8 +105,8 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
         assert [s for tag, s, _ in tensorboard_scalars(event_file) if tag == "act_steps"] == list(evaluated)
     first = jobs(local_ray)["tiny-1"]
     assert first["metadata"].keys() >= {"sweep", "spec_digest", "folder"}
-    assert SECRET not in json.dumps(first["metadata"]) + submitted + log + again
-    assert first["runtime_env"]["env_vars"]["SECRET"] == SECRET
+    assert GREETING not in json.dumps(first["metadata"]) + submitted + log + again
+    assert first["runtime_env"]["env_vars"]["GREETING"] == GREETING
 
     too_large = ("--set", "resources={cpu: 64}", "--set", "seeds=[1]")
     assert "resources: cpu 64, gpu 0 fit no node" in printed("submit", spec, *on, "--wait", *too_large, code=2)

@@ -302,7 +302,7 @@ def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tm
     assert set(gather(more.folder, manifest(more)).comparison.looks) == {1}
     assert [len(look.pairs) for look in read_looks(sweep.folder)] == [2, 3]
     (sweep.folder / "looks.json").write_text('{"looks": [{}]}')
-    with pytest.raises(DamagedFileError, match=r"looks\.json: holds a look that cannot be read .*; move it away"):
+    with pytest.raises(DamagedFileError, match=r"looks\.json: its field looks\.0\.arm is missing; move it away"):
         gather(more.folder, manifest(more))
 
 

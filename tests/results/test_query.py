@@ -157,9 +157,9 @@ UNROLL = {
     "step": 10,
     "example": 0,
     "sigma": 0.5,
-    "question": "1..",
-    "answer": "123",
-    "predicted": ["1??", "123"],
+    "question": "1...",
+    "answer": "1234",
+    "predicted": ["1???", "1234"],
     "q_halt": [-1.0, 2.5],
 }
 

@@ -24,7 +24,7 @@ while True:
 
 
 def test_a_table_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(tmp_path):
-    path = tmp_path / "evals.parquet"
+    path = tmp_path / "rows.parquet"
     pq.write_table(EVALS_SCHEMA.empty_table(), path)
     writer = subprocess.Popen([sys.executable, "-c", REPLACE_AGAIN_AND_AGAIN, str(path)])
     seen, reads, until = set(), 0, time.monotonic() + 60

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from pathlib import Path
 
 import pandas as pd
@@ -186,3 +187,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
     assert main(["run", path]) == 2
     assert f"{tmp_path}/runs" in capsys.readouterr().err
+
+
+def test_storage_that_a_node_does_not_see_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    """A path that is another folder in each process, as one that is mounted on the driver's machine alone."""
+    monkeypatch.chdir(tmp_path)
+    spec = write_spec(tmp_path, tiny_sweep(storage="/proc/self/cwd/unshared", seeds=[0], max_failures=0))
+    assert main(["run", spec]) == 3
+    said = f"node {platform.node()} does not see the sweep's storage: /proc/self/cwd/unshared/tiny/run.json: "
+    assert capsys.readouterr().out.count(f"{said}there is no such file here; mount it there at this path") >= 2
+    trials = list((tmp_path / "unshared" / "tiny" / "trials").iterdir())
+    assert [[path.name for path in trial.iterdir()] for trial in trials] == [["failed.json"]] * 2
+    assert not (Path("/proc") / str(os.getppid()) / "cwd" / "unshared").exists()

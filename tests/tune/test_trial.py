@@ -13,13 +13,14 @@ from filelock import FileLock
 from tiny import MULTI, tiny_config
 
 from results import storage
-from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA, read_table, trial_end
-from results.storage import Location, location
+from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA, read_json, read_table, trial_end
+from results.storage import Location, location, write_atomically
 from rrm import checkpoint
 from tune import trial as trial_module
 from tune.job import TrialJob
+from tune.plan import lost_files
 from tune.trainable import RecursiveTrial
-from tune.trial import TrialBusyError, TrialRun, write_failed
+from tune.trial import NotSharedError, TrialBusyError, TrialRun, write_failed
 
 CPU = torch.device("cpu")
 
@@ -351,3 +352,57 @@ def test_the_weights_of_every_evaluation_are_kept_on_request(tmp_path):
     assert all(torch.equal(kept[name], final[name]) for name in final)
     earlier = checkpoint.load(tmp_path / "step_4.pt")
     assert not all(torch.equal(earlier[name], final[name]) for name in final)
+
+
+LASTING = ("final.pt", "final_state.pt", "best.pt", "best_state.pt", "evals.parquet", "unrolls.parquet")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("names", [*((name,) for name in LASTING), LASTING, ("best.pt", "latest_state.pt")])
+def test_what_a_done_trial_has_lost_is_made_again(tmp_path, names, cut):
+    """Two saves, so that the states of both evaluations are there."""
+    short = job(tmp_path, train={"steps": 4})
+    finish(TrialRun(short, CPU))
+    whole = {name: load(tmp_path / name) for name in names if name.endswith(".pt")}
+    tables = {name: (tmp_path / name).read_bytes() for name in names if name not in whole}
+    done = read_json(tmp_path / "done.json")
+    assert lost_files(tmp_path, done) == []
+    for name in names:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        if cut:
+            (tmp_path / name).write_bytes(content[:-1])
+    assert set(lost_files(tmp_path, done)) == set(names) & set(LASTING)
+    finish(TrialRun(short, CPU))
+    for name, before in whole.items():
+        again = load(tmp_path / name)
+        before, again = (state.get("model", state) for state in (before, again))
+        assert all(torch.equal(before[key], again[key]) for key in before), name
+    assert {name: (tmp_path / name).read_bytes() for name in tables} == tables
+    assert lost_files(tmp_path, read_json(tmp_path / "done.json")) == []
+
+
+def test_what_cannot_be_made_again_is_said_once(tmp_path):
+    finish(TrialRun(job(tmp_path), CPU))
+    if checkpoint.load(tmp_path / "best_state.pt")["step"] in (8, 12):
+        pytest.fail("choose a trial whose best evaluation is not among its last two saves")
+    for name in ("best.pt", "best_state.pt"):
+        (tmp_path / name).unlink()
+    _, messages = finish(TrialRun(job(tmp_path), CPU))
+    (message,) = messages
+    assert message.startswith(f"{tmp_path / 'best.pt'} and {tmp_path / 'best_state.pt'}: lost, and no state of step ")
+    assert lost_files(tmp_path, read_json(tmp_path / "done.json")) == []
+
+
+def test_a_worker_proves_that_it_sees_what_the_driver_wrote(place, monkeypatch):
+    monkeypatch.setattr(trial_module, "SHARED_SECONDS", 0.0)
+    trial = place / "trials" / "one"
+    mine, sees = replace(job(trial), nonce="1234"), {"pid": 1, "host": "h", "since": "s"}
+    for content, what in ((None, "there is no such file here"), (sees, "holds what another run wrote")):
+        if content:
+            write_atomically(place / "run.json", json.dumps(content | {"nonce": "99"}).encode())
+        with pytest.raises(NotSharedError, match=f"^node .* storage: {place / 'run.json'}: {what}; mount it there at "):
+            TrialRun(mine, CPU)
+        assert not (trial / ".lock").exists()
+    write_atomically(place / "run.json", json.dumps(sees | {"nonce": "1234"}).encode())
+    TrialRun(mine, CPU).close()

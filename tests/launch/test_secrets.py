@@ -1,0 +1,131 @@
+"""Credentials: a file that only its owner reads, and nothing of them in anything that a run leaves."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from planted import PLANTED, leaks, secrets_file, stored, written
+from tiny import tiny_config, tiny_sweep, write_spec
+
+from launch.cli import main
+from results.storage import location
+from tune.job import TrialJob
+from tune.secrets import SecretsError, is_secret, read_secrets
+from tune.spec import SpecError, load_sweep
+from tune.trial import TrialRun
+
+
+def test_a_run_leaves_no_secret_behind(bucket, tmp_path):
+    """From the environment: puzzles in a bucket and W&B; then from a file: trials in a bucket, too."""
+    assert (
+        main(
+            [
+                "data",
+                "generate",
+                str(tmp_path / "csv"),
+                *["--sudoku", "2", "--train", "40", "--test", "40", "--blanks", "6"],
+            ]
+        )
+        == 0
+    )
+    for path in (tmp_path / "csv").iterdir():
+        (location(bucket) / "csv" / path.name).put(path.read_bytes())
+    base = {"task": {"box": 2, "generate": None, "data": f"{bucket}/csv"}, "train": {"steps": 4}}
+    file = secrets_file(tmp_path)
+    from_environment = tiny_sweep(storage=str(tmp_path / "runs"), base=base, seeds=[0])
+    from_environment["wandb"] = {"project": "tests", "mode": "offline"}
+    from_file = tiny_sweep(storage=f"{bucket}/runs", base=base, seeds=[0], secrets=str(file))
+    plain = {name: value for name, value in os.environ.items() if not is_secret(name)}
+    home = tmp_path / "home"
+    home.mkdir()
+    for spec, env in ((from_environment, PLANTED), (from_file, {})):
+        with tempfile.TemporaryDirectory(prefix="rrm", dir="/tmp") as folder:  # short: Ray's sockets are in it
+            command = [sys.executable, "-m", "launch.cli", "run", write_spec(tmp_path, spec)]
+            env = plain | env | {"HOME": str(home), "RAY_TMPDIR": folder, "MARK": "a-mark-that-workers-see"}
+            run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+            assert run.returncode == 0, run.stdout + run.stderr
+            assert "tiny: 2 trials, 2 done" in run.stdout
+            kept = [*written(Path(folder)), *written(tmp_path, but=file), *stored(bucket)]
+            kept.append((run.stdout + run.stderr).encode())
+        assert leaks(kept, "runtime_env") > 0  # Ray's log is among them
+        assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
+
+
+def test_a_worker_sets_what_stands_in_the_file_and_needs_it(tmp_path, monkeypatch):
+    for name in PLANTED:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "of an earlier sweep")
+    config, file = tiny_config(train={"steps": 4}), secrets_file(tmp_path)
+    job = TrialJob("a", 0, config.trial_id(), config.model_dump(mode="json"), str(tmp_path / "t"), 1, 60)
+    job = TrialJob(**job.as_dict() | {"secrets": str(file)})
+    TrialRun(job, torch.device("cpu")).close()
+    assert {name: os.environ[name] for name in PLANTED} == PLANTED
+    file.unlink()
+    with pytest.raises(SecretsError, match=r"secrets: .* on node .*: No such file or directory; every node needs it"):
+        TrialRun(job, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
+def test_a_file_that_others_can_read_is_refused(mode, tmp_path):
+    file = secrets_file(tmp_path)
+    file.chmod(mode)
+    with pytest.raises(SpecError, match=f"mode {mode:04o} lets others at it; chmod 600 {file}"):
+        load_sweep(write_spec(tmp_path, tiny_sweep(secrets=str(file))))
+
+
+@pytest.mark.parametrize("line", ["hunter2hunter2", "'open", "NAME", "NAME=", "= hunter2hunter2"])
+def test_a_line_that_sets_nothing_is_named_and_not_shown(line, tmp_path):
+    file = secrets_file(tmp_path)
+    file.write_text(f"GOOD=1\n{line}\n")
+    with pytest.raises(SecretsError, match="line 2 is no NAME=VALUE; mend it") as error:
+        read_secrets(str(file))
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"wandb": {"project": "p", "api_key": "hunter2"}}, "wandb.api_key"),
+        ({"presets": {"far": {"wandb": {"WANDB_API_KEY": "hunter2"}}}}, "presets.far.wandb.WANDB_API_KEY"),
+        ({"storage": "s3://me:hunter2@bucket/runs"}, "storage"),
+        ({"base": {"task": {"generate": None, "data": "https://me:hunter2@host/x"}}}, "base.task.data"),
+        ({"arms": {"a": {"init_from": {"name": "hf_hunter2hunter2hunter2", "root": "x"}}}}, "arms.a.init_from.name"),
+    ],
+)
+def test_a_sweep_file_holds_no_secret(changes, field, tmp_path, capsys):
+    """Copies of it are kept and sent; neither they nor the message may hold one."""
+    assert main(["plan", write_spec(tmp_path, tiny_sweep(**changes))]) == 2
+    error = capsys.readouterr().err
+    assert f"{field}: looks like a credential, and copies of a sweep file are kept; put it into a file of mode" in error
+    assert "hunter2" not in error
+
+
+def test_what_is_a_credential(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", PLANTED["WANDB_API_KEY"])
+    for name in (
+        *PLANTED,
+        "GITHUB_PAT",
+        "apikey",
+        "DB_PASSWORD",
+        "SECRET",
+        "GITHUBTOKEN",
+        "SSH_PRIVATE_KEY",
+        "BASIC_AUTH",
+    ):
+        assert is_secret(name, PLANTED.get(name, "")), name
+    for value in (
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "AKIAIOSFODNN7EXAMPLE",
+        "http://me:pass@host",
+        PLANTED["WANDB_API_KEY"],
+    ):
+        assert is_secret("NAME", value), value
+    for name in (
+        *("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "RAY_AUTH_MODE", "PWD"),
+        *("RAY_AUTH_TOKEN_PATH", "TOKENIZERS_PARALLELISM", "KEYBOARD", "OMP_NUM_THREADS", "PATH", "COMPASS", "AUTHOR"),
+    ):
+        assert not is_secret(name, "http://127.0.0.1:9000/a@b"), name

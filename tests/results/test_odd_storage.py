@@ -1,0 +1,161 @@
+"""Whatever stands in a trial's folder costs that trial at most; a sweep that cannot be read costs no other."""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import MULTI, tiny_sweep, write_spec
+
+from launch.cli import main
+from results.gather import gather
+from results.schema import DIAGNOSTICS_SCHEMA, EVALS_SCHEMA, UNROLLS_SCHEMA, DamagedFileError
+from rrm.presets import merge
+from tune.plan import write_manifest
+from tune.spec import load_sweep
+
+ODD: list[Any] = ["x", "\ud800", [], {}, None, -1, 10**30, True, float("nan"), [[1]], {"a": "\x1b"}]
+DIAGNOSED = {"train": {"steps": 8}, "diagnose": {"every": 4, "n": 4, "k": 2}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a sweep of two arms and one seed, both done."""
+    folder = tmp_path_factory.mktemp("odd")
+    spec = write_spec(folder, tiny_sweep(storage=str(folder / "runs"), base=DIAGNOSED, seeds=[0]))
+    write_manifest(load_sweep(spec))
+    for arm in ("baseline", "multi2"):
+        assert main(["train", spec, "--arm", arm, "--seed", "0"]) == 0
+    return folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def sweep(trained, tmp_path) -> Path:
+    """A copy of it, to be spoiled."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
+
+
+def trial(sweep: Path, arm: str) -> Path:
+    cells = json.loads((sweep / "sweep.json").read_text())["cells"]
+    return sweep / "trials" / next(cell["trial_id"] for cell in cells if cell["arm"] == arm)
+
+
+def spoiled(content: Any) -> Iterator[Any]:
+    """The content with one of its values, however deep, replaced by something odd, or gone."""
+    places: list[tuple[Any, ...]] = []
+
+    def walk(value: Any, place: tuple[Any, ...]) -> None:
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, part in parts:
+            places.append((*place, key))
+            if len(place) < 4:
+                walk(part, (*place, key))
+
+    walk(content, ())
+    for turn, place in enumerate(places):
+        for odd in (ODD[turn % len(ODD)], KeyError):
+            other = copy.deepcopy(content)
+            at = other
+            for key in place[:-1]:
+                at = at[key]
+            if odd is KeyError:
+                del at[place[-1]]
+            else:
+                at[place[-1]] = odd
+            yield other
+
+
+@pytest.mark.parametrize("name", ["trial.json", "done.json", "failed.json", "stopped.json"])
+def test_an_odd_value_in_a_trials_record_costs_that_trial_at_most(sweep, name):
+    path = trial(sweep, "multi2") / name
+    content = json.loads(path.read_text()) if path.exists() else {"kind": "error", "reason": "r", "step": 4}
+    if name == "trial.json":
+        content["config"] = {"seed": 0}  # nobody reads it
+    if name not in ("trial.json", "done.json"):
+        (path.parent / "done.json").unlink()
+    left_out = 0
+    for text in ("", "null", "[" * 10**5, "1" * 5000, *map(json.dumps, spoiled(content))):
+        path.write_text(text)
+        tables = gather(sweep)
+        assert tables.trials.loc[tables.trials.arm == "baseline"].status.tolist() == ["done"]
+        assert len(tables.trials) + len(tables.problems) == 2
+        left_out += len(tables.problems)
+        assert all(problem.startswith(f"{path}: ") and "move it away" in problem for problem in tables.problems)
+    assert left_out >= 4
+    assert main(["results", "report", str(sweep)]) == 0
+
+
+def test_a_manifest_that_is_odd_is_refused_or_read(sweep, capsys):
+    shutil.copytree(sweep, sweep.with_name("whole"))
+    path = sweep / "sweep.json"
+    content = json.loads(path.read_text())
+    content["cells"] = content["cells"][:1]
+    refused = 0
+    for text in ("", "{}", '{"cells": {}}', *map(json.dumps, spoiled(content))):
+        path.write_text(text)
+        try:
+            gather(sweep)
+        except DamagedFileError as error:
+            refused += str(error).startswith(f"{path}: ")
+    assert refused > 10
+    content["cells"][0]["trial_id"] = "../../../../etc"
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["results", "gather", str(sweep), str(sweep.with_name("whole"))]) == 2
+    printed = capsys.readouterr()
+    assert "its field cells.0.trial_id is '../../../../etc'; move it away" in printed.err
+    assert "whole: 2 trials, 2 done" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [("evals", EVALS_SCHEMA), ("diagnostics", DIAGNOSTICS_SCHEMA), ("unrolls", UNROLLS_SCHEMA)],
+)
+def test_odd_rows_cost_their_trial_at_most(sweep, name, schema, capsys):
+    path = trial(sweep, "multi2") / f"{name}.parquet"
+    whole = pq.read_table(path)
+    odd = {pa.int64(): -1, pa.float64(): float("nan"), pa.binary(): b"", pa.string(): "x", pa.bool_(): True}
+    for at, field in enumerate(schema):
+        values = [None, odd[field.type]] if field.type in odd else [None, []]
+        for value in values:
+            for rows in (len(whole), 1):
+                column = [value] * rows + whole[field.name].to_pylist()[rows:]
+                pq.write_table(whole.set_column(at, field, pa.array(column, field.type)), path)
+                tables = gather(sweep)
+                assert "baseline" in tables.trials.arm.tolist()
+                if name != "unrolls":
+                    assert len(tables.trials) + len(tables.problems) == 2
+    for content in (whole.slice(0, 0), whole.slice(0, 1), whole.drop_columns([schema.names[-1]]), whole):
+        pq.write_table(content, path)
+        assert main(["results", "report", str(sweep)]) == 0
+    assert main(["results", "show", str(sweep)]) == 0
+
+
+@pytest.mark.parametrize("others", [["multi2"], ["multi2", "third"]])
+def test_arms_with_other_test_puzzles_are_said_to_be_so_and_cost_nothing(others, tmp_path, capsys):
+    """All arms, or one among comparable ones; and the same of a trial whose record was moved away."""
+    elsewhere = {"task": {"generate": {"seed": 1}}}
+    arms = {"third": merge(MULTI, {"perturb": {"rollouts": 3}})}
+    spec_ = tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"steps": 4}}, seeds=[0], arms=arms)
+    for arm in others:
+        spec_["arms"][arm] = merge(spec_["arms"][arm], elsewhere)
+    spec = write_spec(tmp_path, spec_)
+    sweep = load_sweep(spec)
+    write_manifest(sweep)
+    for arm in sweep.spec.arms:
+        assert main(["train", spec, "--arm", arm, "--seed", "0"]) == 0
+    folder = tmp_path / "runs" / "tiny"
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(["results", "report", str(folder)]) == 0
+        assert main(["results", "show", str(folder)]) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("not comparable: other test puzzles") >= len(others)
+        assert "ACT steps" not in printed
+        assert "3 done" in printed
+        (trial(folder, "third") / "trial.json").unlink(missing_ok=True)  # as is advised of a damaged one
