@@ -92,17 +92,12 @@ OPTIMIZERS = {"adam_atan2": AdamATan2, "adamw": adamw}
 
 
 @torch.no_grad()
-def sign_sgd(weights: Tensor, ids: Tensor, gradients: Tensor, *, lr: float, weight_decay: float) -> None:
-    """Update the rows of a table [num, dim] that `ids` [G] names, in place, with gradients [G, dim].
+def sign_sgd(weights: Tensor, gradient: Tensor, touched: Tensor, *, lr: float, weight_decay: float) -> None:
+    """Update the rows of a table [num, dim] that are `touched`, bool [num], in place, with its gradient [num, dim].
 
-    Gradients of the same row are summed first; w = w * (1 - lr * wd) - lr * sign(g), touched rows only.
+    w = w * (1 - lr * wd) - lr * sign(g); a touched row decays also where its gradient is 0.
     """
-    if not len(ids):
-        return
-    touched, where = ids.unique(return_inverse=True)
-    summed = torch.zeros(len(touched), weights.shape[1], dtype=gradients.dtype, device=weights.device)
-    summed.index_add_(0, where, gradients)
-    weights[touched] = weights[touched] * (1 - lr * weight_decay) - lr * summed.sign()
+    weights.copy_(torch.where(touched[:, None], weights * (1 - lr * weight_decay) - lr * gradient.sign(), weights))
 
 
 class EMA:

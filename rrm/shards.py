@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rrm.config import TrialConfig
-from rrm.models.act import Latents
+from rrm.models.act import Latents, sent
 from rrm.models.base import BaseModel
 from rrm.models.losses import RowLosses
 from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
@@ -94,10 +94,7 @@ class Shard:
             if parameter.grad is not None:
                 gradients[name], parameter.grad = parameter.grad, None
         if self.model.puzzle_emb is not None:
-            ids, of_rows = self.model.puzzle_emb.take_gradients()
-            table = self.model.puzzle_emb.weights
-            gradients[PUZZLE_GRADIENT] = torch.zeros_like(table).index_add_(0, ids, of_rows)
-            gradients[PUZZLE_ROWS] = torch.zeros_like(table[:, 0]).index_add_(0, ids, torch.ones_like(of_rows[:, 0]))
+            gradients[PUZZLE_GRADIENT], gradients[PUZZLE_ROWS] = self.model.puzzle_emb.take_gradients()
         return gradients
 
     def _unroll(self) -> Iterator[RowLosses]:
@@ -148,7 +145,7 @@ class Shard:
             return None
         u = np.stack([uniforms(config.seed, f"halt.{k}", self.step, self.rows, 4) for k in range(config.rollouts)], 1)
         steps = np.where(u[..., 0] < probability, 2 + np.floor(u[..., 1] * (self.model.halt_max_steps - 1)), 0)
-        return torch.from_numpy(steps.astype(np.int64)).to(self.device)
+        return sent(torch.from_numpy(steps.astype(np.int64)), self.device)
 
 
 def noise_columns(total: Terms) -> Terms:

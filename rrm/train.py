@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from rrm.diagnose import DiagnoseConfig, diagnose_examples
 from rrm.evaluate import Watch, evaluate_split
 from rrm.fidelity import ROWS, noise_fidelity
 from rrm.models import build_model
-from rrm.models.act import Batch
+from rrm.models.act import Batch, on_its_way
 from rrm.models.published import initial_state
 from rrm.optim import EMA, OPTIMIZERS, schedule, sign_sgd
 from rrm.puzzles.dataset import load_task
@@ -36,6 +37,8 @@ from rrm.streams import torch_generator
 from rrm.torch_setup import check_compiler
 from rrm.unroll import Unrolls
 from rrm.workers import ALONE, Workers
+
+LATER = 4  # steps after which a GPU's loss is read: by then it is there
 
 
 class DivergedError(ArithmeticError):
@@ -100,6 +103,8 @@ class Trainer:
         self.diagnostics: list[dict[str, Any]] = []
         self.unrolls: list[dict[str, Any]] = []
         self.losses_since_evaluation: list[float] = []
+        self.later = LATER if device.type == "cuda" else 0
+        self._unread: deque[tuple[int, Callable[[], float]]] = deque()
         self.seconds = {"train": 0.0, "evaluate": 0.0, "last_evaluation": 0.0}
         self.noise_since_evaluation: dict[str, torch.Tensor] = {}
 
@@ -120,7 +125,8 @@ class Trainer:
             self.seconds["train"] += time.perf_counter() - started
             self._evaluate_if_due()
             if self.workers.tell(stop()):
-                return
+                break
+        self._read_losses()
 
     def train_step(self) -> None:
         """One batch, shard by shard: its rollout, and each time that its ACT steps end in an optimizer step, that."""
@@ -146,10 +152,20 @@ class Trainer:
             self._optimizer_step(total, rescale)
         self.step += 1
         self.act_steps += trained
-        value = loss.item() * rescale
-        if not math.isfinite(value):
-            raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {self.step}")
-        self.losses_since_evaluation.append(value)
+        self._unread.append((self.step, on_its_way(loss * rescale)))
+        self._read_losses(self.later)
+
+    def _read_losses(self, later: int = 0) -> None:
+        """Read the losses of all steps but the last `later`. Raises DivergedError for the first that is not finite.
+
+        Nothing is evaluated or saved before all are read.
+        """
+        while len(self._unread) > later:
+            step, loss = self._unread.popleft()
+            value = loss()
+            if not math.isfinite(value):
+                raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {step}")
+            self.losses_since_evaluation.append(value)
 
     def _total(self, of_own_shards: Terms) -> Terms:
         """The sum over the shards of all workers, each of which goes up the last levels of the tree."""
@@ -184,11 +200,10 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.model.puzzle_emb is not None:
-            ids = gradients[PUZZLE_ROWS].nonzero().squeeze(1)
             sign_sgd(
                 self.model.puzzle_emb.weights,
-                ids,
-                gradients[PUZZLE_GRADIENT][ids] * rescale,
+                gradients[PUZZLE_GRADIENT],
+                gradients[PUZZLE_ROWS] > 0,
                 lr=rate(optim.puzzle_emb_lr),
                 weight_decay=optim.puzzle_emb_weight_decay,
             )
@@ -235,6 +250,7 @@ class Trainer:
         evaluated = bool(self.history) and self.history[-1]["step"] == self.step
         if evaluated or self.step % self.config.eval.every:
             return
+        self._read_losses()
         started, config = time.perf_counter(), self.config
         unrolls = Unrolls(config.eval, config.task, self.eval_batches["test"], self.model.halt_max_steps)
         rows = self.evaluate(unrolls.watch)
@@ -278,8 +294,10 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on to the same bits, at worker 0. Elsewhere some of it is missing.
 
-        Random streams are stateless: the step is their position.
+        Random streams are stateless: the step is their position. Raises DivergedError if a step's loss, read only now,
+        is not finite.
         """
+        self._read_losses()
         slots = [[bank._replace(batch=bank.batch._asdict())._asdict() for bank in shard] for shard in self.slots]
         return {
             "trial_id": self.trial_id,
@@ -314,6 +332,7 @@ class Trainer:
         self.last_accuracy, self.diagnostics = state["last_accuracy"], list(state["diagnostics"])
         self.unrolls = list(state["unrolls"])
         self.losses_since_evaluation = list(state["losses_since_evaluation"])
+        self._unread.clear()
         self.noise_since_evaluation = {name: x.to(self.device) for name, x in state["noise_since_evaluation"].items()}
         self.seconds = dict(state["seconds"])
 

@@ -3,6 +3,7 @@
 A new architecture implements `RecursiveModel` in one file and adds one line to `rrm.models.MODELS`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,10 +24,30 @@ class Batch(NamedTuple):
         return Batch(*(x.repeat_interleave(rollouts, dim=0) for x in self)) if rollouts > 1 else self
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`; a copy to a GPU goes through pinned memory and does not wait."""
-        if device.type == "cuda":
-            return Batch(*(x.pin_memory().to(device, non_blocking=True) for x in self))
-        return Batch(*(x.to(device) for x in self))
+        """The batch on `device`, as `sent` sends it."""
+        return Batch(*(sent(x, device) for x in self))
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """x on `device`; a copy to a GPU goes through pinned memory and does not wait."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def on_its_way(x: Tensor) -> Callable[[], float]:
+    """A function that returns the number x []: from a GPU it is copied meanwhile, and waited for when it is asked."""
+    if x.device.type != "cuda":
+        return x.item
+    copy = torch.empty_like(x, device="cpu", pin_memory=True).copy_(x, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def number() -> float:
+        copied.synchronize()
+        return copy.item()
+
+    return number
 
 
 class StepOutput(NamedTuple):
@@ -80,4 +101,6 @@ def continue_value(following: StepOutput, is_last: bool | Tensor) -> Tensor:
     two values.
     """
     better = torch.maximum(following.q_halt_logits, following.q_continue_logits)
-    return torch.where(torch.as_tensor(is_last, device=better.device), following.q_halt_logits, better).sigmoid()
+    if isinstance(is_last, bool):
+        return (following.q_halt_logits if is_last else better).sigmoid()
+    return torch.where(is_last, following.q_halt_logits, better).sigmoid()

@@ -1,34 +1,44 @@
 """The puzzle table: one vector a puzzle identifier, prepended to the tokens, trained by its own sign-SGD."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class PuzzleEmbedding(nn.Module):
     """A table [num, dim] that starts at zero.
 
-    It is a buffer, not a parameter: only the rows that a batch gathers receive a gradient. `take_gradients` hands those
-    to the sign-SGD update and forgets them.
+    It is a buffer, not a parameter, of which autograd computes a gradient: `take_gradients` hands that to the sign-SGD
+    update, with the number of times that each row was gathered, and forgets both.
     """
 
     weights: Tensor
 
     def __init__(self, num: int, dim: int):
         super().__init__()
-        self.register_buffer("weights", torch.zeros(num, dim))
-        self._gathered: list[tuple[Tensor, Tensor]] = []
+        self.register_buffer("weights", torch.zeros(num, dim, requires_grad=True))
+        self._gathered: list[Tensor] = []
+
+    def _apply(self, *arguments: Any, **named: Any) -> "PuzzleEmbedding":
+        super()._apply(*arguments, **named)
+        self.weights = self.weights.detach().requires_grad_()  # what was moved is no leaf
+        return self
 
     def forward(self, ids_B: Tensor) -> Tensor:
-        rows = self.weights[ids_B]
         if self.training and torch.is_grad_enabled():
-            rows.requires_grad_()
-            self._gathered.append((ids_B, rows))
-        return rows
+            self._gathered.append(ids_B)
+            return F.embedding(ids_B, self.weights)
+        return F.embedding(ids_B, self.weights.detach())
 
     def take_gradients(self) -> tuple[Tensor, Tensor]:
-        """(ids [G], gradients [G, dim]) of every row gathered with gradient since the last call, duplicates kept."""
+        """The gradient [num, dim], and how often each row was gathered with gradient [num], since the last call."""
         gathered, self._gathered = self._gathered, []
-        with_gradient = [(ids, rows.grad) for ids, rows in gathered if rows.grad is not None]
-        if not with_gradient:
-            return torch.zeros(0, dtype=torch.int64, device=self.weights.device), self.weights[:0]
-        return torch.cat([ids for ids, _ in with_gradient]), torch.cat([grad for _, grad in with_gradient])
+        gradient, self.weights.grad = self.weights.grad, None
+        times = torch.zeros_like(self.weights[:, 0])
+        if gradient is None:
+            return torch.zeros_like(self.weights), times
+        for ids in gathered:
+            times.index_add_(0, ids, torch.ones_like(ids, dtype=times.dtype))
+        return gradient, times

@@ -50,7 +50,7 @@ def cayley(W: Tensor) -> Tensor:
     identity = torch.eye(k, dtype=W.dtype, device=W.device)
     with tensorfloat32_products(False) if W.is_cuda else nullcontext():
         S = U - U.T + V.T @ V
-        M = torch.linalg.solve(identity + S, identity - S)
+        M, _ = torch.linalg.solve_ex(identity + S, identity - S)  # I + S has an inverse: no wait for a check
         Q = torch.cat((M, -V @ (identity + M)))
         return Q @ (1.5 * identity - 0.5 * Q.T @ Q)  # one Newton-Schulz step: rounding of large weights
 
@@ -136,7 +136,7 @@ class SRM(BaseModel):
     def kappa(self) -> Tensor:
         """The gain: fixed, or learned between 0.5 and 0.99."""
         if self.kappa_logit is None:
-            return torch.as_tensor(self.config.kappa, dtype=self.m.dtype, device=self.m.device)
+            return torch.full_like(self.m, self.config.kappa)
         return 0.5 + 0.49 * self.kappa_logit.sigmoid()
 
     def bound(self) -> float:

@@ -270,6 +270,20 @@ def test_a_diverging_loss_is_named_with_its_step():
         trainer.train_until(LAST)
 
 
+@pytest.mark.parametrize("before", ["an evaluation", "a save"])
+def test_a_loss_that_is_read_late_stops_what_it_should_have_stopped(before):
+    """As on a GPU: its step is named though others followed, and nothing is evaluated or saved after it."""
+    trainer = trained(tiny_config(), 4)
+    trainer.later = 4
+    trainer.train_step()
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(float("nan"))
+    evaluations = len(trainer.history)
+    with pytest.raises(DivergedError, match="the training loss is NaN at step 6"):
+        trainer.train_until(LAST) if before == "an evaluation" else (trainer.train_step(), trainer.state_dict())
+    assert len(trainer.history) == evaluations
+
+
 def test_a_state_of_another_trial_is_refused_and_changes_nothing():
     trainer, other = trained(tiny_config(), 3), trained(tiny_config(seed=1), 4)
     before = serialise(trainer.state_dict())
