@@ -147,7 +147,7 @@ def test_what_a_cluster_refuses_is_one_line(local_ray):
         (
             ("logs", "x", *on, "--storage", "runs"),
             {},
-            "--storage runs: a sweep on this machine, and --address another's",
+            "/runs: a sweep on this machine, and --address another's; give one of the two",
         ),
     ):
         refused = rrm(*arguments, **env)
