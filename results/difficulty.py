@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from results.rows import by_trial, unpack_correct
+from results.rows import by_trial, rows_of, unpack_correct
 from results.stats import CONFIDENCE
 
 BINS = 8
@@ -25,13 +25,13 @@ def by_difficulty(trials: pd.DataFrame, evals: pd.DataFrame, puzzles: pd.DataFra
     rows_of_trial = by_trial(last)
     for name, words in MEASURES.items():
         known = puzzles.dropna(subset=[name]) if name in puzzles else pd.DataFrame({name: []})
-        if known[name].nunique() < 2:
+        if len(set(known[name])) < 2:
             continue
         hard = {digest: mine.set_index("example")[name].astype(float) for digest, mine in known.groupby("test_digest")}
         edges = np.unique(np.quantile(np.concatenate(list(hard.values())), np.linspace(0, 1, BINS + 1)))
         for arm, mine in trials.groupby("arm", sort=False):
             solved, difficulty = [np.empty(0)], [np.empty(0)]
-            for trial in mine.itertuples():
+            for trial in rows_of(mine):
                 if trial.trial_id in rows_of_trial and trial.test_digest in hard:
                     row = min(rows_of_trial[trial.trial_id], key=lambda row: row.depth)
                     of_test = hard[trial.test_digest]
