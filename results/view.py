@@ -25,7 +25,7 @@ from results.rows import counted, rows_of
 from results.schema import COMPARISON_SCHEMA, METRICS, SPEC, TRIALS_SCHEMA, DamagedFileError
 from results.signals import difference, metric_name, probability, verdicts
 
-TABLES_SHOWN = ("comparison", "differences", "trials", "evals", "diagnostics")
+TABLES_SHOWN = ("comparison", "differences", "trials", "evals", "diagnostics", "puzzles")
 ROWS = 500  # of a table on the page; its CSV has all
 CURVES = 400  # trials whose own curves the report holds
 CSV_BYTES = 4_000_000  # of a compressed table in the report; a larger one is left to the parquet files
@@ -260,6 +260,7 @@ def _trials(tables: SweepTables, shown: pd.DataFrame, unread: list[str]) -> dict
             "step": None if pd.isna(row.final_step) else int(row.final_step),
             "steps": int(steps[row.trial_id]),
             "where": _where(attempts[row.trial_id]),
+            "log": f"rrm logs {tables.sweep} --storage {tables.folder.parent}",
         }
         for row in rows_of(shown)
     ]

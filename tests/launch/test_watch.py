@@ -103,6 +103,12 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         page.evaluate("[...document.querySelectorAll('.cards a')].find(a => a.textContent === 'underway').click()")
         wait(page, "document.querySelector('.trial.running')?.title.includes('step 300 of 1200')")
         assert page.evaluate("document.querySelector('section').id") == "trials"
+        log = f"rrm logs underway --storage {storage}"
+        page.evaluate("document.querySelector('.trial.running').click()")
+        wait(page, f"document.querySelector('dialog')?.textContent.includes({json.dumps(log)})")
+        page.evaluate("document.querySelector('dialog button').click()")
+        page.call("Emulation.setDeviceMetricsOverride", width=390, height=900, deviceScaleFactor=1, mobile=False)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
         write_progress(storage / "underway", 600, heard=300)
         wait(page, "document.querySelector('.trial.running.stalled')?.title.includes('step 600 of 1200')")
         write_progress(storage / "underway", 600, status="failed")
