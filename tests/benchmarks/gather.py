@@ -55,7 +55,9 @@ def write_sweep(folder: Path, trials: int) -> None:
         trial = folder / "trials" / trial_id
         pq.write_table(pa.Table.from_pylist(evals, schema=EVALS_SCHEMA), trial / "evals.parquet")
         (trial / "done.json").write_text(json.dumps({"step": EVALUATIONS, "seconds": {"train": 9.0, "evaluate": 1.0}}))
-        (trial / "trial.json").write_text(json.dumps({"test_digest": "d", "flops_per_act_step": 1000, "attempts": []}))
+        (trial / "trial.json").write_text(
+            json.dumps({"config": config, "test_digest": "d", "flops_per_act_step": 1000})
+        )
     manifest = {"baseline": "baseline", "cells": cells}
     (folder / "sweep.json").write_text(json.dumps(manifest))
 

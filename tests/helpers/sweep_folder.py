@@ -49,16 +49,17 @@ def write_sweep(
                     continue
                 ability = gain * (1 + at / max(1, len(points) - 1)) / 2 + rng.normal(0, 0.15)
                 _write_trial(
-                    folder / "trials" / trial_id, trial_id, rng, ability, states(number), evaluations, sigmas,
-                    depths, diagnosed, steps, 1 if arm_number == 0 else 4,
+                    folder / "trials" / trial_id, own, rng, ability, states(number), evaluations, sigmas, depths,
+                    diagnosed, steps, 1 if arm_number == 0 else 4,
                 )  # fmt: skip
     (folder / "sweep.json").write_text(json.dumps({"baseline": next(iter(arms)), "cells": cells}))
 
 
 def _write_trial(
-    folder: Path, trial_id: str, rng: Any, ability: float, state: str, evaluations: int, sigmas: tuple[float, ...],
-    depths: tuple[int, ...], diagnosed: int, steps: int, cost: int,
+    folder: Path, config: dict[str, Any], rng: Any, ability: float, state: str, evaluations: int,
+    sigmas: tuple[float, ...], depths: tuple[int, ...], diagnosed: int, steps: int, cost: int,
 ) -> None:  # fmt: skip
+    trial_id = folder.name
     folder.mkdir(parents=True)
     if state == "waiting":
         return
@@ -106,7 +107,13 @@ def _write_trial(
             unrolls.append(row)
     pq.write_table(pa.Table.from_pylist(unrolls, schema=UNROLLS_SCHEMA), folder / "unrolls.parquet")
     attempt = {"commit": "0123456", "device": "CPU", "threads": 1, "host": "node-1", "pid": 1}
-    record = {"test_digest": "d", "flops_per_act_step": 10**7, "parameters": 27_000_000, "attempts": [attempt]}
+    record = {
+        "config": config,
+        "test_digest": "d",
+        "flops_per_act_step": 10**7,
+        "parameters": 27_000_000,
+        "attempts": [attempt],
+    }
     (folder / "trial.json").write_text(json.dumps(record))
     if state == "done":
         (folder / "done.json").write_text(json.dumps({"step": steps, "seconds": {"train": 540.0, "evaluate": 60.0}}))
