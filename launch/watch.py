@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import ctypes
 import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +19,7 @@ from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE
 
 PORT = 8266  # beside Ray's dashboard
+M_ARENA_MAX = -8
 _HEADERS = {
     # Vega compiles its expressions; all else is refused, other hosts above all.
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -41,6 +44,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     storage = location(arguments.storage)
     if isinstance(storage, Path) and not storage.is_dir():
         raise JobError(f"{storage}: no such folder; give the storage of a sweep, or run one first")
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # threads with a heap each would keep what pages are made of
     try:
         asyncio.run(_serve(WatchedStorage(storage), arguments.host, arguments.port))
     except KeyboardInterrupt:
