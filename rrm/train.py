@@ -202,7 +202,7 @@ class Trainer:
         if self.model.puzzle_emb is not None:
             sign_sgd(
                 self.model.puzzle_emb.weights,
-                gradients[PUZZLE_GRADIENT],
+                gradients[PUZZLE_GRADIENT] * rescale,
                 gradients[PUZZLE_ROWS] > 0,
                 lr=rate(optim.puzzle_emb_lr),
                 weight_decay=optim.puzzle_emb_weight_decay,

@@ -22,8 +22,8 @@ from launch.cli import main
 from results.schema import EVALS_SCHEMA, read_table
 from rrm import checkpoint
 
-STEPS = 120
-LONG: dict[str, Any] = {"train": {"steps": STEPS, "shards": 2}, "eval": {"every": 10}, **MULTI}
+STEPS = 1200
+LONG: dict[str, Any] = {"train": {"steps": STEPS, "shards": 2}, "eval": {"every": 20}, **MULTI}
 NOTICED_SECONDS = 10.0
 
 
@@ -76,7 +76,7 @@ def test_kills_of_workers_and_of_a_node_change_nothing(tmp_path, unbroken, clust
     with open(log, "w") as out:  # no pipe: Ray's own processes would hold it open for a while
         environment = os.environ | {"RAY_ADDRESS": cluster.address}
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-    for kill, (step, victim) in enumerate([(10, "worker 1"), (30, "worker 0"), (50, "node")], 1):
+    for kill, (step, victim) in enumerate([(20, "worker 1"), (60, "worker 0"), (100, "node")], 1):
         wait_for_step(trials, step, process, log)
         workers = attempts(trials)[-1]["workers"]
         assert len({worker["pid"] for worker in workers}) == 2

@@ -39,4 +39,4 @@ def test_a_sweep_in_a_notebook(tmp_path, local_ray, monkeypatch):
         assert not CURSOR.search(printed(cell))  # a cell keeps every line
         assert f"Written:\n  {tmp_path}/runs/tables/trials/" in printed(cell).replace("\r", "")
     assert called.outputs[-1]["data"]["text/plain"] == "0"  # the exit code
-    assert any("vegalite" in kind for kind in figure.outputs[-1]["data"]), figure.outputs  # it is drawn
+    assert '"mode": "vega-lite"' in figure.outputs[-1]["data"]["text/html"]  # it is drawn

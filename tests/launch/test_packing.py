@@ -33,7 +33,7 @@ def sweep(folder: Path, task: dict, **changes) -> str:
 def test_code_sweep_and_relative_puzzle_files_travel(here):
     spec = sweep(here, {"train": "data/train.csv", "test": str(here / "data" / "test.csv")})
     loaded = load_sweep(spec, ["seeds=[7]"])
-    assert pack(loaded, here / "a.zip") < 300_000
+    assert pack(loaded, here / "a.zip") < 350_000
     names = ZipFile(here / "a.zip").namelist()
     assert {"launch/cli.py", "launch/specs/quickstart.yaml", "rrm/train.py", "results/schema.py"} <= set(names)
     others = [name for name in names if name.split("/")[0] not in packing.PACKAGES]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launch.cli import main
-from results.stats import seeds_needed
+from results.planning import seeds_needed
 from rrm.checkpoint import serialise
 from rrm.memory import fits
 from rrm.puzzles.build import write_split_csv

@@ -19,9 +19,8 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile ne
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
+def one_thread():
     set_up_torch(1)
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # processes to compile in would each import torch
 
 
 def trained(step: int, compiled: bool, changes: dict) -> Trainer:

@@ -147,7 +147,7 @@ def build(changes):
     config = tiny_config(model={"L_cycles": 2, "halt_max_steps": T} | changes).model
     model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=2, generator=torch_generator(0, "init"))
     if model.puzzle_emb is not None:
-        model.puzzle_emb.weights.normal_(generator=torch_generator(0, "puzzles"))
+        model.puzzle_emb.weights.data.normal_(generator=torch_generator(0, "puzzles"))
     return model.double()
 
 

@@ -90,7 +90,7 @@ def test_a_claim_of_another_machine_ends_when_its_beats_do(path, monkeypatch):
 
 
 def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
-    folder = location(bucket) / "trial"
+    folder = location(bucket) / "sweep" / "trials" / "trial"
     config = tiny_config()
     job = TrialJob("baseline", 0, config.trial_id(), config.model_dump(mode="json"), str(folder), 1, 1e-9)
     run = TrialRun(job, torch.device("cpu"))

@@ -1,6 +1,7 @@
 """Early stopping: Tune's rules on recorded evaluations, and decisions that last."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +32,12 @@ def record(sweep: Sweep, curves: list[list[float]]) -> list[Any]:
     trials = []
     for planned, accuracies in zip(plan(sweep), curves, strict=False):
         planned.folder.mkdir(parents=True, exist_ok=True)
+        same = {"trial_id": planned.cell.trial_id, "token_accuracy": 0.5, "rollouts": 1, "n": 1}
+        same |= dict.fromkeys(("correct", "best_q_correct", "majority_correct"), b"\0")
         rows = [
-            {"step": 4 * i, "split": split, "sigma": sigma, "depth": depth, "exact_accuracy": shown}
+            same
+            | {"step": 4 * i, "optimizer_steps": 4 * i, "act_steps": 4 * i}
+            | {"split": split, "sigma": sigma, "depth": depth, "exact_accuracy": shown}
             for i, accuracy in enumerate(accuracies)
             for split, sigma, depth, shown in (
                 ("validation", 0.0, 2, accuracy),
@@ -62,7 +67,9 @@ def test_asha_stops_who_is_below_those_of_earlier_runs(tmp_path):
     assert not list(tmp_path.rglob("stopped.json"))
     assert report(stopping, trials[3], 4, 0.3) == "STOP"
     (written,) = tmp_path.rglob("stopped.json")
-    assert json.loads(written.read_text()) == {
+    ended = json.loads(written.read_text())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ended.pop("ended"))
+    assert ended == {
         "step": 4,
         "reason": "asha: exact accuracy 0.3000 on validation at step 4",
     }
