@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from results.gather import SweepTables
+from results.page_items import plain
 from results.storage import Location, write_atomically
-from results.view import plain, view
+from results.view import view
 
 _PAGE = files("results") / "page"
 

@@ -3,14 +3,11 @@
 import base64
 import gzip
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
-import numpy as np
 import pandas as pd
 
 from results import plots
@@ -19,6 +16,7 @@ from results.depths import escape
 from results.diagnostics import summary
 from results.difficulty import by_difficulty
 from results.gather import SweepTables
+from results.page_items import csv_of, figure, table
 from results.plots.style import CONFIG, Arms
 from results.query import unroll
 from results.rows import counted, rows_of
@@ -26,7 +24,6 @@ from results.schema import COMPARISON_SCHEMA, METRICS, SPEC, TRIALS_SCHEMA, Dama
 from results.signals import difference, metric_name, probability, verdicts
 
 TABLES_SHOWN = ("comparison", "differences", "trials", "evals", "diagnostics", "puzzles")
-ROWS = 500  # of a table on the page; its CSV has all
 CURVES = 400  # trials whose own curves the report holds
 CSV_BYTES = 4_000_000  # of a compressed table in the report; a larger one is left to the parquet files
 PUZZLE_ARMS = 4  # of a puzzle's boards: the baseline's and those of the first arms
@@ -40,7 +37,6 @@ _RUN = [
     *("final_valid", "final_shortest", "collapsed", "flops_per_step", "minutes", "model", "rollout", "trial_id"),
     "reason",
 ]
-_WORDS = frozenset(("reason", "in words"))  # columns whose text is a sentence
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
             for row in found
         ]
         to = "figure-differences" if tables.comparison.difference.notna().any() else "trials"
-        items.append(_table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
+        items.append(table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
         note = (
             f"Each arm against {tables.baseline} by {what}, accuracies in points, on test puzzles. "
             "\N{PLUS-MINUS SIGN}: 95 % interval. A verdict leads to its evidence."
@@ -138,19 +134,10 @@ def _score(row: Any, mean: float) -> str:
 
 
 def _figures(id: str, title: str, figures: Any, *tables: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    items = [_figure(name, chart) for name, chart in figures]
+    items = [figure(name, chart) for name, chart in figures]
     items += [table for table in tables if table is not None]
     if items:
         yield _section(id, title, items)
-
-
-def _figure(name: str, chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as the page takes it: its title and what one must know to read it stand above it, as words that wrap."""
-    spec = chart.to_dict(validate=False)
-    title = spec.pop("title")
-    spec.pop("$schema", None)
-    note = " ".join(title["subtitle"]) if "subtitle" in title else ""
-    return {"kind": "figure", "id": f"figure-{name}", "title": title["text"], "note": note, "spec": spec}
 
 
 def _how_sure(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
@@ -187,7 +174,7 @@ def _comparison(tables: SweepTables) -> dict[str, Any] | None:
         return None
     frame = tables.comparison.loc[:, [name for name in _COMPARED if name in tables.comparison]]
     terms = [(name, METRICS[name][1]) for name in METRICS if name in set(frame.metric)]
-    return _table("comparison", "Every metric", frame, COMPARISON_SCHEMA, terms=terms, folded=True)
+    return table("comparison", "Every metric", frame, COMPARISON_SCHEMA, terms=terms, folded=True)
 
 
 def _diagnoses(tables: SweepTables) -> dict[str, Any] | None:
@@ -200,7 +187,7 @@ def _diagnoses(tables: SweepTables) -> dict[str, Any] | None:
         if mine is not None:
             found = summary(mine)._asdict()
             rows.append({"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "puzzles": len(mine)} | found)
-    return _table("diagnoses", "Lyapunov diagnoses, the last of each trial", pd.DataFrame(rows), None, folded=True)
+    return table("diagnoses", "Lyapunov diagnoses, the last of each trial", pd.DataFrame(rows), None, folded=True)
 
 
 def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:
@@ -269,7 +256,7 @@ def _trials(tables: SweepTables, shown: pd.DataFrame, unread: list[str]) -> dict
     ]
     items.append({"kind": "trials", "id": "squares", "trials": listed})
     note = "Clean exact accuracy on test; the best step is chosen on validation."
-    items.append(_table("runs", "Every trial", shown.loc[:, _RUN], TRIALS_SCHEMA, note=note, folded=True))
+    items.append(table("runs", "Every trial", shown.loc[:, _RUN], TRIALS_SCHEMA, note=note, folded=True))
     return _section("trials", "Trials and failures", items)
 
 
@@ -296,7 +283,7 @@ def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
         items.append({"kind": "code", "title": "Command", "text": command.strip()})
     facts = _versions(tables)
     if len(facts):
-        items.append(_table("versions", "Code, versions and devices of the trials", facts, None))
+        items.append(table("versions", "Code, versions and devices of the trials", facts, None))
     if spec:
         items.append({"kind": "code", "title": f"The sweep, {SPEC}", "text": spec})
     if items:
@@ -336,12 +323,6 @@ def _downloads(tables: SweepTables, live: Live | None) -> dict[str, Any]:
     return _section("downloads", "The data", [{"kind": "downloads", "files": files}], note)
 
 
-def csv_of(frame: pd.DataFrame) -> str:
-    """A table as CSV, numbers to seven digits, without packed bits."""
-    packed = [name for name in frame if len(frame) and isinstance(frame[name].iloc[0], bytes)]
-    return frame.drop(columns=packed).to_csv(index=False, float_format="%.7g")
-
-
 def _curves(tables: SweepTables) -> dict[str, list[list[float]]]:
     if len(tables.trials) > CURVES:
         return {}
@@ -353,62 +334,3 @@ def _curves(tables: SweepTables) -> dict[str, list[list[float]]]:
         str(trial_id): [[int(row.step), round(float(row.value), 5)] for row in rows_of(mine)]
         for trial_id, mine in clean.groupby("trial_id")
     }
-
-
-def _table(
-    id: str,
-    title: str,
-    frame: pd.DataFrame,
-    schema: Any,
-    *,
-    note: str = "",
-    terms: Any = (),
-    links: dict[str, str] | None = None,
-    folded: bool = False,
-) -> dict[str, Any]:
-    frame = frame.loc[:, [name for name in frame if name == "arm" or set(frame[name].dropna().map(str)) - {""}]]
-    described = {field.name: field.metadata[b"description"].decode() for field in schema or ()}
-    numbers = {name: pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame}
-    columns = [
-        {
-            "name": str(name),
-            "label": str(name).replace("_", " "),
-            "title": described.get(str(name), ""),
-            "number": number,
-            "words": name in _WORDS,
-        }
-        for name, number in numbers.items()
-    ]
-    to = [(links or {}).get(str(name)) for name in frame]
-    rows = [
-        [_cell(value, number, at) for value, number, at in zip(row, numbers.values(), to, strict=True)]
-        for row in frame.head(ROWS).itertuples(index=False)
-    ]
-    if len(frame) > ROWS:
-        note = f"{note} The first {ROWS} of {len(frame)} rows; the CSV below has all.".strip()
-    item = {"kind": "table", "id": f"table-{id}", "title": title, "note": note, "columns": columns, "rows": rows}
-    return item | {"terms": [list(term) for term in terms], "folded": folded}
-
-
-def _cell(value: Any, number: bool, at: str | None) -> Any:
-    """What the page takes for a cell: its text, or with it the number it is sorted by, or the place it leads to."""
-    if number:
-        if pd.isna(value):
-            return ""
-        whole = float(value).is_integer() and not isinstance(value, float)
-        return {"text": str(int(value)) if whole else f"{value:.4g}", "key": float(value)}
-    if isinstance(value, list | np.ndarray):  # a value a seed
-        return ", ".join(f"{one:.3g}" if isinstance(one, float) else str(one) for one in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = "" if pd.isna(value) else str(value)
-    return {"text": text, "at": at} if at and text else text
-
-
-def plain(value: Any) -> Any:
-    """A view as JSON can hold it: what is not a number is null."""
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from results.gather import SweepTables, gather
+from results.page_items import csv_of, plain
 from results.progress import told_by_driver, told_by_folders
 from results.schema import (
     EVALS,
@@ -22,7 +23,7 @@ from results.schema import (
     read_table,
 )
 from results.storage import Location, side_by_side, subfolders
-from results.view import TABLES_SHOWN, Live, csv_of, plain, view
+from results.view import TABLES_SHOWN, Live, view
 
 FRESH_SECONDS = 5.0  # a sweep's page is made again at most so often, and
 SHARE = 10  # takes at most a tenth of the time

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from results.comparison import compare_by_seed
 from results.gather import SweepTables
+from results.page_items import ROWS, plain
 from results.report import report
 from results.schema import UNROLLS_SCHEMA
-from results.view import ROWS, plain, view
+from results.view import view
 
 from .test_comparison import diagnoses_of, trials_of, two_arms
 
