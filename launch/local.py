@@ -38,7 +38,7 @@ def status(storage: Location, name: str | None) -> int:
     for trial_id, trial in trials.items():
         if trial["status"] == "failed":
             print(f"  {trial_id} failed: {trial.get('reason') or 'see rrm logs'}")
-        elif is_stalled(trial):
+        elif told["run"] and is_stalled(trial, told["run"]["heard"]):
             where = f"at step {trial.get('step', 0)} of {trial['steps']}"
             print(f"  {trial_id} stalled {where}: not heard of for {duration(time.time() - trial['heard'])}")
     return ALL_DONE

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from launch.local import JobError
 from results.report import asset, page, vega
+from results.schema import DamagedFileError
 from results.storage import location
 from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE
@@ -89,6 +90,8 @@ def application(storage: WatchedStorage, host: str = "127.0.0.1", token: str = "
             raise web.HTTPForbidden(text="rrm watch answers to 127.0.0.1 and localhost only")
         try:
             response = await handler(request)
+        except DamagedFileError as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from error
         except OSError as error:
             raise web.HTTPServiceUnavailable(text=f"{storage.storage}: {error.strerror or error}") from error
         response.headers.update(_HEADERS)

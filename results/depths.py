@@ -3,6 +3,7 @@
 import pandas as pd
 
 from results.rows import by_trial, unpack_correct
+from results.stats import NAN
 
 ESCAPE_COLUMNS = ("arm", "depth", "failed", "escaped", "solved")
 
@@ -29,7 +30,13 @@ def escape(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
             added = int(failed.sum()), int((failed & right).sum()), int(right.sum()), len(right)
             counts[:] = [before + new for before, new in zip(counts, added, strict=True)]
     found = [
-        {"arm": arm, "depth": depth, "failed": failed, "escaped": escaped / max(1, failed), "solved": solved / n}
+        {
+            "arm": arm,
+            "depth": depth,
+            "failed": failed,
+            "escaped": escaped / failed if failed else NAN,
+            "solved": solved / n,
+        }
         for arm in dict.fromkeys(trials.arm)
         for depth, (failed, escaped, solved, n) in sorted(by_arm.get(arm, {}).items())
     ]

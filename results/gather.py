@@ -109,7 +109,8 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         evals.append(evaluated)
         diagnostics.append(diagnosed)
     order = [trial_id for trial_id in cells if trial_id in rows]
-    remove_leftovers(sweep_folder)
+    if write:
+        remove_leftovers(sweep_folder)
     written_by = {b"gathering": uuid.uuid4().hex.encode()} | VERSION
     tables = {
         "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),

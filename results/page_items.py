@@ -76,7 +76,7 @@ def figure(name: str, chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 def csv_of(frame: pd.DataFrame) -> str:
     """A table as CSV, numbers to seven digits, without packed bits."""
-    packed = [name for name in frame if len(frame) and isinstance(frame[name].iloc[0], bytes)]
+    packed = [name for name in frame if any(isinstance(value, bytes) for value in frame[name])]
     return frame.drop(columns=packed).to_csv(index=False, float_format="%.7g")
 
 

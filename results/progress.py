@@ -44,10 +44,10 @@ def _end(folder: Location, steps: int) -> dict[str, Any]:
     return {"status": end.status, "steps": steps} | ({"reason": end.reason} if end.reason else {})
 
 
-def is_stalled(trial: dict[str, Any]) -> bool:
-    """Whether a running trial has not been heard of for a minute."""
+def is_stalled(trial: dict[str, Any], written: float) -> bool:
+    """Whether a running trial had not been heard of for a minute when the driver wrote."""
     heard = trial.get("heard")
-    return trial.get("status") == "running" and heard is not None and time.time() - heard > STALLED_SECONDS
+    return trial.get("status") == "running" and heard is not None and written - heard > STALLED_SECONDS
 
 
 def duration(seconds: float) -> str:

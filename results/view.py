@@ -114,7 +114,7 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
             }
             for row in found
         ]
-        to = "figure-differences" if tables.comparison.difference.notna().any() else "trials"
+        to = "figure-differences" if _in_figures(tables).any() else "table-comparison"
         items.append(table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
         note = (
             f"Each arm against {tables.baseline} by {what}, accuracies in points, on test puzzles. "
@@ -141,13 +141,18 @@ def _figures(id: str, title: str, figures: Any, *tables: dict[str, Any] | None) 
 
 
 def _how_sure(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
-    if tables.comparison.difference.notna().any():
+    if _in_figures(tables).any():
         yield "differences", plots.paired_differences(tables.comparison, tables.differences, arms=arms)
         yield "map", plots.difference_map(tables.comparison)
 
 
+def _in_figures(tables: SweepTables) -> pd.Series:
+    """Which rows of the comparison the figures of differences draw."""
+    return tables.comparison.difference.notna() & tables.comparison.metric.isin(plots.SHOWN)
+
+
 def _how_it_came(tables: SweepTables, shown: pd.DataFrame, arms: Arms, live: Live | None) -> Iterator[tuple[str, Any]]:
-    if len(tables.evals):
+    if ((tables.evals.split == "test") & (tables.evals.sigma == 0)).any() if len(tables.evals) else False:
         each = None if live else seed_curves(tables.trials, tables.evals)
         yield "curves", plots.accuracy_curves(curve(tables.trials, tables.evals), shown, each, arms=arms)
     if (shown.final.notna() & shown.flops_per_step.notna()).any():
@@ -195,7 +200,7 @@ def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:
     evaluated = tables.trials.loc[tables.trials.trial_id.isin(tables.evals.trial_id)].sort_values("seed", kind="stable")
     arms = dict.fromkeys((tables.baseline, *tables.trials.arm))
     firsts = [mine.iloc[0] for arm in arms if len(mine := evaluated.loc[evaluated.arm == arm])]
-    boards: dict[int, dict[str, Any]] = {}
+    boards: dict[tuple[int, str, str], dict[str, Any]] = {}
     unread = []
     for trial in firsts[:PUZZLE_ARMS]:
         try:
@@ -204,14 +209,15 @@ def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:
             unread.append(str(error))
             continue
         for row in unrolls:
-            board = boards.setdefault(row.example, {"question": row.question, "answer": row.answer, "runs": []})
+            key = (row.example, row.question, row.answer)  # arms may have other test puzzles
+            board = boards.setdefault(key, {"question": row.question, "answer": row.answer, "runs": []})
             how = f"perturbed, sigma {row.sigma:g}" if row.sigma else "clean"
             run = {"arm": trial.arm, "name": f"{trial.arm}, seed {trial.seed}, {how}", "predicted": list(row.predicted)}
             board["runs"].append(run | {"q_halt": [float(q) for q in row.q_halt]})
     if not boards:
         return [], unread
-    order = sorted(boards, key=lambda example: (-_disagreement(boards[example]), example))
-    puzzles = [boards[example] | {"name": f"test puzzle {example}{_said(boards[example])}"} for example in order]
+    order = sorted(boards, key=lambda key: (-_disagreement(boards[key]), key))
+    puzzles = [boards[key] | {"name": f"test puzzle {key[0]}{_said(boards[key])}"} for key in order]
     note = (
         "What the model answers after each ACT step of its last evaluation, which never halts. q is the halting logit; "
         "above 0 the model says that it is done."
@@ -240,6 +246,7 @@ def _trials(tables: SweepTables, shown: pd.DataFrame, unread: list[str]) -> dict
         {
             "arm": row.arm,
             "point": row.point,
+            "points": [point for point in row.points if point],
             "seed": int(row.seed),
             "trial_id": row.trial_id,
             "status": row.status,
@@ -275,10 +282,10 @@ def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
         spec = (tables.folder / SPEC).read_text()
     except OSError:
         spec = ""
-    commits = sorted(set(tables.trials.commit.dropna()))
+    commits = tables.trials.commit.dropna().value_counts()
     command = f"rrm run {SPEC}" if spec else ""
-    if commits:
-        command = f"git checkout {commits[-1]}\n{command}"
+    if len(commits):  # that which most trials ran with; the table below has all
+        command = f"git checkout {commits.index[0]}\n{command}"
     if command.strip():
         items.append({"kind": "code", "title": "Command", "text": command.strip()})
     facts = _versions(tables)
@@ -316,7 +323,7 @@ def _downloads(tables: SweepTables, live: Live | None) -> dict[str, Any]:
         packed = gzip.compress(csv_of(frame).encode(), mtime=0)
         if len(packed) > CSV_BYTES:
             said += f": too large for this page; it stands in the storage, tables/{name}/sweep={tables.sweep}"
-            files.append({"name": f"{name}.csv", "said": said, "url": "#downloads"})
+            files.append({"name": f"{name}.csv", "said": said})
             continue
         files.append({"name": f"{name}.csv", "said": said, "gzip": base64.b64encode(packed).decode()})
     note = "Every figure has a menu at its corner that saves it as SVG or PNG."

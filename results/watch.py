@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -99,7 +100,7 @@ class WatchedSweep:
         version = _version(tables)
         if version == before.version:
             return _Page(before.tables, before.shown, version, started, time.time() - started)
-        live = Live(f"api/sweeps/{self.folder.name}/tables")
+        live = Live(f"api/sweeps/{quote(self.folder.name, safe='')}/tables")
         shown = plain(view(tables, live)) | {"version": version}
         return _Page(tables, shown, version, started, time.time() - started)
 

@@ -13,7 +13,7 @@ from tune.callbacks import Progress
 
 SECONDS, SECONDS_S3 = 3.0, 30.0  # between two writings
 SHARE = 50  # at most so small a part of the driver's time goes into them
-_RATE_SECONDS = 10.0  # over which a trial's rate is measured
+_RATE_SECONDS, _FIRST_RATE_SECONDS = 10.0, 1.0  # over which a trial's rate is measured
 
 
 class ProgressFile(Callback):
@@ -44,10 +44,10 @@ class ProgressFile(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Note when a trial was heard of, and how fast it goes."""
-        trial_id, step, now = trial.config["job"]["trial_id"], result["train_step"], time.time()
-        self._heard[trial_id] = now
+        trial_id, step, now = trial.config["job"]["trial_id"], result["train_step"], time.monotonic()
+        self._heard[trial_id] = time.time()
         since, before = self._marks.setdefault(trial_id, (now, step))
-        if now - since >= _RATE_SECONDS or (trial_id not in self._rates and step > before):
+        if now - since >= (_RATE_SECONDS if trial_id in self._rates else _FIRST_RATE_SECONDS):
             self._rates[trial_id] = (step - before) / (now - since)
             self._marks[trial_id] = now, step
         if result["failed"]:

@@ -4,7 +4,7 @@
 const embedded = document.getElementById("view");
 const POLL_SECONDS = 2, LOST_SECONDS = 10;
 const state = new URLSearchParams(location.hash.slice(1)); // arm, point, seed: filters; at: a place; sweep: which, live
-let view = null;
+let view = null, arrived = false;
 
 // What comes from the user's files is text, never markup.
 function element(name, attributes = {}, ...children) {
@@ -30,6 +30,7 @@ function fits(row) {
   return ["arm", "point", "seed"].every((name) => {
     const wanted = chosen(name), has = row[name];
     if (!wanted.length || has === undefined || has === null || has === "") return true;
+    if (name === "point" && row.points) return row.points.some((point) => wanted.includes(point));
     if (name === "arm" && String(has) === view.baseline) return true;
     return wanted.includes(String(has));
   });
@@ -84,7 +85,12 @@ function sort(head, column, number) {
 // What a chart shows of the rows that it holds. Vega-Embed changes what it is given: each time it gets a copy.
 function filtered(spec) {
   const copy = structuredClone(spec);
-  for (const [name, rows] of Object.entries(copy.datasets || {})) copy.datasets[name] = rows.filter(fits);
+  for (const [name, rows] of Object.entries(copy.datasets || {})) {
+    const shown = rows.filter(fits);
+    // A panel that has only the baseline left is that of an arm which is filtered out.
+    const own = new Set(shown.filter((row) => row.arm !== view.baseline).map((row) => row.panel));
+    copy.datasets[name] = own.size ? shown.filter((row) => row.panel === undefined || own.has(row.panel)) : shown;
+  }
   return copy;
 }
 
@@ -191,7 +197,7 @@ function when(seconds) {
 }
 
 function isStalled(trial) {
-  return trial.status === "running" && trial.heard !== undefined && now() - trial.heard > (trial.patience || 60);
+  return trial.status === "running" && trial.heard !== undefined && view.run && view.run.heard - trial.heard > 60;
 }
 
 function now() {
@@ -208,7 +214,7 @@ function describe(trial) {
 function square(trial) {
   const share = trial.status === "done" ? 100 : (100 * (trial.step || 0)) / trial.steps;
   const kinds = `trial ${trial.status}` + (isStalled(trial) ? " stalled" : "");
-  return element("button", { type: "button", class: kinds, style: `--share: ${share}%`, title: describe(trial), "aria-label": describe(trial), onclick: () => open(trial) }, String(trial.seed));
+  return element("button", { type: "button", class: kinds, "data-trial": trial.trial_id, style: `--share: ${share}%`, title: describe(trial), "aria-label": describe(trial), onclick: () => open(trial) }, String(trial.seed));
 }
 
 function trials(item) {
@@ -262,7 +268,7 @@ async function open(trial) {
     place, element("form", { method: "dialog" }, element("button", {}, "close")));
   document.body.append(dialog);
   dialog.showModal();
-  const points = await curveOf(trial);
+  const points = await curveOf(trial).catch(() => []);
   if (points.length) {
     const spec = { data: { values: points }, mark: { type: "line", point: true, tooltip: true }, height: 160, width: 480,
       encoding: { x: { field: "step", type: "quantitative", title: "batches trained" }, y: { field: "accuracy", type: "quantitative", axis: { format: "%" }, title: "clean accuracy on test" } },
@@ -272,7 +278,7 @@ async function open(trial) {
 }
 
 async function curveOf(trial) {
-  if (!embedded) return (await fetch(`api/sweeps/${encodeURIComponent(view.title)}/trials/${trial.trial_id}`)).json();
+  if (!embedded) return ask(`api/sweeps/${encodeURIComponent(view.title)}/trials/${trial.trial_id}`);
   return (view.curves[trial.trial_id] || []).map(([step, accuracy]) => ({ step, accuracy }));
 }
 
@@ -280,6 +286,7 @@ async function curveOf(trial) {
 
 function downloads(item) {
   return element("ul", {}, ...item.files.map((file) => {
+    if (!file.url && !file.gzip) return element("li", {}, `${file.name} ${file.said}`);
     const link = element("a", { href: file.url || "#", download: file.name }, file.name);
     if (!file.url) link.onclick = (event) => { event.preventDefault(); save(file); };
     return element("li", {}, link, ` ${file.said}`);
@@ -314,7 +321,8 @@ function render() {
   filters();
   document.getElementById("page").replaceChildren(...view.sections.map((section) => element("section", { id: section.id, "aria-label": section.title },
     element("h2", {}, section.title), section.note ? element("p", { class: "soft" }, section.note) : "", ...section.items.map((item) => ITEMS[item.kind](item)))));
-  if (state.get("at")) scrollTo(state.get("at"));
+  if (state.get("at") && !arrived) scrollTo(state.get("at"));
+  arrived = true;
 }
 
 function filters() {
@@ -326,6 +334,7 @@ function filters() {
     element("input", { type: "checkbox", value: arm.name, checked: !chosen("arm").length || chosen("arm").includes(arm.name), onchange: () => {
       const all = [...form.querySelectorAll("fieldset input")], on = all.filter((box) => box.checked);
       state.delete("arm");
+      if (!on.length) state.append("arm", view.baseline); // none but the baseline
       if (on.length < all.length) for (const box of on) state.append("arm", box.value);
       remember();
       render();
@@ -374,9 +383,9 @@ async function poll() {
   const sweep = state.get("sweep");
   try {
     if (!sweep) overview(await ask("api/sweeps"));
-    else await follow(sweep);
+    const problem = sweep ? await follow(sweep) : "";
     heard = Date.now();
-    lost("");
+    lost(problem ? `What stands here is no longer made anew: ${problem}` : "");
   } catch (error) {
     if (Date.now() - heard > LOST_SECONDS * 1000 || !view) lost(`No answer from rrm watch for ${when((Date.now() - heard) / 1000)}: what stands here is as old. ${error.message}`);
   }
@@ -392,22 +401,24 @@ async function ask(path) {
 // What changes from second to second is small, and asked for each time; the whole page only when there is a new one.
 async function follow(sweep) {
   const path = `api/sweeps/${encodeURIComponent(sweep)}`, fresh = await ask(`${path}/progress`);
-  if (state.get("sweep") !== sweep) return;
+  if (state.get("sweep") !== sweep) return "";
   if (!view || view.title !== sweep || view.version !== fresh.version) {
     const whole = await ask(path);
-    if (state.get("sweep") !== sweep) return;
+    if (state.get("sweep") !== sweep) return "";
     const first = !view || view.title !== sweep;
     view = whole;
     news(fresh);
     if (first) render();
     else keepingPlace(render);
-    return;
+    return fresh.problem;
   }
   news(fresh);
   for (const item of trialsOf(view)) {
-    const old = document.getElementById(item.id);
-    if (old && !old.contains(document.activeElement)) old.replaceWith(trials(item));
-    else if (old) old.firstChild.replaceWith(progress(countsOf(item.trials), view.run));
+    const old = document.getElementById(item.id), focused = document.activeElement && document.activeElement.dataset.trial;
+    if (!old) continue;
+    const fresh = trials(item);
+    old.replaceWith(fresh);
+    if (focused) (fresh.querySelector(`[data-trial="${focused}"]`) || document.body).focus({ preventScroll: true });
   }
 }
 
@@ -419,7 +430,12 @@ function news(fresh) {
   view.home = true;
   view.run = fresh.run;
   view.clock = fresh.now - Date.now() / 1000;
-  for (const item of trialsOf(view)) for (const trial of item.trials) Object.assign(trial, fresh.trials[trial.trial_id] || {});
+  for (const item of trialsOf(view)) for (const trial of item.trials) {
+    const told = fresh.trials[trial.trial_id];
+    if (!told) continue;
+    for (const name of ["rate", "reason", "heard"]) delete trial[name];
+    Object.assign(trial, told);
+  }
 }
 
 function lost(text) {
@@ -428,9 +444,21 @@ function lost(text) {
   place.textContent = text;
 }
 
+// A new version of the page leaves the reader where they were: what is open stays so, figures keep their height.
 function keepingPlace(work) {
-  const at = scrollY;
+  const at = scrollY, opened = [...document.querySelectorAll("details[id][open]")].map((one) => one.id);
+  const heights = [...document.querySelectorAll("figure")].map((one) => [one.id, one.offsetHeight]);
+  const chosen = [...document.querySelectorAll("#boards select, #boards input")].map((one) => one.value);
   work();
+  for (const id of opened) if (document.getElementById(id)) document.getElementById(id).open = true;
+  for (const [id, height] of heights) if (document.getElementById(id)) document.getElementById(id).style.minHeight = `${height}px`;
+  const [puzzle, slider] = document.querySelectorAll("#boards select, #boards input");
+  if (puzzle && chosen[0] < puzzle.options.length) {
+    puzzle.value = chosen[0];
+    puzzle.onchange();
+    slider.value = chosen[1];
+    slider.oninput();
+  }
   if (at) window.scrollTo(0, at);
 }
 

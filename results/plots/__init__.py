@@ -4,11 +4,12 @@
 """
 
 from results.plots.dynamics import escape_by_depth, lambda_by_outcome, settled_by_outcome, solved_by_difficulty
-from results.plots.effects import difference_map, paired_differences, sigma_ladder, training_sigma
+from results.plots.effects import SHOWN, difference_map, paired_differences, sigma_ladder, training_sigma
 from results.plots.puzzles import solving
 from results.plots.training import accuracy_against_compute, accuracy_curves
 
 __all__ = [
+    "SHOWN",
     "accuracy_against_compute",
     "accuracy_curves",
     "difference_map",

@@ -91,7 +91,8 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     rows = rows.loc[rows.metric.isin(SHOWN)].sort_values("ladder", kind="stable")
     rows = rows.assign(what=[metric_name(row) for row in rows_of(rows)])
     half = _half_width(rows.baseline_sd, rows.n_seeds)
-    rows = rows.assign(base_low=rows.baseline_mean - half, base_high=(rows.baseline_mean + half).clip(upper=1))
+    low, high = (rows.baseline_mean - half).clip(lower=0), (rows.baseline_mean + half).clip(upper=1)
+    rows = rows.assign(base_low=low, base_high=high)
     kept = ["arm", "point", "what", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high", "n_seeds"]
     x = alt.X("ladder:Q", scale=alt.Scale(type="log"), title="sigma of the training", axis=alt.Axis(tickCount=6))
     axis = alt.Axis(format="%", title="exact accuracy")

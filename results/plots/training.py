@@ -53,7 +53,7 @@ def accuracy_curves(
     if "best" in parts:
         says += " A ring is a seed's best step, chosen on validation, scored on test."
     title, own = "Clean accuracy on test", rows.arm == arms.baseline
-    if rows.panel.nunique() <= MOST_TOGETHER:
+    if rows.panel.nunique() <= MOST_TOGETHER and len(set(rows.point.dropna())) < 2:
         chart = alt.layer(*_layers(parts, arms, legend=True), data=values(rows))
         return finish(chart, title, says, width=WIDTH, height=HEIGHT)
     if not own.all():
@@ -104,9 +104,10 @@ _WHO = [*("arm:N", "point:N", "seed:Q"), alt.Tooltip("trial_id:N", title="trial"
 
 
 def _clean(curve: pd.DataFrame) -> pd.DataFrame:
-    """The clean rows on test, at each arm's own depth."""
+    """The clean rows on test, at the depth that each was trained with."""
     rows = curve.loc[(curve.split == "test") & (curve.sigma == 0)]
-    return rows.loc[rows.depth == rows.groupby("arm").depth.transform("min")]
+    by = ["trial_id"] if "trial_id" in rows else ["arm", "point"]
+    return rows.loc[rows.depth == rows.groupby(by, observed=True, dropna=False).depth.transform("min")]
 
 
 def _bests(snapshot: pd.DataFrame) -> pd.DataFrame:

@@ -123,6 +123,7 @@ def test_a_grid_has_a_panel_a_point_in_the_order_of_their_values():
     ]
     line = curve(trials, evals)
     assert list(dict.fromkeys(line.point[line.arm == "baseline"])) == points
+    assert accuracy_curves(line).to_dict()["facet"]["sort"][-3:] == [f"multi, {point}" for point in points[:3]]
 
 
 def test_bands_stay_among_accuracies_and_tell_how_many_seeds_they_are_of():
