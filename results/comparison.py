@@ -159,7 +159,12 @@ def _nothing(metric: tuple[str, float], primary: tuple[str, float], reason: str)
 
 
 def _failed_scores(runs: Runs, pair: Pair, key: Key, arm: str) -> tuple[float | None, float | None]:
-    """Mean scores of a failed pair: None for a run that failed."""
+    """Mean scores of a failed pair: None for a run that failed.
+
+    Compute that is equal to that of a run which failed is not known: the one that is done has its last accuracy.
+    """
+    if key[0] == "equal_compute":
+        key = ("final", *key[1:])
     base = runs.of(pair.baseline, "").scores.get(key) if pair.baseline.status == "done" else None
     mine = runs.of(pair.arm, arm).scores.get(key) if pair.arm.status == "done" else None
     return (None if base is None else float(base.mean())), (None if mine is None else float(mine.mean()))

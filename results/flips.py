@@ -20,8 +20,15 @@ def max_t(differences: np.ndarray, errors: np.ndarray | None = None) -> np.ndarr
     Step-down max-T (Westfall and Young 1993, algorithm 2.8): the flips keep the correlation of the signals, so that
     signals that say the same cost nothing. Strong control of the family-wise error if pairs are symmetric under no
     difference. `errors` [signals] are standard errors to hold each mean against in place of those over seeds, not
-    below these (stats.over_seeds_and_puzzles): the p-values can only grow.
+    below these (stats.over_seeds_and_puzzles): the p-values can only grow. A signal with a difference that is no number
+    has p nan and does not count for the others.
     """
+    known = np.isfinite(differences).all(axis=1)
+    if not known.all():
+        corrected = np.full(len(differences), np.nan)
+        if known.any():
+            corrected[known] = max_t(differences[known], None if errors is None else errors[known])
+        return corrected
     n = differences.shape[1]
     size = np.sqrt((differences**2).sum(axis=1))
     scaled = differences / np.where(size > 0, size, 1)[:, None]

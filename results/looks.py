@@ -78,20 +78,25 @@ def _same(look: Look, other: Look) -> bool:
 
 
 def earlier_looks(looks: list[Look], pairing: Pairing) -> list[Look]:
-    """The looks at some of these pairs, and at others than all of them, in their order."""
-    now = _finished(pairing)
-    return [
-        look
-        for look in looks
-        if (look.arm, look.point) == (pairing.arm, pairing.point) and look.pairs & set(now) and look.pairs != set(now)
-    ]
+    """The looks at some of these pairs, and at others than all of them, in their order, each once.
+
+    Pairs are known by their trials: another name of the arm or of its point is no new comparison.
+    """
+    now, found = set(_finished(pairing)), dict[frozenset[Ids], Look]()
+    for look in looks:
+        if look.pairs & now and look.pairs != now:
+            found.setdefault(look.pairs, look)
+    return list(found.values())
 
 
 def as_they_came(before: list[Look], pairing: Pairing) -> np.ndarray:
-    """Places [pairs] of the finished pairs by the look that first had them, then by seed; failed ones come last."""
+    """Places [pairs] of the finished pairs by the look that first had them, then by seed.
+
+    Failed ones come first: the maximum over the seeds so far that makes a p must have seen them.
+    """
     pairs = _finished(pairing)
     first = [next((at for at, look in enumerate(before) if ids in look.pairs), len(before)) for ids in pairs]
-    return np.concatenate([np.argsort(first, kind="stable"), len(pairs) + np.arange(len(pairing.failed))]).astype(int)
+    return np.concatenate([len(pairs) + np.arange(len(pairing.failed)), np.argsort(first, kind="stable")]).astype(int)
 
 
 def _finished(pairing: Pairing) -> list[Ids]:

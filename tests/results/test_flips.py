@@ -136,3 +136,10 @@ def test_a_plan_goes_by_the_upper_limit_of_the_sd():
     assert detectable_from(d, 0.01, 8, 1) > detectable_from(d, 0.0, 8, 1)
     assert math.isnan(detectable_from(d[:3], 0.0, 8, 1))
     assert math.isnan(detectable_from(np.zeros(8), 0.0, 8, 1))
+
+
+def test_a_difference_that_is_no_number_has_no_p_and_costs_the_others_nothing():
+    signals = np.array([np.full(8, np.nan), np.full(8, 0.1)])
+    p = max_t(signals)
+    assert np.isnan(p[0])
+    assert p[1] == sign_flip_p(signals[1]) == 2 / 2**8

@@ -1,13 +1,16 @@
 """The headline: it never contradicts a row, nothing drops out without a word, and no look is free."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from simulated import sweep_of
 
 from results.comparison import compare, compare_by_seed, differences
-from results.looks import complete_looks
-from results.pairs import ComparisonError
+from results.looks import Look, as_they_came, complete_looks, earlier_looks
+from results.pairs import ComparisonError, Pair, Pairing
+from results.sequential import always_valid_p
 from results.signals import verdicts
 
 BASE = {"final": 0.6, "best": 0.62, "perturbed": {0.1: 0.5, 0.3: 0.4}, "modes": 3.0}
@@ -277,3 +280,33 @@ def test_a_precision_that_drowns_the_noise_is_said_beside_the_effect(fidelity, s
     evals["noise_fidelity"] = np.where(evals.trial_id.isin(trials.trial_id[trials.arm == "arm"]), fidelity, np.nan)
     (row,) = verdicts(compare(trials, evals, *others, baseline="baseline")).itertuples()
     assert ("this precision drowns the noise (noise_fidelity 0.24)" in row.headline) is said
+
+
+def pairing_of(statuses: list[str], arm: str = "arm", point: str = "") -> Pairing:
+    """Pairs whose runs end so, with trials of their own."""
+    pairs = [
+        Pair(
+            seed,
+            SimpleNamespace(status="done", trial_id=f"b{seed}"),
+            SimpleNamespace(status=status, trial_id=f"a{seed}"),
+        )
+        for seed, status in enumerate(statuses)
+    ]
+    return Pairing("s", arm, "baseline", point, pairs, [], frozenset())
+
+
+def test_after_a_look_failed_pairs_count_from_the_first():
+    pairing = pairing_of(["done"] * 10 + ["failed"] * 2)
+    before = [Look("arm", "", frozenset((f"b{seed}", f"a{seed}") for seed in range(6)), 0.02, 6)]
+    order = as_they_came(before, pairing)
+    assert order.tolist() == [10, 11, *range(10)]
+    differences = np.array([0.05] * 10 + [-0.2] * 2)
+    assert always_valid_p(differences[:10], 0.02, 6) < 0.07
+    assert always_valid_p(differences[order], 0.02, 6) > 0.5
+
+
+def test_a_look_is_of_runs_whatever_their_arm_and_point_are_called():
+    look = Look("old name", "sigma=0.1", frozenset({("b0", "a0"), ("b1", "a1")}), 0.02, 2)
+    renamed = pairing_of(["done"] * 3, arm="new name", point="sigma=1e-1")
+    assert earlier_looks([look, look], renamed) == [look]
+    assert earlier_looks([look], pairing_of(["done"] * 2)) == []  # the same pairs: no earlier look
