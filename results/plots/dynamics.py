@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from results.plots.style import COLOURS, HEIGHT, ROW, WIDTH, Arms, arms_of, finish, values
+from results.plots.style import COLOURS, MOST_TOGETHER, ROW, WIDTH, Arms, arms_of, finish, together_or_apart, values
 
 _OUTCOME = alt.Color(
     "outcome:N",
@@ -74,7 +74,7 @@ def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> alt.F
     return finish(panel.facet(facet, data=values(cells), columns=3), "Settled and solved", says)
 
 
-def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart:
+def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart | alt.FacetChart:
     """Share solved against difficulty: a line an arm over bins of puzzles, each with its 95 % Wilson interval.
 
     solved: a row an arm and bin, of `results.by_difficulty`: arm, difficulty (the bin's middle), measure, n, share, low
@@ -83,22 +83,19 @@ def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> a
     arms = arms or arms_of(solved)
     x = alt.X("difficulty:Q", title=str(solved.measure.iloc[0]), scale=alt.Scale(zero=False))
     y = alt.Y("share:Q", axis=alt.Axis(format="%", title="solved"))
-    base = alt.Chart(values(solved))
-    told = [
-        "arm:N",
-        "difficulty:Q",
-        "n:Q",
-        *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("share", "low", "high")),
+    base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    ends = (alt.Tooltip(f"{name}:Q", format=".3f") for name in ("share", "low", "high"))
+    layers = [
+        base.mark_rule(opacity=0.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour),
+        base.mark_line(strokeWidth=2).encode(x, y, colour),
+        base.mark_point(filled=True, size=50, opacity=1).encode(
+            x, y, colour, tooltip=["arm:N", "difficulty:Q", "n:Q", *ends]
+        ),
     ]
-    chart = alt.layer(
-        base.mark_rule(opacity=0.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), arms.colour()),
-        base.mark_line(strokeWidth=2).encode(x, y, arms.colour(), arms.dash()),
-        base.mark_point(filled=True, size=50, opacity=1).encode(x, y, arms.colour(), tooltip=told),
-    )
-    return finish(chart, "Solved against difficulty", "Clean, at the end, all seeds.", width=WIDTH, height=HEIGHT)
+    return together_or_apart(layers, solved, arms, "Solved against difficulty", "Clean, at the end, all seeds.")
 
 
-def escape_by_depth(escape: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart:
+def escape_by_depth(escape: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart | alt.FacetChart:
     """Of the puzzles failed at the training's depth, the share that more ACT steps solve: a line an arm.
 
     escape: of `results.escape`: a row an arm and depth, with depth, escaped (share), failed (puzzles) and solved (the
@@ -106,13 +103,12 @@ def escape_by_depth(escape: pd.DataFrame, *, arms: Arms | None = None) -> alt.La
     """
     arms = arms or arms_of(escape)
     x = alt.X("depth:Q", title="ACT steps", scale=alt.Scale(type="log", base=2))
+    y = alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped"))
+    base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
     told = ["arm:N", "depth:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("escaped", "solved")), "failed:Q"]
-    base = alt.Chart(values(escape))
-    chart = alt.layer(
-        base.mark_line(strokeWidth=2).encode(
-            x, alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped")), arms.colour(), arms.dash()
-        ),
-        base.mark_point(filled=True, size=50, opacity=1).encode(x, alt.Y("escaped:Q"), arms.colour(), tooltip=told),
-    )
+    layers = [
+        base.mark_line(strokeWidth=2).encode(x, y, colour),
+        base.mark_point(filled=True, size=50, opacity=1).encode(x, y, colour, tooltip=told),
+    ]
     says = "Share, of the puzzles failed at the training's depth, that are right after more ACT steps."
-    return finish(chart, "Escape by depth", says, width=WIDTH, height=HEIGHT)
+    return together_or_apart(layers, escape, arms, "Escape by depth", says)

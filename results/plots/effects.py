@@ -11,6 +11,7 @@ from results.plots.style import (
     BASELINE,
     COLOURS,
     HEIGHT,
+    MOST_TOGETHER,
     PANEL_WIDTH,
     ROW,
     WIDTH,
@@ -93,7 +94,11 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     half = _half_width(rows.baseline_sd, rows.n_seeds)
     low, high = (rows.baseline_mean - half).clip(lower=0), (rows.baseline_mean + half).clip(upper=1)
     rows = rows.assign(base_low=low, base_high=high)
-    kept = ["arm", "point", "what", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high", "n_seeds"]
+    apart = len(arms.others) > MOST_TOGETHER
+    panel_of = [f"{what}: {arm}" if apart else what for what, arm in zip(rows.what, rows.arm, strict=True)]
+    last = ~rows.duplicated(["what", "arm"], keep="last")  # there a line has its name
+    rows = rows.assign(panel=panel_of, label=rows.arm.where(last))
+    kept = ["arm", "point", "what", "panel", "label", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high"]
     x = alt.X("ladder:Q", scale=alt.Scale(type="log"), title="sigma of the training", axis=alt.Axis(tickCount=6))
     axis = alt.Axis(format="%", title="exact accuracy")
     y = alt.Y("arm_mean:Q", axis=axis, scale=alt.Scale(zero=False))
@@ -105,11 +110,14 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     panel = alt.layer(
         band.encode(x, alt.Y("min(base_low):Q", axis=axis), alt.Y2("max(base_high):Q")),
         base.mark_line(strokeWidth=1, color=BASELINE).encode(x, alt.Y("mean(baseline_mean):Q")),
-        line.encode(x, y, arms.colour(), arms.dash(), tooltip=told),
+        line.encode(x, y, arms.colour(legend=False), arms.dash(False), tooltip=told),
+        base.transform_filter("isValid(datum.label)")
+        .mark_text(align="right", dy=-9, fontSize=11)
+        .encode(x, y, arms.colour(legend=False), text="label:N"),
     ).properties(width=PANEL_WIDTH + 40, height=HEIGHT - 80)
-    facet = alt.Facet("what:N", title=None, sort=list(dict.fromkeys(rows.what)))
+    facet = alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(rows.sort_values("what", kind="stable").panel)))
     says = f"Lines are arms, the grey band is {arms.baseline} with its 95 % interval over seeds."
-    return finish(panel.facet(facet, data=values(rows[kept]), columns=2), "Sigma of the training", says)
+    return finish(panel.facet(facet, data=values(rows[[*kept, "n_seeds"]]), columns=2), "Sigma of the training", says)
 
 
 def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -> alt.LayerChart:

@@ -12,7 +12,6 @@ BASELINE = "currentColor"
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow, which a white page swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ([1, 0], [6, 3], [2, 2])
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 MOST_TOGETHER = 6  # arms in one panel; more are small multiples
 WIDTH, HEIGHT, PANEL_WIDTH, PANEL_HEIGHT, ROW = 520, 260, 220, 130, 18
 CONFIG: dict[str, Any] = {
@@ -69,12 +68,6 @@ class Arms:
         scale = alt.Scale(domain=list(self.ordered), range=[DASHES[0], *dashes][-len(self.ordered) :])
         return alt.StrokeDash("arm:N", scale=scale, title=None, legend=_legend() if legend else None)
 
-    def shape(self) -> alt.Shape:
-        """The encoding of `arm` as its mark."""
-        shapes = [SHAPES[i % len(SHAPES)] for i in range(len(self.others))]
-        scale = alt.Scale(domain=list(self.ordered), range=["circle", *shapes][-len(self.ordered) :])
-        return alt.Shape("arm:N", scale=scale, title=None, legend=_legend())
-
 
 def arms_of(table: pd.DataFrame, baseline: str | None = None) -> Arms:
     """The arms of a table of trials, curves or comparisons, in its order.
@@ -109,6 +102,19 @@ def finish(chart: Any, title: str, subtitle: str = "", **size: Any) -> Any:
     """The chart with its title, what one must know to read it, and the look of all."""
     words = alt.Title(title, subtitle=_lines(subtitle)) if subtitle else alt.Title(title)
     return chart.properties(title=words, **size).configure(**CONFIG)
+
+
+def together_or_apart(layers: list[alt.Chart], rows: pd.DataFrame, arms: Arms, title: str, says: str) -> Any:
+    """Layers over `rows` in one panel; of more than six arms a panel an arm, each with the baseline again."""
+    if len(arms.others) <= MOST_TOGETHER:
+        return finish(alt.layer(*layers, data=values(rows)), title, says, width=WIDTH, height=HEIGHT)
+    own = rows.loc[rows.arm != arms.baseline]
+    panels = pd.DataFrame({"panel": list(dict.fromkeys(own.arm))})
+    again = rows.loc[rows.arm == arms.baseline].merge(panels, how="cross")
+    held = values(pd.concat([own.assign(panel=own.arm), again], ignore_index=True))
+    panel = alt.layer(*layers).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    facet = alt.Facet("panel:N", title=None, sort=list(panels.panel))
+    return finish(panel.facet(facet, data=held, columns=3), title, f"{says} In each panel {arms.baseline} is black.")
 
 
 def _lines(text: str, width: int = 76) -> list[str]:

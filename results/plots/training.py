@@ -15,6 +15,7 @@ from results.plots.style import (
     arms_of,
     finish,
     place,
+    together_or_apart,
     values,
 )
 
@@ -116,7 +117,7 @@ def _bests(snapshot: pd.DataFrame) -> pd.DataFrame:
     return best.loc[:, ["arm", "point", "seed", "trial_id", "step", "mean"]]
 
 
-def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart:
+def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart | alt.FacetChart:
     """Clean accuracy at the end against the FLOPs trained: a dot a seed, a large one an arm's mean.
 
     snapshot: of `results.snapshot`, of one sweep.
@@ -129,19 +130,18 @@ def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None
         flops=("flops", "mean"), final=("final", "mean"), n=("final", "size")
     )
     dots = rows[["arm", "point", "seed", "trial_id", "flops", "final", "status"]]
-    x = alt.X(
-        "flops:Q",
-        title="FLOPs trained",
-        scale=alt.Scale(type="log", nice=False, padding=20),
-        axis=alt.Axis(format="~s"),
-    )
+    held = pd.concat([dots.assign(part="seed"), means.assign(part="mean")], ignore_index=True)
+    scale = alt.Scale(type="log", nice=False, padding=20)
+    x = alt.X("flops:Q", title="FLOPs trained", scale=scale, axis=alt.Axis(format="~s"))
     y = alt.Y("final:Q", axis=_ACCURACY, scale=alt.Scale(zero=False))
     told = [alt.Tooltip("flops:Q", format=".3s", title="FLOPs"), alt.Tooltip("final:Q", format=".4f", title="accuracy")]
-    seeds = alt.Chart(values(dots)).mark_point(size=30, opacity=0.5, filled=True)
-    mean = alt.Chart(values(means)).mark_point(size=140, filled=True, opacity=1)
-    chart = alt.layer(
-        seeds.encode(x, y, arms.colour(), arms.shape(), tooltip=[*_WHO, "status:N", *told]),
-        mean.encode(x, y, arms.colour(), arms.shape(), tooltip=["arm:N", "point:N", *told, "n:Q"]),
-    )
-    title = "Accuracy against compute"
-    return finish(chart, title, "A small mark is a seed, a large one an arm's mean.", width=WIDTH, height=HEIGHT)
+    colour = arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    seeds, mean = (alt.Chart().transform_filter(f"datum.part == '{part}'") for part in ("seed", "mean"))
+    layers = [
+        seeds.mark_point(size=30, opacity=0.5, filled=True).encode(x, y, colour, tooltip=[*_WHO, "status:N", *told]),
+        mean.mark_point(size=140, filled=True, opacity=1).encode(
+            x, y, colour, tooltip=["arm:N", "point:N", *told, "n:Q"]
+        ),
+    ]
+    says = "A small mark is a seed, a large one an arm's mean."
+    return together_or_apart(layers, held, arms, "Accuracy against compute", says)

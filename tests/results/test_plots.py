@@ -91,16 +91,9 @@ def test_an_arm_has_one_colour_in_all_charts_and_the_baseline_is_black():
     ] * len(charts)
 
 
-def test_colours_of_more_than_six_arms_come_again_in_other_dashes_and_marks():
+def test_colours_of_more_than_six_arms_come_again_in_other_dashes():
     arms = Arms(MANY, "baseline")
-    looks = list(
-        zip(
-            arms.colours.values(),
-            map(tuple, arms.dash().to_dict()["scale"]["range"]),
-            arms.shape().to_dict()["scale"]["range"],
-            strict=True,
-        )
-    )
+    looks = list(zip(arms.colours.values(), map(tuple, arms.dash().to_dict()["scale"]["range"]), strict=True))
     assert len(set(looks)) == len(MANY)
     assert arms.colours["baseline"] == "currentColor"
 
@@ -113,6 +106,21 @@ def test_curves_of_up_to_six_arms_share_a_panel_and_more_are_small_multiples_wit
     assert chart.to_dict()["facet"]["sort"] == list(MANY[1:8])
     panels = data_of(chart).groupby("panel").arm.agg(set)
     assert all(held == {"baseline", panel} for panel, held in panels.items())
+
+
+def test_other_charts_of_more_than_six_arms_are_small_multiples_too():
+    trials, evals, _ = tables_of(MANY[:8])
+    deeper = pd.concat([evals, evals.assign(depth=8)], ignore_index=True)
+    puzzles = pd.DataFrame({"test_digest": "d", "example": range(40), "givens": np.arange(40) // 10})
+    charts = [
+        accuracy_against_compute(snapshot(trials, evals)),
+        escape_by_depth(escape(trials, deeper)),
+        solved_by_difficulty(by_difficulty(trials, evals, puzzles)),
+    ]
+    for chart in charts:
+        assert chart.to_dict()["facet"]["sort"] == list(MANY[1:8])
+        panels = data_of(chart).groupby("panel").arm.agg(set)
+        assert all(held == {"baseline", panel} for panel, held in panels.items())
 
 
 def test_a_grid_has_a_panel_a_point_in_the_order_of_their_values():
