@@ -32,6 +32,7 @@ LOCAL = "local"
 # Trials save when they are told to end. By default Ray kills a job 3 seconds after SIGTERM.
 STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
 INTERRUPTED = 130
+_NO_AGENT, AGENT_SECONDS = "No available agent", 60.0
 
 
 def add_commands(commands: argparse._SubParsersAction, submit: argparse.ArgumentParser) -> None:
@@ -161,7 +162,8 @@ def submit(arguments: argparse.Namespace) -> int:
         package = Path(folder) / "working_dir.zip"
         size = pack(sweep, package)
         try:
-            client.submit_job(
+            _once_there_is_an_agent(
+                client.submit_job,
                 entrypoint=shlex.join(command + ["--retry-failed"] * arguments.retry_failed),
                 submission_id=job_id,
                 runtime_env={
@@ -186,6 +188,19 @@ def submit(arguments: argparse.Namespace) -> int:
 def _folder_of(job: "JobDetails") -> str:
     """Where the sweep of a job lies, "" if `rrm submit` did not send it."""
     return (job.metadata or {}).get("folder", "")
+
+
+def _once_there_is_an_agent(submit: Callable[..., Any], **job: Any) -> None:
+    """Submit a job; a head that has just started takes none for some seconds, and is asked again for a minute."""
+    until = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            submit(**job)
+            return
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(1)
 
 
 def _last_line(error: Exception) -> str:
