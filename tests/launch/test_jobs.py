@@ -16,7 +16,7 @@ from launch.cli import main
 from results.schema import EVALS_SCHEMA, read_table
 from rrm import checkpoint
 
-EVERY = 200  # more than a slice, after which a trial is stopped, takes
+EVERY = 1000  # more than a slice, after which a trial is stopped, takes
 GREETING = "a-greeting-that-anybody-may-read"
 
 
