@@ -20,35 +20,49 @@ TrialId = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # names a folder: it lea
 
 
 class Seconds(TypedDict):
+    """Time spent, over all attempts."""
+
     train: Spent
     evaluate: Spent
 
 
 class Done(TypedDict):
+    """done.json: how far a trial came, and the sizes of its files."""
+
     step: Count
     seconds: Seconds
     files: NotRequired[dict[str, Count]]
 
 
 class Failed(TypedDict):
+    """failed.json: why a trial failed."""
+
     kind: Literal["diverged", "error"]
     reason: str
 
 
 class Stopped(TypedDict):
+    """stopped.json: why the sweep's scheduler stopped a trial."""
+
     step: Count
     reason: str
 
 
 class Asked(TypedDict):
+    """asked.json: the last evaluation that a scheduler was asked about."""
+
     step: Count
 
 
 class Saved(TypedDict):
+    """saved.json: the step of the last save."""
+
     step: Count
 
 
 class Claim(TypedDict):
+    """run.json: who runs the sweep."""
+
     pid: int
     host: str
     since: str
@@ -56,6 +70,8 @@ class Claim(TypedDict):
 
 
 class Attempt(TypedDict):
+    """One attempt at a trial, of trial.json."""
+
     commit: NotRequired[str | None]
     device: NotRequired[str | None]
     on_gpu: NotRequired[bool]
@@ -65,6 +81,8 @@ class Attempt(TypedDict):
 
 
 class Trial(TypedDict):
+    """trial.json: a trial's config and provenance."""
+
     data_digest: NotRequired[str | None]
     test_digest: NotRequired[str | None]
     parameters: NotRequired[Count | None]
@@ -99,6 +117,8 @@ class _Config(TypedDict):
 
 
 class Cell(TypedDict):
+    """A place of a sweep, of sweep.json."""
+
     arm: str
     point: str
     seed: Count
@@ -107,6 +127,8 @@ class Cell(TypedDict):
 
 
 class Manifest(TypedDict):
+    """sweep.json: what belongs to a sweep."""
+
     baseline: str
     cells: list[Cell]
     primary: NotRequired[Annotated[tuple[str, Spent], _pair]]
@@ -114,6 +136,8 @@ class Manifest(TypedDict):
 
 
 class Look(TypedDict):
+    """A complete comparison that was made, of looks.json."""
+
     arm: str
     point: str
     pairs: list[Annotated[tuple[str, str], _pair]]
@@ -122,6 +146,8 @@ class Look(TypedDict):
 
 
 class Looks(TypedDict):
+    """looks.json: those of a sweep."""
+
     looks: list[Look]
 
 

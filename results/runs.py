@@ -79,4 +79,5 @@ def pair_scores(runs: Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray]
 
 
 def flops_of(run: Any) -> float:
+    """FLOPs that a run was trained for; nan if they are not known."""
     return NAN if pd.isna(run.flops_per_step) or run.flops_per_step == 0 else run.steps * run.flops_per_step
