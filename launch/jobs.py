@@ -180,7 +180,7 @@ def submit(arguments: argparse.Namespace) -> int:
             if job_id in {job.submission_id for _, _, job in jobs_of(client, name)}:
                 running = f"job {job_id}, submitted at the same moment, is running it"
                 raise JobError(f"{name}: {running}; `rrm logs {name}`, or `rrm stop {name}`") from error
-            raise JobError(f"{name}: the cluster did not take the job: {_last_line(error)}") from error
+            raise JobError(f"{name}: the cluster did not take the job: {_refusal(error)}") from error
     print(f"{job_id}: submitted with {size / 1024:.0f} KiB; {_link(client, job_id)}", flush=True)
     return _follow(client, job_id, only_prints=False) if arguments.wait else ALL_DONE
 
@@ -203,8 +203,11 @@ def _once_there_is_an_agent(submit: Callable[..., Any], **job: Any) -> None:
             time.sleep(1)
 
 
-def _last_line(error: Exception) -> str:
-    """What went wrong, at the end of a traceback of the job server's."""
+def _refusal(error: Exception) -> str:
+    """What went wrong, at the end of a traceback of the job server's, and the mend of what it leaves unsaid."""
+    if _NO_AGENT in str(error):
+        mend = "start the head with --dashboard-agent-listen-port of its own"
+        return f"its agent does not answer; perhaps another Ray on the head's machine has the agent's port: {mend}"
     return str(error).strip().rpartition("\n")[2]
 
 

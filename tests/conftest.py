@@ -70,6 +70,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
     """
     os.environ |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the cluster
+        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
@@ -77,25 +78,26 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     import ray
+    from ray.cluster_utils import Cluster
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         metrics = free.getsockname()[1]
-    context = ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=2,
-        log_to_driver=False,
-        logging_level="ERROR",
-        include_dashboard=True,
-        dashboard_port=0,
-        _metrics_export_port=metrics,
-        _system_config={"metrics_report_interval_ms": 1000},
-    )
-    yield LocalRay(
-        context.address_info["address"], f"http://{context.dashboard_url}", f"http://127.0.0.1:{metrics}/metrics"
-    )
+    # `ray.init` would take the one port that all agents have by default: of two Rays, one would take no jobs.
+    head = {
+        "num_cpus": 2,
+        "num_gpus": 2,
+        "include_dashboard": True,
+        "dashboard_port": 0,
+        "dashboard_agent_listen_port": 0,
+        "metrics_export_port": metrics,
+        "_system_config": {"metrics_report_interval_ms": 1000},
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    context = ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield LocalRay(cluster.address, f"http://{context.dashboard_url}", f"http://127.0.0.1:{metrics}/metrics")
     ray.shutdown()
+    cluster.shutdown()
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 from logs import tensorboard_scalars, wandb_history
 from tiny import tiny_sweep, write_spec
 
+from launch import jobs as jobs_module
 from launch.cli import main
 from results.schema import EVALS_SCHEMA, read_table
 from rrm import checkpoint
@@ -155,3 +157,23 @@ def test_what_a_cluster_refuses_is_one_line(local_ray):
         assert message in refused.stderr
         assert refused.stderr.count("\n") == 1, refused.stderr
         assert refused.stdout == ""
+
+
+def test_a_head_whose_agent_never_answers_is_told_apart_from_one_that_has_just_started(monkeypatch):
+    """The head of a second Ray on a machine, whose agent does not get the port that all agents have by default."""
+    asked = []
+
+    def submit_job(**job: str) -> None:
+        asked.append(job)
+        if len(asked) < answers_at:
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try.\n'")
+
+    monkeypatch.setattr(jobs_module.time, "sleep", lambda seconds: None)
+    answers_at = 3
+    jobs_module._once_there_is_an_agent(submit_job, submission_id="tiny-1")
+    assert asked == [{"submission_id": "tiny-1"}] * 3
+    monkeypatch.setattr(jobs_module, "AGENT_SECONDS", 0)
+    answers_at = 9
+    with pytest.raises(RuntimeError, match="No available agent") as error:
+        jobs_module._once_there_is_an_agent(submit_job)
+    assert "start the head with --dashboard-agent-listen-port of its own" in jobs_module._refusal(error.value)
