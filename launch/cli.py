@@ -13,7 +13,8 @@ from rich.table import Table
 
 from launch import jobs, results_commands
 from launch.local import JobError
-from results.schema import REPORT, DamagedFileError
+from results.schema import REPORT
+from results.trial_files import DamagedFileError
 from tune.environment import settle
 from tune.output import console, outlets
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, note_manifest, plan, planned

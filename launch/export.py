@@ -6,8 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from launch.paths import input_path, output_file
-from results.schema import TRIAL, read_json
+from results.schema import TRIAL
 from results.storage import write_atomically
+from results.trial_files import read_json
 from rrm.checkpoint import CheckpointError
 from rrm.weights import checkpoint_here, read_weights, write_weights
 

@@ -13,8 +13,9 @@ from psutil import Error as PsutilError
 from psutil import NoSuchProcess, Process
 
 from results.progress import duration, is_stalled, told_by_driver, told_by_folders
-from results.schema import LOG, MANIFEST, RUN, TRIALS, TrialEnd, read_json, trial_end
+from results.schema import LOG, MANIFEST, RUN, TRIALS
 from results.storage import Location, side_by_side
+from results.trial_files import TrialEnd, read_json, trial_end
 from tune.output import outlet
 from tune.plan import ALL_DONE, attempts_of, exit_code
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from launch.local import JobError
 from launch.paths import input_path, output_file
 from results.names import sweep_name_problem
-from results.schema import MANIFEST, REPORT, TABLES, DamagedFileError
+from results.schema import MANIFEST, REPORT, TABLES
 from results.storage import Location, back_from, location
+from results.trial_files import DamagedFileError
 from tune.output import console
 from tune.plan import ALL_DONE, BAD_INPUT, manifest
 

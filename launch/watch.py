@@ -14,8 +14,8 @@ from aiohttp import web
 
 from launch.local import JobError
 from results.report import asset, page, vega
-from results.schema import DamagedFileError
 from results.storage import location
+from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE
 

@@ -1,65 +1,21 @@
 """What may be said of each signal, corrected for all that a sweep asks: p-values, and one word a row."""
 
-import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from results.compared import MODES
 from results.flips import max_t
 from results.looks import Look, as_they_came, earlier_looks
+from results.measure import Measured, Place
 from results.pairs import Pairing
 from results.planning import detectable_from, seeds_needed
-from results.schema import MODES, SIGNALS
 from results.sequential import always_valid_p
 from results.stats import ALPHA, NAN
 
+WORDS = ("up", "down", "level", "cannot tell")  # the verdicts; any other text says why there is none
+CLEAN = ("best", "final", "equal_compute")
 MODES_MARGIN = 0.5  # modes: what the always-valid p takes for a small difference of them
-
-
-@dataclass
-class Measured:
-    """A row of the comparison and what it was computed from.
-
-    baseline and arm [seeds] are the scores of the finished pairs; against [failed] the differences that the failed ones
-    would have had at their worst for the sign that was found; error and seeds_error the standard errors of the mean
-    over seeds and puzzles, and over seeds.
-    """
-
-    row: dict[str, Any]
-    baseline: np.ndarray
-    arm: np.ndarray
-    against: np.ndarray
-    error: float
-    seeds_error: float
-
-    @property
-    def differences(self) -> np.ndarray:
-        """Of all pairs that ended [seeds + failed]."""
-        return np.concatenate([self.arm - self.baseline, self.against])
-
-    @property
-    def puzzles_error(self) -> float:
-        """What the choice of puzzles adds to the error over seeds."""
-        return math.sqrt(max(self.error**2 - self.seeds_error**2, 0.0)) if self.error > 0 else 0.0
-
-
-@dataclass
-class Place:
-    """An arm at a grid point: its pairing, what was measured of it, and the rows that say why something was not."""
-
-    pairing: Pairing
-    measured: list[Measured] = field(default_factory=list)
-    reasons: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def tested(self) -> list[Measured]:
-        """The signals that a test is made of, once all planned pairs have ended; none if they were selected."""
-        if not self.pairing.is_complete or self.pairing.stopped:
-            return []
-        ended = len(self.pairing.done) + len(self.pairing.failed)
-        signals = [one for one in self.measured if one.row["metric"] in SIGNALS and one.row["role"] == "signal"]
-        return [one for one in signals if len(one.arm) > 1 and len(one.differences) == ended]
 
 
 def judge(places: list[Place], looks: list[Look], margin: float) -> None:
@@ -85,6 +41,8 @@ def judge(places: list[Place], looks: list[Look], margin: float) -> None:
             _add_plan(one, place.pairing, len(distinct) * signals)
             one.row |= {"comparisons": len(distinct), "seeds_needed": seeds_needed(len(distinct))}
             one.row["verdict"] = _verdict(one, place.pairing)
+            if one.row["metric"] in CLEAN and one.row["verdict"] in WORDS:
+                one.row["regressed"] = _regressed(one.row)
 
 
 def _within(place: Place, before: list[Look], margin: float) -> np.ndarray:
@@ -143,13 +101,21 @@ def _verdict(one: Measured, pairing: Pairing) -> str:
         return f"selected: {len(pairing.stopped)} of {planned} seeds stopped early"
     if planned < row["seeds_needed"]:
         return f"too few seeds ({planned} of {row['seeds_needed']})"
-    low, high = interval_of(row)
+    low, high = _interval(row)
     if row.get("p_adjusted", NAN) < ALPHA and (low > 0 or high < 0):
         return "up" if low > 0 else "down"
     within = row["metric"] != MODES and -row["margin"] < low and high < row["margin"]
     return "level" if within and not pairing.failed else "cannot tell"
 
 
-def interval_of(row: dict[str, Any]) -> tuple[float, float]:
+def _regressed(row: dict[str, Any]) -> str:
+    """Whether clean accuracy fell by more than the margin: beside a verdict, and never more than it says."""
+    low, high = _interval(row)
+    if row["verdict"] == "down" and high < -row["margin"]:
+        return "yes"
+    return "no" if low > -row["margin"] and not row["n_failed"] else "cannot tell"
+
+
+def _interval(row: dict[str, Any]) -> tuple[float, float]:
     """The interval; the difference itself where no puzzle of no seed differs from it, which has no interval."""
     return (row["difference"],) * 2 if np.isnan(row["low"]) else (row["low"], row["high"])

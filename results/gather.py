@@ -17,15 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY
 from results.comparison import Compared, compare_by_seed
 from results.looks import read_looks, record_looks
 from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
 from results.schema import (
-    COMPARISON_SCHEMA,
     DIAGNOSTICS,
     DIAGNOSTICS_SCHEMA,
-    DIFFERENCES_SCHEMA,
     DONE,
     EVALS,
     EVALS_SCHEMA,
@@ -33,23 +32,18 @@ from results.schema import (
     LATEST_STATE,
     LOCK,
     MANIFEST,
-    MARGIN,
     PARTITION,
     PREVIOUS_STATE,
-    PRIMARY,
     PUZZLES,
     PUZZLES_SCHEMA,
     TRIAL,
     TRIALS,
     VERSION,
-    DamagedFileError,
     file_schema,
-    read_json,
-    read_table,
     table_file,
-    trial_end,
 )
 from results.storage import Location, S3Path, is_held, remove_leftovers, side_by_side, write_atomically
+from results.trial_files import DamagedFileError, read_json, read_table, trial_end
 from results.types import frame, table_of, typed
 
 _READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from results.pairs import Pairing
-from results.schema import LOOKS, read_json
+from results.schema import LOOKS
 from results.storage import Location, write_atomically
+from results.trial_files import read_json
 
 Ids = tuple[str, str]  # trial ids of a pair: baseline's, arm's
 

@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
-from results.schema import MANIFEST, PROGRESS, TRIALS, DamagedFileError, read_json, trial_end
+from results.schema import MANIFEST, PROGRESS, TRIALS
 from results.storage import Location, S3Path, side_by_side
+from results.trial_files import DamagedFileError, read_json, trial_end
 
 HEARD_SECONDS = 60.0  # a driver that has written nothing for so long tells nothing of the present
 HEARD_SECONDS_S3 = 180.0

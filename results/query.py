@@ -12,17 +12,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from results.rows import rows_of, unpack_correct
-from results.schema import (
-    PARTITION,
-    TABLE_SCHEMAS,
-    TABLES,
-    TRIALS,
-    UNROLLS,
-    UNROLLS_SCHEMA,
-    check_version,
-    read_table,
-)
+from results.schema import PARTITION, TABLE_SCHEMAS, TABLES, TRIALS, UNROLLS, UNROLLS_SCHEMA, check_version
 from results.storage import Location, location, on_filesystem
+from results.trial_files import read_table
 from results.types import POINT, frame
 
 _OF_TRIAL = ("arm", "point", "seed", "model", "task", "objective", "status")

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from results.compared import LAST_K
 from results.pairs import ComparisonError
 from results.rows import best_step, clean_rows, unpack_correct
-from results.schema import LAST_K
 
 Key = tuple[str, float, int]  # metric, sigma, depth: TRAINED, or the steps of a deeper reading
 TRAINED = 0  # read after as many ACT steps as the trial was trained with, however many those are

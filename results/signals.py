@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from results.compared import MODES
 from results.rows import rows_of
-from results.schema import MODES
 
 _PLACE = ("sweep", "arm", "baseline", "point")
 _EFFECT = (

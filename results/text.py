@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from results.compared import MODES
 from results.curves import snapshot
 from results.diagnostics import summary
 from results.gather import SweepTables
 from results.layout import Column, latex, lines, markdown, paragraph
 from results.points import point_fields
 from results.rows import counted, rows_of
-from results.schema import MODES
 from results.signals import difference, metric_name, verdicts
 
 Format = Literal["csv", "json", "markdown", "latex"]

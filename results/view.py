@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from results import plots
+from results.compared import COMPARISON_SCHEMA, METRICS
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
 from results.diagnostics import summary
@@ -20,8 +21,9 @@ from results.page_items import csv_of, figure, table
 from results.plots.style import CONFIG, Arms
 from results.query import unroll
 from results.rows import counted, rows_of
-from results.schema import COMPARISON_SCHEMA, METRICS, SPEC, TRIALS_SCHEMA, DamagedFileError
+from results.schema import SPEC, TRIALS_SCHEMA
 from results.signals import difference, metric_name, probability, verdicts
+from results.trial_files import DamagedFileError
 
 TABLES_SHOWN = ("comparison", "differences", "trials", "evals", "diagnostics", "puzzles")
 CURVES = 400  # trials whose own curves the report holds

@@ -13,17 +13,9 @@ import pandas as pd
 from results.gather import SweepTables, gather
 from results.page_items import csv_of, plain
 from results.progress import told_by_driver, told_by_folders
-from results.schema import (
-    EVALS,
-    EVALS_SCHEMA,
-    MANIFEST,
-    TABLES,
-    TRIALS,
-    DamagedFileError,
-    read_json,
-    read_table,
-)
+from results.schema import EVALS, EVALS_SCHEMA, MANIFEST, TABLES, TRIALS
 from results.storage import Location, side_by_side, subfolders
+from results.trial_files import DamagedFileError, read_json, read_table
 from results.view import TABLES_SHOWN, Live, view
 
 FRESH_SECONDS = 5.0  # a sweep's page is made again at most so often, and

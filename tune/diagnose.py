@@ -8,7 +8,8 @@ import pyarrow as pa
 import torch
 from pydantic import ValidationError
 
-from results.schema import DIAGNOSTICS_SCHEMA, TRIAL, DamagedFileError, read_json
+from results.schema import DIAGNOSTICS_SCHEMA, TRIAL
+from results.trial_files import DamagedFileError, read_json
 from rrm.config import TrialConfig
 from rrm.diagnose import diagnose_examples
 from rrm.models import build_model

@@ -25,8 +25,9 @@ from ray.tune import (
     grid_search,
 )
 
-from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS, read_json
+from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS
 from results.storage import Location, S3Path, is_held, write_atomically
+from results.trial_files import read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, watched
 from tune.job import TrialJob

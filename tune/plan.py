@@ -8,21 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.schema import (
-    ATTEMPTS,
-    EVALS,
-    EVALS_SCHEMA,
-    MANIFEST,
-    SAVED,
-    SPEC,
-    TRIALS,
-    DamagedFileError,
-    TrialEnd,
-    read_json,
-    read_table,
-    trial_end,
-)
+from results.schema import ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
 from results.storage import Location, S3Path, side_by_side, sizes, write_atomically
+from results.trial_files import DamagedFileError, TrialEnd, read_json, read_table, trial_end
 
 if TYPE_CHECKING:
     from tune.expand import Cell

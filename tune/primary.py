@@ -5,13 +5,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from results.schema import MODES, PRIMARY
+from results.compared import MODES, PRIMARY
 from rrm.config import TrialConfig
 from rrm.settings import Settings
 
 
 class Primary(Settings):
-    """A metric that is tested (results.schema, SIGNALS), and the sigma of its noise where it has one."""
+    """A metric that is tested (results.compared, SIGNALS), and the sigma of its noise where it has one."""
 
     metric: Literal["best", "final", "equal_compute", "perturbed", "positive_modes"] = PRIMARY[0]
     sigma: float = Field(default=PRIMARY[1], ge=0)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from results.compared import MARGIN
 from results.names import sweep_name_problem
 from results.places import S3, filled_in
-from results.schema import MARGIN
 from results.storage import Location, back_from
 from rrm.checkpoint import CheckpointError
 from rrm.config import MAX_SEED

@@ -12,8 +12,9 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED, read_json, read_table
+from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED
 from results.storage import Location, back_from, write_atomically
+from results.trial_files import read_json, read_table
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
 from tune.spec import Scheduler

@@ -34,9 +34,9 @@ from results.schema import (
     TRIAL,
     UNROLLS,
     UNROLLS_SCHEMA,
-    read_json,
 )
 from results.storage import Location, back_from, copy, sizes, write_atomically
+from results.trial_files import read_json
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step

@@ -5,7 +5,8 @@ import torch
 from tiny import MULTI, tiny_config, tiny_sweep, write_spec
 
 from launch.cli import main
-from results.schema import FAILED, read_json
+from results.schema import FAILED
+from results.trial_files import read_json
 from rrm.flops import flops_of_evaluations, flops_per_act_step
 from rrm.memory import kept_bytes, needed_bytes
 from tune import memory

@@ -15,7 +15,8 @@ from tiny import tiny_sweep, write_spec
 
 from launch import jobs as jobs_module
 from launch.cli import main
-from results.schema import EVALS_SCHEMA, read_table
+from results.schema import EVALS_SCHEMA
+from results.trial_files import read_table
 from rrm import checkpoint
 
 EVERY = 1000  # more than a slice, after which a trial is stopped, takes

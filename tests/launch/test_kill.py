@@ -18,7 +18,8 @@ from tiny import TIMES, tiny_sweep, write_spec
 
 import results
 from launch.cli import main
-from results.schema import EVALS_SCHEMA, read_table
+from results.schema import EVALS_SCHEMA
+from results.trial_files import read_table
 from rrm import checkpoint
 
 LONG: dict[str, Any] = {"train": {"steps": 400}, "eval": {"every": 20}}

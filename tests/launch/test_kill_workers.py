@@ -19,7 +19,8 @@ import torch
 from tiny import MULTI, tiny_sweep, write_spec
 
 from launch.cli import main
-from results.schema import EVALS_SCHEMA, read_table
+from results.schema import EVALS_SCHEMA
+from results.trial_files import read_table
 from rrm import checkpoint
 
 STEPS = 1200

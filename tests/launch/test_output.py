@@ -17,7 +17,8 @@ from outputs import stdout_that_is
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
-from results.schema import EVALS_SCHEMA, read_table
+from results.schema import EVALS_SCHEMA
+from results.trial_files import read_table
 from rrm import checkpoint
 from tune.output import outlets, redraws
 from tune.plan import write_manifest

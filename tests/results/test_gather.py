@@ -18,7 +18,8 @@ from launch.cli import main
 from results import gather as gathering
 from results.gather import gather
 from results.looks import read_looks
-from results.schema import DamagedFileError, read_table, table_file
+from results.schema import table_file
+from results.trial_files import DamagedFileError, read_table
 from tune.job import TrialJob
 from tune.plan import manifest, plan, write_manifest
 from tune.spec import load_sweep

@@ -14,7 +14,8 @@ from tiny import MULTI, tiny_sweep, write_spec
 
 from launch.cli import main
 from results.gather import gather
-from results.schema import DIAGNOSTICS_SCHEMA, EVALS_SCHEMA, UNROLLS_SCHEMA, DamagedFileError
+from results.schema import DIAGNOSTICS_SCHEMA, EVALS_SCHEMA, UNROLLS_SCHEMA
+from results.trial_files import DamagedFileError
 from rrm.presets import merge
 from tune.plan import write_manifest
 from tune.spec import load_sweep

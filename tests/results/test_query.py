@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import results
-from results.schema import UNROLLS_SCHEMA, VERSION, DamagedFileError, OldTableError, file_schema, table_file
+from results.schema import UNROLLS_SCHEMA, VERSION, OldTableError, file_schema, table_file
 from results.storage import location, write_atomically
+from results.trial_files import DamagedFileError
 
 
 def write(rows: list[dict], storage, name: str, sweep: str, without: tuple[str, ...] = (), version=VERSION) -> None:

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from results.compared import COMPARISON_SCHEMA
 from results.gather import gather
-from results.schema import COMPARISON_SCHEMA, EVALS_SCHEMA, TRIALS_SCHEMA, UNROLLS_SCHEMA
+from results.schema import EVALS_SCHEMA, TRIALS_SCHEMA, UNROLLS_SCHEMA
 
 
 def test_importing_results_needs_neither_torch_nor_ray():

@@ -6,7 +6,8 @@ import time
 
 import pyarrow.parquet as pq
 
-from results.schema import EVALS_SCHEMA, read_table
+from results.schema import EVALS_SCHEMA
+from results.trial_files import read_table
 
 # Tables of one row and of two thousand, by turns, each written whole and renamed, as a trial does.
 REPLACE_AGAIN_AND_AGAIN = """

@@ -153,11 +153,16 @@ def test_a_large_effect_in_every_seed_of_a_grid_is_found():
 
 
 def test_exploratory_rows_have_an_interval_and_no_verdict():
-    comparison, _ = judged({"arm": BASE | {"final": 0.75, "perturbed": {0.1: 0.9, 0.3: 0.9}}})
+    arms = {"arm": BASE | {"final": 0.75, "perturbed": {0.1: 0.9, 0.3: 0.9}}}
+    comparison, _ = judged(arms)
+    assert row_of(comparison, "final").regressed == "no"
+    assert judged(arms, seeds=5)[0].regressed.isna().all()  # too few for a verdict
+    assert judged(arms, arm7={"status": "waiting"})[0].regressed.isna().all()
     rows = comparison[comparison.role == "exploratory"]
     assert {"last_k", "perturbed_all", "perturbed_any", "lambda_1"} <= set(rows.metric)
     assert set(rows.verdict) == {"exploratory"}
     assert rows.p_adjusted.isna().all()
+    assert rows.regressed.isna().all()
     assert rows.low.notna().any()
 
 

@@ -10,8 +10,9 @@ from filelock import FileLock
 from holding import held_elsewhere
 
 from results import storage
-from results.schema import LOCK, trial_end
+from results.schema import LOCK
 from results.storage import Location, copy, is_held, location, remove_leftovers, write_atomically
+from results.trial_files import trial_end
 
 
 @pytest.fixture(params=["folder", "s3"])

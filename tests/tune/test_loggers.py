@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
-from results.schema import EVALS_SCHEMA, read_table
+from results.schema import EVALS_SCHEMA
+from results.trial_files import read_table
 from rrm.presets import merge
 from tune.loggers import WandbConfig, scalars
 

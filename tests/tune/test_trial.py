@@ -13,8 +13,9 @@ from filelock import FileLock
 from tiny import MULTI, tiny_config
 
 from results import storage
-from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA, read_json, read_table, trial_end
+from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.storage import Location, location, write_atomically
+from results.trial_files import read_json, read_table, trial_end
 from rrm import checkpoint
 from tune import trial as trial_module
 from tune.job import TrialJob

@@ -1,0 +1,86 @@
+"""Reading a trial's folder: how it stands, its JSON files and its tables, each checked."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.records import problem_of, table_problem
+from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
+from results.storage import Location, is_held
+
+Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial stands: its status, and why it failed or was stopped, or how far it got, where that is known."""
+
+    status: Status
+    reason: str | None = None
+    done: dict[str, Any] | None = None
+    deterministic: bool = False
+    ended: str | None = None  # a time in UTC; None where an older version did not say
+
+
+def trial_end(folder: Location, steps: int) -> TrialEnd:
+    """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting.
+
+    running: a live process holds the trial's lock. Without one, a trial that has a saved state is unfinished.
+    """
+    done = read_json(folder / DONE)
+    if done and done["step"] >= steps and (folder / EVALS).exists():
+        return TrialEnd("done", done=done, ended=done.get("ended"))
+    if failed := read_json(folder / FAILED):
+        diverged = failed["kind"] == "diverged"
+        return TrialEnd("failed", reason=failed["reason"], deterministic=diverged, ended=failed.get("ended"))
+    if stopped := read_json(folder / STOPPED):
+        return TrialEnd("stopped", reason=stopped["reason"], ended=stopped.get("ended"))
+    if is_held(folder / LOCK):
+        return TrialEnd("running")
+    started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))
+    return TrialEnd("unfinished" if started else "waiting")
+
+
+class DamagedFileError(ValueError):
+    """A file of a sweep's folder that cannot be read; the text names it and the mend."""
+
+
+def read_json(path: Location) -> dict[str, Any] | None:
+    """A JSON object from a file, as results.records says what one of its name holds; None if there is no such file.
+
+    Raises DamagedFileError if it holds something else, with the field and its value; OSError.
+    """
+    try:
+        text = path.read_bytes()
+        content = json.loads(text)
+        if b"\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # half a character, which no file and no terminal takes
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error}); move it away") from error
+    if problem := problem_of(path.name, content):
+        raise DamagedFileError(f"{path}: {problem}; move it away")
+    return content
+
+
+def read_table(path: Location, schema: pa.Schema) -> pa.Table:
+    """A trial's table, empty if there is no such file. Raises DamagedFileError if it cannot be used; OSError."""
+    try:
+        # One open: given the path, pyarrow opens it twice, and a running trial may replace the file in between.
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return schema.empty_table()
+    try:
+        # A few dozen rows: threads and a data set's machinery would cost three times the reading.
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        table = table if table.schema.equals(schema) else table.cast(schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DamagedFileError(f"{path}: not a table of {path.stem} ({reason}); move it away") from error
+    if problem := table_problem(path.stem, table):
+        raise DamagedFileError(f"{path}: {problem}; move it away")
+    return table
