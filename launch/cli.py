@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         ("export", "the weights of a checkpoint as a safetensors file"),
         ("diagnose", "the Lyapunov spectrum of a checkpoint on test puzzles, as a table by example"),
         ("watch", "serve a page of a storage's sweeps that goes on by itself; read-only, on this machine alone"),
-        ("schema", "print the JSON schema of sweep files, for editors"),
+        ("schema", "what a field of a sweep file holds; without FIELD the JSON schema, for editors"),
     ):
         commands.add_parser(name, help=help, description=help).module = f"launch.{name}"
     return parser

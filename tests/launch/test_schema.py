@@ -9,7 +9,9 @@ from ruamel.yaml import YAML
 from tiny import tiny_sweep
 
 from launch.cli import main
-from launch.schema import NAME, sweep_schema
+from launch.schema import NAME, described, sweep_schema
+from rrm.config import TrialConfig
+from tune.spec import SweepSpec
 
 SPECS = Path(__file__).parents[2] / "launch" / "specs"
 SCHEMA = sweep_schema()
@@ -53,3 +55,19 @@ def test_what_is_wrong_is_marked_where_it_is(change, where):
 
 def test_it_is_a_schema_by_the_standard():
     jsonschema.Draft202012Validator.check_schema(json.loads(json.dumps(SCHEMA)))
+
+
+def test_a_field_in_words(capsys):
+    assert main(["schema", "perturb"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Noise of standard deviation sigma on the locations `where`")
+    assert "perturb.sigma         needed      number | [number, number]\n" in printed
+    assert "perturb.p_clean       0.0         number >= 0, < 1\n" in printed
+    assert "task.box" in described("task")
+    assert "task.side" in described("task")  # of each kind of task
+    assert described("seeds") == "seeds: [integer >= 0, <= 2.14748e+09, ...]"
+    assert "margin            0.02    number > 0, < 1\n" in described("sweep")
+    for field in {**TrialConfig.model_fields, **SweepSpec.model_fields}:
+        assert described(field)
+    assert main(["schema", "nowhere"]) == 2
+    assert "argument FIELD: invalid choice: 'nowhere' (choose from " in capsys.readouterr().err
