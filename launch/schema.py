@@ -78,8 +78,7 @@ def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "const" in schema or "enum" in schema:
         return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":
-        inside = schema.get("items") or {}
-        each = schema["prefixItems"] if "prefixItems" in schema else [inside]
+        each = schema.get("prefixItems", [schema.get("items") or {}])
         return f"[{', '.join(_values(one, definitions) for one in each)}{'' if 'prefixItems' in schema else ', ...'}]"
     words = {"null": "none", "object": "fields"}
     kind = words.get(schema.get("type", "any"), schema.get("type", "any"))

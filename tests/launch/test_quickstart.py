@@ -46,11 +46,3 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path, capsys, monkeypat
     assert asked.stdout.startswith("clean accuracy (best) ")
     assert "TRM fixed multi4, seed 1: initial " in asked.stdout
     assert {path.name for path in tmp_path.glob("*.png")} == {"curves.png", "solving.png"}
-
-
-def test_the_readmes_sweep_is_a_valid_one(tmp_path, capsys):
-    text = (PROJECT / "README.md").read_text()
-    (tmp_path / "sweep.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
-    assert main(["plan", str(tmp_path / "sweep.yaml")]) == 0
-    # 8 seeds x (one baseline, 3 sigmas of single and of multi4): the clean arm is the same trial at every sigma
-    assert "sigma-ladder: 56 trials, 56 would be trained" in capsys.readouterr().out
