@@ -8,7 +8,6 @@ from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from launch import jobs, results_commands
@@ -258,13 +257,13 @@ def _plan(arguments: argparse.Namespace) -> int:
         point = ", ".join(points[cell.trial_id])
         left = "would train" if trial.is_left(retry_failed=False) else ""
         step = f"{trial.step}/{cell.config.train.steps}"
-        table.add_row(cell.arm, escape(point), str(cell.seed), cell.trial_id, trial.end.status, step, left)
+        table.add_row(cell.arm, point, str(cell.seed), cell.trial_id, trial.end.status, step, left)
     left = sum(trial.is_left(retry_failed=False) for trial in trials)
     out = console()
     out.print(table)
     text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
-    out.print(text, markup=False, soft_wrap=True)
-    out.print(_asked(sweep), markup=False, soft_wrap=True)
+    out.print(text, soft_wrap=True)
+    out.print(_asked(sweep), soft_wrap=True)
     shares = {f"{trial.cell.config.evaluation_share:.0%}": None for trial in trials}
     out.print(f"evaluation takes {', '.join(shares)} of a trial's ACT steps\n", soft_wrap=True)
     print_costs(sweep.cells, arguments.gpu)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from rich.markup import escape
 from rich.table import Table
 
 from rrm.config import TrialConfig
@@ -23,7 +22,7 @@ def print_costs(cells: list[Cell], gpu: str) -> None:
         table.add_column(heading, justify="right")
     distinct = {cell.config.model_dump_json(exclude={"seed"}): cell for cell in reversed(cells)}
     for cell in reversed(distinct.values()):
-        table.add_row(cell.arm, escape(cell.point_name), *_costs(cell.config, GPUS[gpu]))
+        table.add_row(cell.arm, cell.point_name, *_costs(cell.config, GPUS[gpu]))
     out = console()
     out.print(table)
     text = (
@@ -33,7 +32,7 @@ def print_costs(cells: list[Cell], gpu: str) -> None:
         f"{text} full rate of the card, of which a real training reaches a part.", highlight=False, soft_wrap=True
     )
     for warning in dict.fromkeys(text for cell in distinct.values() for text in _warnings(cell)):
-        out.print(warning, highlight=False, soft_wrap=True, markup=False)
+        out.print(warning, highlight=False, soft_wrap=True)
 
 
 def _warnings(cell: Cell) -> Iterator[str]:

@@ -77,7 +77,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         shown.add_row(what, value)
     out = console()
     out.print(shown)
-    out.print(f"Written: {output}", markup=False, soft_wrap=True)
+    out.print(f"Written: {output}", soft_wrap=True)
     return 0
 
 

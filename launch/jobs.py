@@ -283,7 +283,7 @@ def _status(arguments: argparse.Namespace) -> int:
         progress = re.compile(rf"\d+:\d\d|{re.escape(arguments.name)}: ")
         last = next((line for line in reversed(lines) if progress.match(line)), "")
         shown = last, _folder_of(jobs[-1]), _link(client, str(jobs[-1].submission_id))
-        out.print(*filter(None, shown), sep="\n", markup=False, soft_wrap=True)
+        out.print(*filter(None, shown), sep="\n", soft_wrap=True)
     return ALL_DONE
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY
 from results.comparison import Compared, compare_by_seed
+from results.locks import is_held
 from results.looks import read_looks, record_looks
 from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
@@ -42,7 +43,7 @@ from results.schema import (
     file_schema,
     table_file,
 )
-from results.storage import Location, S3Path, is_held, remove_leftovers, side_by_side, write_atomically
+from results.storage import Location, S3Path, remove_leftovers, side_by_side, write_atomically
 from results.trial_files import DamagedFileError, read_json, read_table, trial_end
 from results.types import frame, table_of, typed
 

@@ -1,9 +1,7 @@
 """Where sweeps are stored: a folder, or s3://bucket/prefix. A file is the old one or the new one, whole, on both."""
 
 import errno
-import fcntl
 import os
-import platform
 import random
 import re
 import shutil
@@ -23,7 +21,6 @@ from results.places import S3, filled_in
 _Thing = TypeVar("_Thing")
 _Read = TypeVar("_Read")
 REQUEST_SECONDS = 60
-STALE_SECONDS = 30.0  # a claim in a bucket whose last beat is older is dead
 PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 300.0, 20.0
 BUSY = "SLOW_DOWN"
 # What S3 answers, by the name that the AWS library gives it, and what a user can do about it.
@@ -140,20 +137,27 @@ class S3Path:
         self.ask(lambda s3: s3.copy_file(self.key, target.key))
 
     def ask(self, operation: Any) -> Any:
-        """What an operation on pyarrow's S3 file system gives. One that is turned away for now is tried for minutes."""
-        until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
-        while True:
-            try:
-                return operation(_s3(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")))
-            except FileNotFoundError as error:
-                raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
-            except OSError as error:
-                name = _name_of(error)
-                if name != BUSY or time.monotonic() > until:
-                    mend = _MENDS.get(name, str(error).partition("\n")[0])
-                    raise StorageError(errno.EIO, mend, str(self)) from error
-            time.sleep(random.uniform(0, pause))  # all who were turned away together must not come back together
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        """What an operation on pyarrow's S3 file system gives, patiently."""
+        return patiently(
+            lambda: operation(_s3(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))), self
+        )
+
+
+def patiently(operation: Callable[[], _Read], path: S3Path) -> _Read:
+    """What an operation on an object gives. One that S3 turns away for now is tried for minutes. Raises as S3Path."""
+    until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+    while True:
+        try:
+            return operation()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
+        except OSError as error:
+            name = _name_of(error)
+            if name != BUSY or time.monotonic() > until:
+                mend = _MENDS.get(name, str(error).partition("\n")[0])
+                raise StorageError(errno.EIO, mend, str(path)) from error
+        time.sleep(random.uniform(0, pause))  # all who were turned away together must not come back together
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _name_of(error: OSError) -> str:
@@ -263,44 +267,6 @@ def _replace(path: Path, write: Callable[[Path], None], scratch: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def is_held(path: Location) -> bool:
-    """Whether a live process holds the lock with this name (tune.lease). Changes nothing: a lock not there stays so.
-
-    In a folder the operating system is asked, for a moment and shared: whoever takes the lock just then tries again. In
-    a bucket it is held if a claim is newer than STALE_SECONDS, by this machine's clock and not the server's: where they
-    differ by more, a running trial looks interrupted, or an interrupted one runs for longer.
-    """
-    if isinstance(path, S3Path):
-        now = time.time()
-        return any(now - at < STALE_SECONDS and not died_here(claim) for claim, at in path.ages().items())
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        # Some network file systems refuse with EACCES. One without such locks cannot be asked.
-        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-    finally:
-        os.close(file)  # lets go of it, too
-    return False
-
-
-def died_here(claim: str) -> bool:
-    """Whether a claim in a bucket, host:pid:random, is of a process of this machine that is gone."""
-    host, _, pid = claim.rpartition(":")[0].rpartition(":")
-    if host != platform.node() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def subfolders(place: Location) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.locks import is_held
 from results.records import problem_of, table_problem
 from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
-from results.storage import Location, is_held
+from results.storage import Location
 
 Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed"]
 

@@ -44,6 +44,16 @@ def s3_server(s3_environment) -> Iterator[Any]:
 
 
 @pytest.fixture
+def throttle(s3_server) -> Iterator[Any]:
+    """The server in the hands of a test (helpers/throttle.py)."""
+    from throttle import Throttle
+
+    throttle = Throttle(s3_server)
+    yield throttle
+    throttle.close()
+
+
+@pytest.fixture
 def bucket(s3_server) -> str:
     """The URL of a new bucket."""
     from pyarrow import fs

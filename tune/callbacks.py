@@ -12,7 +12,6 @@ from ray.util.metrics import Gauge
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from tune.expand import Cell
 from tune.output import console, redraws
@@ -120,7 +119,7 @@ class Progress(Callback):
 
     def _say(self, line: str, style: str = "", on_terminal: bool = True) -> None:
         if on_terminal or not self.redraws:
-            self.console.print(line, style=style, markup=False, soft_wrap=True)
+            self.console.print(line, style=style, soft_wrap=True)
         with suppress(OSError), open(self.log, "a", encoding="utf-8") as log:  # a full disk is the trials' to tell
             log.write(f"{line}\n")
 
@@ -152,7 +151,7 @@ class Progress(Callback):
                 f"{sum(s.step for s in states)}/{sum(s.steps for s in states)}",
                 _share(sum(seen) / len(seen)) if seen else "",
             )
-        return Group(Text(self.headline()), table)
+        return Group(self.headline(), table)
 
     def _shown(self) -> list[str]:
         """The statuses that are counted: stopped only in a sweep that stops some."""

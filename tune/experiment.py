@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from ray.tune import (
     grid_search,
 )
 
+from results.locks import is_held
 from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS
-from results.storage import Location, S3Path, is_held, write_atomically
+from results.storage import Location, S3Path, write_atomically
 from results.trial_files import read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, watched
 from tune.job import TrialJob
-from tune.lease import lock_at
+from tune.lease import fence_of, lock_at
 from tune.memory import check_memory
 from tune.plan import STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
 from tune.progress_file import ProgressFile
@@ -93,7 +95,7 @@ def _claim(sweep: Sweep) -> Iterator[str]:
 
     Gives what stands in the sweep's folder now and did not before: a worker that reads it there sees the same storage.
     """
-    claim, locks = sweep.folder / RUN, [lock_at(sweep.folder / RUN_LOCK)]
+    claim, locks = sweep.folder / RUN, [lock_at(sweep.folder / RUN_LOCK, partial(_lost, sweep))]
     if isinstance(sweep.folder, S3Path):
         local_lock(sweep.folder).parent.mkdir(parents=True, exist_ok=True)
         locks.append(FileLock(local_lock(sweep.folder)))
@@ -109,9 +111,16 @@ def _claim(sweep: Sweep) -> Iterator[str]:
                 ) from error
             held.callback(lock.release)
         since, nonce = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), uuid.uuid4().hex
-        who = {"pid": os.getpid(), "host": platform.node(), "since": since, "nonce": nonce}
+        who = {"pid": os.getpid(), "host": platform.node(), "since": since, "nonce": nonce} | fence_of(locks[0])
         write_atomically(claim, json.dumps(who).encode())
         yield nonce
+
+
+def _lost(sweep: Sweep) -> None:
+    """Another run took the sweep in a bucket while this process stood still: end as if told to."""
+    who = "{pid} on {host}".format_map({"pid": "?", "host": "?"} | (read_json(sweep.folder / RUN) or {}))
+    print(f"{sweep.spec.name}: this process stood still for too long, and process {who} runs the sweep now", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def local_lock(folder: Location) -> Path:

@@ -1,8 +1,10 @@
-"""What is printed, where nobody may read it any more: output can fail, and what trains may not notice."""
+"""What is printed: as text, whatever stands in it; and where nobody may read it any more, for output can fail, and what
+trains may not notice."""
 
 import errno
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -10,12 +12,24 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
+
+# What a terminal obeys instead of showing it (but line ends and tabs), and what turns the order of the text around it.
+_ORDERS = re.compile(
+    r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+
+
+def plain(text: str) -> str:
+    """The text with escapes, such as \\x1b, in place of the characters that are orders to a terminal."""
+    return _ORDERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Outlet(io.TextIOBase):
     """A text stream that takes all that is printed: what it cannot write is lost, and `failure` says why.
 
-    A character that its encoding lacks is written as an escape. Without a stream, all is lost.
+    What it is given may come from a storage, where others write: it is `plain`. A character that its encoding lacks is
+    written as an escape, too. Without a stream, all is lost.
     """
 
     def __init__(self, stream: TextIO | None):
@@ -47,15 +61,19 @@ class Outlet(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Write the text, or lose it."""
+        """Write the text, plain, or lose it."""
+        self.draw(plain(text))
+        return len(text)
+
+    def draw(self, text: str) -> None:
+        """Write text and orders to the terminal, or lose them."""
         if self.stream is not None:
             try:
                 self.stream.write(text)
             except UnicodeEncodeError:
-                self.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+                self.draw(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
             except (OSError, ValueError) as error:
                 self._note(error)
-        return len(text)
 
     def flush(self) -> None:
         """Write what the stream has buffered, or lose it."""
@@ -131,7 +149,39 @@ def redraws() -> bool:
     return outlet(sys.stdout).isatty() and not dumb and "JPY_PARENT_PID" not in os.environ
 
 
+class _Drawing(io.TextIOBase):
+    """An outlet's stream, for a console, whose own orders to the terminal pass."""
+
+    def __init__(self, out: Outlet):
+        self.out: Any = out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.out, name)  # encoding, say
+
+    def isatty(self) -> bool:
+        return self.out.isatty()
+
+    def fileno(self) -> int:
+        return self.out.fileno()
+
+    def write(self, text: str) -> int:
+        self.out.draw(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self.out.flush()
+
+
+class _Console(Console):
+    """A console that shows each str that it is given, in a table or alone, as text: markup is none, and it is plain."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        return super().render_str(plain(text), **style)
+
+
 def console() -> Console:
     """A console on stdout. In a pipe or a log there is no width to fit, and tables stay whole."""
-    out: Any = outlet(sys.stdout)
-    return Console(file=out, width=None if out.isatty() else 200, highlight=False, force_jupyter=False)
+    out = outlet(sys.stdout)
+    width = None if out.isatty() else 200
+    file: Any = _Drawing(out)
+    return _Console(file=file, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False)

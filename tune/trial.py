@@ -46,7 +46,7 @@ from rrm.torch_setup import out_of_memory_is, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
 from tune.job import TrialJob
-from tune.lease import lock_at
+from tune.lease import fence_of, lock_at, still_held
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
 from tune.plan import lost_files
@@ -138,6 +138,7 @@ class TrialRun:
 
     def _record_start(self, device: torch.device) -> dict[str, Any]:
         known = read_json(self.folder / TRIAL) or {}
+        attempt = provenance(device, self.job.threads, self.processes)
         record = {
             "trial_id": self.job.trial_id,
             "arm": self.job.arm,
@@ -147,7 +148,7 @@ class TrialRun:
             "test_digest": self.trainer.test_digest(),
             "parameters": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
             "flops_per_act_step": flops_per_act_step(self.trainer.config),
-            "attempts": [*known.get("attempts", []), provenance(device, self.job.threads, self.processes)],
+            "attempts": [*known.get("attempts", []), attempt | fence_of(self._lock)],
         }
         if self.job.wandb is not None:
             # One of its own: the same trial in another sweep, or storage, is another run. Kept, so that it goes on.
@@ -260,25 +261,24 @@ class TrialRun:
         """Write the state, if it is newer than the last one written; the one before it stays as previous_state.pt."""
         if self._saved_step == self.trainer.step:
             return
-        if not self._lock.is_locked:
-            raise TrialBusyError(f"{self.folder}: this process stood still too long; another may train this trial now")
+        self._check_held()
         self.workers.tell(["state_dict"])
         # The order: a kill in between is trained again from the state before, and writes the rest again.
         state, latest = serialise(self.trainer.state_dict()), self.folder / LATEST_STATE
         best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step
         if best:
-            write_atomically(self.folder / BEST_STATE, state)
-            write_atomically(self.folder / BEST, serialise(self.trainer.weights()))
+            self._write(BEST_STATE, state)
+            self._write(BEST, serialise(self.trainer.weights()))
         evaluated = bool(self.trainer.history) and self.trainer.history[-1]["step"] == self.trainer.step
         if evaluated and self.job.keep_evaluations:
-            write_atomically(self.folder / f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
+            self._write(f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
         if latest.exists():
             copy(latest, self.folder / PREVIOUS_STATE)
         if best:
             copy(self.folder / BEST_STATE, latest)
         else:
-            write_atomically(latest, state)
-        self._write_json(SAVED, {"step": self.trainer.step})
+            self._write(LATEST_STATE, state)
+        self._write_json(SAVED, {"step": self.trainer.step} | fence_of(self._lock))
         if evaluated:
             self._write_tables()
         self._saved_step, self._saved_at = self.trainer.step, time.monotonic()
@@ -286,10 +286,10 @@ class TrialRun:
     def _finish(self) -> None:
         self._mend()
         copy(self.folder / LATEST_STATE, self.folder / FINAL_STATE)
-        write_atomically(self.folder / FINAL, serialise(self.trainer.weights()))
+        self._write(FINAL, serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
         files = {name: size for name, size in sizes(self.folder).items() if name in _LASTING}
-        self._write_json(DONE, ended | {"ended": utc_now(), "files": files})
+        self._write_json(DONE, ended | {"ended": utc_now(), "files": files} | fence_of(self._lock))
 
     def _mend(self) -> None:
         """Make files of the best evaluation again that the trial had when it ended before and that are lost or cut."""
@@ -307,8 +307,8 @@ class TrialRun:
             if state.get("step") == best["step"]:
                 trainer = Trainer(self.trainer.config, self.trainer.device)
                 trainer.load_state_dict(state)
-                write_atomically(self.folder / BEST_STATE, content)
-                write_atomically(self.folder / BEST, serialise(trainer.weights()))
+                self._write(BEST_STATE, content)
+                self._write(BEST, serialise(trainer.weights()))
                 return
         for name in sorted(lost):
             (self.folder / name).unlink(missing_ok=True)
@@ -329,13 +329,22 @@ class TrialRun:
         table = pa.Table.from_pylist([{"trial_id": self.job.trial_id} | row for row in rows], schema=schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, use_dictionary=False)  # of so few rows it would be no smaller, and read slower
-        write_atomically(self.folder / name, sink.getvalue().to_pybytes())
+        self._write(name, sink.getvalue().to_pybytes())
 
     def _write_failed(self, kind: str, reason: str) -> None:
-        write_failed(self.folder, kind, reason, self.trainer.step)
+        if still_held(self._lock):
+            write_failed(self.folder, kind, reason, self.trainer.step)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_atomically(self.folder / name, json.dumps(content, indent=1).encode())
+        self._write(name, json.dumps(content, indent=1).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._check_held()
+        write_atomically(self.folder / name, content)
+
+    def _check_held(self) -> None:
+        if not still_held(self._lock):
+            raise TrialBusyError(f"{self.folder}: this process stood still too long, and another trains this trial now")
 
     def close(self) -> None:
         """Let go of the folder. Whole steps trained since the last save are saved first."""

@@ -1,5 +1,6 @@
 """Who holds a lock, asked without touching it: in a folder and in a bucket."""
 
+import json
 import os
 import threading
 import time
@@ -9,9 +10,10 @@ import pytest
 from filelock import FileLock
 from holding import held_elsewhere
 
-from results import storage
+from results import locks
+from results.locks import is_held, this_process
 from results.schema import LOCK
-from results.storage import Location, copy, is_held, location, remove_leftovers, write_atomically
+from results.storage import Location, copy, location, remove_leftovers, write_atomically
 from results.trial_files import trial_end
 
 
@@ -35,12 +37,22 @@ def test_a_trial_runs_while_a_live_process_holds_its_lock(trial):
 
 def test_a_claim_of_another_machine_counts_until_its_beats_are_old(bucket, monkeypatch):
     lock = location(bucket) / "trial" / LOCK
-    (lock / "elsewhere:4711:abc").put(b"")
+    claim = json.dumps(this_process() | {"pid": 4711, "host": "elsewhere", "fence": 3}).encode()
+    lock.put(claim)
     assert is_held(lock)
-    monkeypatch.setattr(storage, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "STALE_SECONDS", 1.0)
     time.sleep(2.5)  # a bucket's times are whole seconds
     assert not is_held(lock)
-    assert [path.name for path in lock.glob("*")] == ["elsewhere:4711:abc"]
+    assert lock.read_bytes() == claim
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"fence": "x"}', b'{"pid": "x"}'])
+def test_an_object_that_is_no_claim_counts_as_long_as_one(bucket, content, monkeypatch):
+    lock = location(bucket) / "trial" / LOCK
+    lock.put(content)
+    assert is_held(lock)
+    monkeypatch.setattr(locks, "STALE_SECONDS", -1.0)
+    assert not is_held(lock)
 
 
 def test_writers_of_one_number_do_not_meet(tmp_path, monkeypatch):

@@ -4,17 +4,9 @@ import threading
 import time
 
 import pytest
-from throttle import Throttle
 
 from results import storage
 from results.storage import StorageError, location
-
-
-@pytest.fixture
-def throttle(s3_server):
-    throttle = Throttle(s3_server)
-    yield throttle
-    throttle.close()
 
 
 @pytest.mark.parametrize(

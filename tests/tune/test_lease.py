@@ -1,21 +1,48 @@
 """The lease that stands for a file lock in a bucket: one holder, and none that is dead."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
 from filelock import Timeout
-from tiny import tiny_config
+from tiny import tiny_config, tiny_sweep, write_spec
 
-from results.storage import location
+from results import locks
+from results.locks import is_held, this_process
+from results.storage import S3Path, location
 from tune import lease as lease_module
+from tune.experiment import _claim
 from tune.job import TrialJob
 from tune.lease import Lease
+from tune.signals import handled
+from tune.spec import load_sweep
 from tune.trial import TrialBusyError, TrialRun
+
+# Takes a lease, then says at every line that it reads whether it holds it still.
+HOLDER = """
+import sys
+from results import locks
+from results.storage import location
+from tune import lease
+locks.STALE_SECONDS, lease.BEAT_SECONDS = float(sys.argv[2]), float(sys.argv[3])
+held = lease.Lease(location(sys.argv[1]), lambda: print("lost", flush=True))
+held.acquire(timeout=0)
+print("held", flush=True)
+for line in sys.stdin:
+    print(held.is_locked, held.still_held(), flush=True)
+"""
+NAMESPACES = {"processes": ["--pid", "--fork", "--mount-proc", "--kill-child"], "a machine": ["--mount"]}
+# As another machine, or another start of this one, has it.
+OTHER_BOOT = 'mount --bind {} /proc/sys/kernel/random/boot_id && exec "$@"'
 
 
 @pytest.fixture
@@ -23,70 +50,162 @@ def path(bucket):
     return location(bucket) / "sweep" / ".lock"
 
 
-def test_one_holds_it_and_leaves_nothing_behind(path):
-    first, second = Lease(path), Lease(path)
+@contextmanager
+def holder(path: S3Path, *before: str, stale: float = 30.0, beat: float = 5.0) -> Iterator[subprocess.Popen]:
+    """A process that holds the lease, started by the command `before`."""
+    command = [*before, sys.executable, "-c", HOLDER, str(path), str(stale), str(beat)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def asked(process: subprocess.Popen) -> str:
+    """Whether a holder says that it holds the lease: in time, and after it has asked."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    return process.stdout.readline().strip()
+
+
+def quick(monkeypatch, stale: float, beat: float) -> None:
+    monkeypatch.setattr(locks, "STALE_SECONDS", stale)
+    monkeypatch.setattr(lease_module, "BEAT_SECONDS", beat)
+
+
+def takes(path: S3Path, timeout: float = 0.0) -> Lease | None:
+    """The lease, if it can be had."""
+    lease = Lease(path)
+    try:
+        lease.acquire(timeout)
+    except Timeout:
+        return None
+    return lease
+
+
+def test_one_holds_it_and_each_holder_has_a_higher_number(path):
+    first = Lease(path)
     first.acquire(timeout=0)
     assert first.is_locked
-    with pytest.raises(Timeout):
-        second.acquire(timeout=0)
-    assert not second.is_locked
+    assert takes(path) is None
     first.release()
-    second.acquire(timeout=0)
-    assert list(path.glob("*")) == [second.claim]
+    assert not first.is_locked
+    assert not is_held(path)
+    second = takes(path)
+    assert second is not None
+    assert (first.fence, second.fence) == (1, 2)
+    assert is_held(path)
+    assert not first.still_held()
+    first.release()  # is the other's now
+    assert second.still_held()
     second.release()
-    assert list(path.glob("*")) == []
+    assert json.loads(path.read_bytes())["fence"] == 2
 
 
-def test_of_many_at_once_one_holds_it(path):
-    leases = [Lease(path) for _ in range(8)]
-    held: list[Lease] = []
-
-    def claim(lease: Lease) -> None:
-        try:
-            lease.acquire(timeout=5)
-        except Timeout:
-            return
-        held.append(lease)
-
-    threads = [threading.Thread(target=claim, args=(lease,)) for lease in leases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(held) == 1
-    held[0].release()
+@pytest.mark.parametrize("unconditional", [False, True])
+def test_of_many_at_once_one_holds_it(path, throttle, monkeypatch, unconditional):
+    """A lease that nobody had, that was given back, and that its holder left; also where the store lets all puts by."""
+    throttle.unconditional = unconditional
+    monkeypatch.setattr(lease_module, "SETTLE_SECONDS", 0.5)
+    rounds = 2 if unconditional else 15
+    dead = this_process() | {"started": 0, "fence": 7}
+    with ThreadPoolExecutor(6) as pool:
+        for turn in range(rounds):
+            for left in (None, {"released": True, "fence": 7}, dead):
+                lock = path / f"{turn}"
+                if left is not None:
+                    lock.put(json.dumps(left).encode())
+                held = [lease for lease in pool.map(takes, [lock] * 6) if lease]
+                assert len(held) == 1
+                assert held[0].fence == (8 if left else 1)
+                assert held[0].still_held()
+                held[0].release()
+                lock.unlink()
 
 
 def test_a_process_that_died_on_this_machine_holds_nothing(path):
-    script = f"""
-import os
-from results.storage import location
-from tune.lease import Lease
-Lease(location({str(path)!r})).acquire(timeout=0)
-os.kill(os.getpid(), 9)
-"""
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    assert len(list(path.glob("*"))) == 1
-    lease = Lease(path)
-    lease.acquire(timeout=0)
+    with holder(path) as process:
+        assert takes(path) is None
+        process.kill()
+        process.wait()
+        lease = takes(path)
+        assert lease is not None
+        lease.release()
+
+
+def test_a_process_that_nobody_waits_for_is_dead_and_a_number_given_again_is_another(path):
+    with holder(path) as process:
+        claim = json.loads(path.read_bytes())
+        assert not locks.died(claim)
+        assert locks.died(claim | {"started": claim["started"] - 1})
+        process.kill()
+        time.sleep(0.5)
+        assert locks.died(claim)
+        for other in ("host", "boot", "namespace"):
+            assert not locks.died(claim | {other: "another"})
+
+
+@pytest.mark.parametrize("elsewhere", NAMESPACES)
+def test_a_process_that_cannot_be_seen_is_not_dead(path, elsewhere, monkeypatch, tmp_path):
+    """In another container, or machine, of this host name: neither takes the other's lease until its beats are old."""
+    if subprocess.run(["unshare", *NAMESPACES[elsewhere], "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make namespaces")
+    before = ["unshare", *NAMESPACES[elsewhere]]
+    if elsewhere == "a machine":
+        (tmp_path / "boot_id").write_text("11111111-2222-3333-4444-555555555555\n")
+        before += ["bash", "-c", OTHER_BOOT.format(tmp_path / "boot_id"), "bash"]
+    with holder(path, *before) as process:
+        claim = json.loads(path.read_bytes())
+        assert claim["host"] == this_process()["host"]
+        assert takes(path) is None
+        assert asked(process) == "True True"
+    quick(monkeypatch, 2.0, 0.2)
+    lease = takes(path, timeout=10)
+    assert lease is not None
+    with pytest.raises(AssertionError), holder(path, *before):  # nor from there
+        pass
+    assert lease.still_held()
     lease.release()
 
 
-def test_a_claim_of_another_machine_ends_when_its_beats_do(path, monkeypatch):
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", 2.0)
-    monkeypatch.setattr(lease_module, "BEAT_SECONDS", 0.2)
-    (path / "elsewhere:4711:abc").put(b"")
-    started = time.monotonic()
-    waiting = Lease(path)
-    with pytest.raises(Timeout):
-        waiting.acquire(timeout=0)
-    waiting.acquire(timeout=30)
-    assert time.monotonic() - started > 1
-    other = Lease(path)  # the beats keep it
-    with pytest.raises(Timeout):
-        other.acquire(timeout=4)
-    assert waiting.is_locked
-    waiting.release()
+def test_a_holder_that_stood_still_takes_it_again_if_nobody_has_and_else_has_lost_it(path, monkeypatch):
+    quick(monkeypatch, 3.0, 0.5)
+    with holder(path, stale=3.0, beat=0.5) as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4.5)
+        assert not is_held(path)
+        process.send_signal(signal.SIGCONT)
+        assert asked(process) in ("False True", "True True")
+        assert is_held(path)
+        process.send_signal(signal.SIGSTOP)
+        lease = takes(path, timeout=20)
+        assert lease is not None
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "lost\n"
+        assert asked(process) == "False False"
+        assert lease.still_held()
+        lease.release()
+
+
+def test_what_was_answered_with_an_error_may_have_been_done(path, throttle, monkeypatch):
+    """The beats go on over a claim that arrived although its answer did not."""
+    quick(monkeypatch, 4.0, 0.2)
+    lease = Lease(path)
+    lease.acquire(timeout=0)
+    throttle.done, throttle.status, throttle.code = True, 400, "Lost"  # which nobody tries again
+    throttle.before = lambda method, _: setattr(throttle, "share", float(method == "PUT"))
+    time.sleep(6.0)
+    assert throttle.turned_away > 3
+    assert lease.is_locked
+    assert takes(path) is None
+    lease.release()
+    assert not is_held(path)
 
 
 def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
@@ -98,9 +217,31 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     monkeypatch.setattr("tune.trial.LOCK_SECONDS", 0.1)
     with pytest.raises(TrialBusyError, match=f"another process is training this trial .process {os.getpid()} on "):
         TrialRun(job, torch.device("cpu"))
+    quick(monkeypatch, 1.0, 5.0)
+    other = takes(folder / ".lock", timeout=10)
+    assert other is not None
     before = {path: path.read_bytes() for path in folder.glob("*")}
-    monkeypatch.setattr(lease_module, "STALE_SECONDS", lease_module.BEAT_SECONDS)
     with pytest.raises(TrialBusyError, match="this process stood still too long"):
         run.advance(seconds=0.0)
     run.close()
+    quick(monkeypatch, 30.0, 5.0)
+    assert other.still_held()
     assert {path: path.read_bytes() for path in folder.glob("*")} == before
+
+
+def test_a_run_that_stood_still_ends_once_another_has_its_sweep(bucket, tmp_path, monkeypatch, capsys):
+    quick(monkeypatch, 2.0, 3.0)
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=bucket)))
+    told = threading.Event()
+    with handled((signal.SIGTERM,), lambda *_: told.set()), _claim(sweep):
+        assert json.loads((sweep.folder / "run.json").read_bytes())["fence"] == 1
+        assert not told.is_set()
+        other = takes(sweep.folder / ".run.lock", timeout=20)
+        assert other is not None
+        (sweep.folder / "run.json").put(b'{"pid": 17, "host": "elsewhere", "since": "now", "nonce": ""}')
+        assert told.wait(20)
+        quick(monkeypatch, 30.0, 5.0)
+    said = "this process stood still for too long, and process 17 on elsewhere runs the sweep now"
+    assert said in capsys.readouterr().out
+    assert other.still_held()
+    other.release()

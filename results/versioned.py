@@ -1,0 +1,106 @@
+"""A small object in a bucket that several processes change: read with its version, written over that version alone.
+
+By conditional puts (If-Match, If-None-Match), which AWS, MinIO, R2 and others have. pyarrow's S3 knows none: botocore
+does, and asks as pyarrow is told to in results.storage.
+"""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+
+from results.storage import REQUEST_SECONDS, S3Path, patiently
+
+_OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
+_UNKNOWN = ("NotImplemented", "InvalidRequest", "InvalidArgument")  # what a store without conditional puts may answer
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """What an object holds, which version that is, and how many seconds ago it was written, by the server's clock."""
+
+    content: bytes
+    version: str
+    age: float
+
+
+def read(path: S3Path) -> Versioned | None:
+    """The object, None if it is not there. Raises StorageError."""
+    try:
+        return patiently(lambda: _read(path), path)
+    except FileNotFoundError:
+        return None
+
+
+def write(path: S3Path, content: bytes, over: str | None) -> str | None:
+    """Put the object over the version `over` (None: where none is) and return its version; None if another stands.
+
+    One that was turned away may have been written all the same, and then is told None: read it back. A store without
+    conditional puts writes whatever stands there. Raises StorageError.
+    """
+    return patiently(lambda: _write(path, content, over), path)
+
+
+def _read(path: S3Path) -> Versioned:
+    answer = _asked("get_object", path)
+    content = answer["Body"].read()
+    asked = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = parsedate_to_datetime(asked).timestamp() if asked else time.time()
+    return Versioned(content, answer["ETag"], now - answer["LastModified"].timestamp())
+
+
+def _write(path: S3Path, content: bytes, over: str | None) -> str | None:
+    from botocore.exceptions import ClientError
+
+    condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over}
+    try:
+        return _asked("put_object", path, Body=content, **condition)["ETag"]
+    except FileNotFoundError:  # the version that it was to replace is gone
+        return None
+    except OSError as error:
+        code = error.__cause__.response["Error"]["Code"] if isinstance(error.__cause__, ClientError) else ""
+        if code in _OVERTAKEN:
+            return None
+        if code in _UNKNOWN:
+            return _asked("put_object", path, Body=content)["ETag"]
+        raise
+
+
+def _asked(operation: str, path: S3Path, **given: Any) -> dict[str, Any]:
+    """What S3 answers. Raises OSError in pyarrow's words, that results.storage knows."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    bucket, _, key = path.key.partition("/")
+    try:
+        client = _client(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+        return getattr(client, operation)(Bucket=bucket, Key=key, **given)
+    except ClientError as error:
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if code == "NoSuchKey":
+            raise FileNotFoundError(str(path)) from error
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", code).upper()
+        raise OSError(f"AWS Error {name} (HTTP status {status}): {error}") from error
+    except BotoCoreError as error:
+        name = "ACCESS_DENIED" if isinstance(error, NoCredentialsError) else "NETWORK_CONNECTION"
+        raise OSError(f"AWS Error {name}: {error}") from error
+
+
+@lru_cache
+def _client(endpoint: str | None) -> Any:
+    from botocore.config import Config
+    from botocore.session import Session
+
+    config = Config(
+        connect_timeout=10,
+        read_timeout=REQUEST_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=16,
+        s3={"addressing_style": "path" if endpoint else "auto"},
+        request_checksum_calculation="when_required",  # which other stores than AWS's may not know
+        response_checksum_validation="when_required",
+    )
+    # The region: pyarrow reads AWS_REGION, botocore by itself AWS_DEFAULT_REGION.
+    return Session().create_client("s3", os.environ.get("AWS_REGION"), endpoint_url=endpoint, config=config)
