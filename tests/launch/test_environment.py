@@ -60,7 +60,8 @@ def test_it_is_told_in_one_line(changes, says, head_that_is_none, tmp_path):
 def test_a_head_or_a_node_that_dies_under_a_run_ends_it(tmp_path):
     """By itself Ray would end the process without a word of ours, or wait for ever; a home cannot be written here."""
     runs = {}
-    changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0], "save_seconds": 1}
+    long = {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}
+    changes = {"base": long, "seeds": [0], "save_seconds": 1, "resources": {"cpu": 2}}  # one of two trials at a time
     for part in ("gcs_server", "raylet"):
         folder = tmp_path / part
         folder.mkdir()
@@ -70,7 +71,7 @@ def test_a_head_or_a_node_that_dies_under_a_run_ends_it(tmp_path):
             runs[part] = subprocess.Popen([*RUN, spec], env=changed, stdout=log, stderr=log)
     try:
         for part, run in runs.items():
-            while len(list((tmp_path / part).rglob("latest_state.pt"))) < 2:
+            while len(list((tmp_path / part).rglob("latest_state.pt"))) < 1:
                 assert run.poll() is None, (tmp_path / part / "log").read_text()
                 time.sleep(0.2)
             os.kill(started_by(run.pid, part), signal.SIGKILL)
@@ -79,8 +80,8 @@ def test_a_head_or_a_node_that_dies_under_a_run_ends_it(tmp_path):
             assert code == 4, said
             assert says in said
             assert "no answer for 10 s; the same command goes on from what the trials have saved" in said
-            for state in (tmp_path / part).rglob("latest_state.pt"):
-                assert checkpoint.load(state)["step"] > 0
+            (state,) = (tmp_path / part).rglob("latest_state.pt")
+            assert checkpoint.load(state)["step"] > 0
     finally:
         for run in runs.values():
             run.kill()
