@@ -65,9 +65,8 @@ function cellText(cell) {
   return String(typeof cell === "object" ? cell.text : cell);
 }
 
-function sort(head, column, number) {
+function sort(head, column, number, down = head.cells[column].getAttribute("aria-sort") === "ascending") {
   const body = head.closest("table").tBodies[0], cell = head.cells[column];
-  const down = cell.getAttribute("aria-sort") === "ascending";
   const key = (row) => (number ? row.cells[column].dataset.key ?? "" : row.cells[column].textContent);
   const rows = [...body.rows].sort((a, b) => {
     const x = key(a), y = key(b);
@@ -444,12 +443,19 @@ function lost(text) {
   place.textContent = text;
 }
 
-// A new version of the page leaves the reader where they were: what is open stays so, figures keep their height.
+// A new version of the page leaves the reader where they were: what is open stays so, tables as they were sorted,
+// figures keep their height.
 function keepingPlace(work) {
   const at = scrollY, opened = [...document.querySelectorAll("details[id][open]")].map((one) => one.id);
   const heights = [...document.querySelectorAll("figure")].map((one) => [one.id, one.offsetHeight]);
   const chosen = [...document.querySelectorAll("#boards select, #boards input")].map((one) => one.value);
+  const sorted = [...document.querySelectorAll("th[aria-sort]")].map((cell) => (
+    { of: cell.closest("[role=region]").getAttribute("aria-label"), column: cell.cellIndex, down: cell.getAttribute("aria-sort") === "descending" }));
   work();
+  for (const { of, column, down } of sorted) {
+    const head = document.querySelector(`[role=region][aria-label="${CSS.escape(of)}"] thead tr`);
+    if (head && head.cells[column]) sort(head, column, head.cells[column].className === "number", down);
+  }
   for (const id of opened) if (document.getElementById(id)) document.getElementById(id).open = true;
   for (const [id, height] of heights) if (document.getElementById(id)) document.getElementById(id).style.minHeight = `${height}px`;
   const [puzzle, slider] = document.querySelectorAll("#boards select, #boards input");

@@ -21,6 +21,7 @@ from launch.cli import main
 from results.schema import PROGRESS
 
 needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
+TABLE = "[...document.querySelectorAll('[role=region] table')].find(one => one.textContent.includes('seed'))"
 ODD = "x' & <b>\u05e9\u05dc\u05d5\u05dd"
 
 
@@ -114,6 +115,15 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         write_progress(storage / "underway", 600, status="failed")
         wait(page, "document.querySelector('#squares .bad')?.textContent.includes('the training loss is NaN')")
         assert "sweep=underway" in page.evaluate("location.hash")
+        # A page of a new version is as its reader has left it: here, sorted by seed, the last first.
+        seed = f"[...{TABLE}.tHead.rows[0].cells].findIndex(cell => cell.textContent === 'seed')"
+        seeds = f"[...{TABLE}.tBodies[0].rows].map(row => row.cells[{seed}].textContent)"
+        page.evaluate(f"[0, 1].forEach(() => {TABLE}.tHead.rows[0].cells[{seed}].firstChild.click())")
+        assert page.evaluate(seeds) == ["1", "1", "0", "0"]
+        page.evaluate(f"window.before = {TABLE}")
+        next((storage / "underway" / "trials").glob("*/done.json")).unlink()
+        wait(page, "!window.before.isConnected")
+        assert page.evaluate(seeds) == ["1", "1", "0", "0"]
         assert page.console == []
         assert {request.split("/")[2] for request in page.requests if request.startswith("http")} == {url.split("/")[2]}
         process.send_signal(signal.SIGINT)
