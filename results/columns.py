@@ -1,5 +1,8 @@
 """How a table's columns are written down: name, type, unit and what each is."""
 
+import json
+from typing import Any
+
 import pyarrow as pa
 
 TEXT, INT, FLOAT, BOOL, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
@@ -9,11 +12,32 @@ FIDELITY = (  # what a noise_fidelity is of
 )
 
 
-def schema_of(*columns: tuple[str, pa.DataType, str, str]) -> pa.Schema:
-    """A table's schema from (name, type, unit, description) of each column."""
+def schema_of(*columns: tuple[str, pa.DataType, str, str], newer: dict[str, Any] | None = None) -> pa.Schema:
+    """A table's schema from (name, type, unit, description) of each column.
+
+    `newer` says which columns older tables lack, and what they hold there.
+    """
     return pa.schema(
         [
-            pa.field(name, kind, metadata={"unit": unit, "description": description})
-            for name, kind, unit, description in columns
+            pa.field(name, kind, metadata={"unit": unit, "description": text} | _before(name, newer or {}))
+            for name, kind, unit, text in columns
         ]
     )
+
+
+def _before(name: str, newer: dict[str, Any]) -> dict[str, str]:
+    return {"before": json.dumps(newer[name])} if name in newer else {}
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns of `schema`, those that are newer than it filled in. Raises pa.ArrowException."""
+    if table.schema.equals(schema):
+        return table
+    for field in schema:
+        if field.name not in table.column_names and b"before" in field.metadata:
+            table = table.append_column(
+                field, pa.array([json.loads(field.metadata[b"before"])] * len(table), field.type)
+            )
+    if sorted(table.column_names) == sorted(schema.names):
+        table = table.select(schema.names)
+    return table.cast(schema)

@@ -54,6 +54,8 @@ EVALS_SCHEMA = schema_of(
     ("train_sigma", FLOAT, "as perturb.scale", f"Sigma drawn in training {_NOISE}"),
     ("noise_rms_z_H", FLOAT, "latent units", f"RMS of the noise drawn for z_H, as rounded {_NOISE}"),
     ("noise_rms_z_L", FLOAT, "latent units", f"RMS of the noise drawn for z_L, as rounded {_NOISE}"),
+    ("winner_changes", FLOAT, "share", "ACT steps after the first that another trajectory won than the one before."),
+    ("winner_entropy", FLOAT, "nats", "Of which trajectory wins, by its number: ln K if all do alike, 0 if one does."),
     ("noise_fidelity", FLOAT, "cosine", f"Of the change that noise makes to the first latent, {FIDELITY}"),
     ("noise_fidelity_unroll", FLOAT, "cosine", "The same after halt_max_steps ACT steps."),
     ("noise_norm_ratio", FLOAT, "ratio", "Size of that change after one ACT step, over float32's."),
@@ -79,6 +81,7 @@ EVALS_SCHEMA = schema_of(
     ("correct", pa.binary(), "bits", "Exact correctness, bool [n, rollouts] packed row-major."),
     ("best_q_correct", pa.binary(), "bits", "Correctness of the answer chosen by halting logit, bool [n] packed."),
     ("majority_correct", pa.binary(), "bits", "Correctness of the answer chosen by majority, bool [n] packed."),
+    newer={"winner_changes": None, "winner_entropy": None},
 )
 
 DIAGNOSTICS_SCHEMA = schema_of(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from results.columns import completed
 from results.locks import is_held
 from results.records import problem_of, table_problem
 from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
@@ -78,7 +79,7 @@ def read_table(path: Location, schema: pa.Schema) -> pa.Table:
     try:
         # A few dozen rows: threads and a data set's machinery would cost three times the reading.
         table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        table = table if table.schema.equals(schema) else table.cast(schema)
+        table = completed(table, schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DamagedFileError(f"{path}: not a table of {path.stem} ({reason}); move it away") from error

@@ -87,8 +87,23 @@ class TrialConfig(Settings):
                 f"perturb.rollouts: {rollouts} with single_perturbed_ce, which trains one perturbed trajectory; "
                 "use 1 or the objective multi_perturbed_ce"
             )
+        elif self.objective == "winner_perturbed_ce" and self.rollout != "parallel_fixed":
+            yield (
+                f"rollout: {self.rollout} with winner_perturbed_ce, whose trajectories race on one puzzle for a whole "
+                "unroll; use parallel_fixed"
+            )
         elif self.objective == "multi_perturbed_ce" and rollouts < 2:
             yield f"perturb.rollouts: {rollouts} with multi_perturbed_ce, whose rollout 0 is clean; give 2 or more"
+        if self.perturb and self.perturb.winner_carry != "own":
+            if self.objective != "winner_perturbed_ce":
+                yield (
+                    f"perturb.winner_carry: {self.perturb.winner_carry} with {self.objective}, where nobody wins; "
+                    "remove it, or choose the objective winner_perturbed_ce"
+                )
+            elif "z_H" not in self.model.latent_names:
+                yield (
+                    f"perturb.winner_carry: {self.perturb.winner_carry} with a model that has {latents} alone; use own"
+                )
         if self.perturb and self.perturb.antithetic and (rollouts - self.clean_first) % 2:
             yield (
                 f"perturb.antithetic: true with an odd number of perturbed trajectories a puzzle "
@@ -161,7 +176,12 @@ class TrialConfig(Settings):
     @property
     def clean_first(self) -> bool:
         """Whether rollout 0 is exactly clean."""
-        return self.objective == "multi_perturbed_ce"
+        return self.objective in ("multi_perturbed_ce", "winner_perturbed_ce")
+
+    @property
+    def races(self) -> bool:
+        """Whether one of several trajectories is trained at each ACT step."""
+        return self.objective == "winner_perturbed_ce" and self.rollouts > 1
 
     @property
     def act_steps_per_batch(self) -> int:
@@ -175,14 +195,16 @@ class TrialConfig(Settings):
 
     @property
     def rows_trained_per_batch(self) -> int:
-        """ACT steps of all trajectories on a batch (act_mask: at most), over which its loss is a mean."""
-        return self.train.batch_size * self.rollouts * self.act_steps_per_batch
+        """ACT steps that are trained on a batch (act_mask: at most), over which its loss is a mean."""
+        trajectories = 1 if self.races else self.rollouts
+        return self.train.batch_size * trajectories * self.act_steps_per_batch
 
     @property
     def evaluation_share(self) -> float:
         """ACT steps spent evaluating, of all that the trial takes if nothing halts; those of training cost more."""
         evaluating = self.evaluation_act_steps
-        training = self.train.steps * self.rows_trained_per_batch
+        racing = self.train.batch_size * self.rollouts * self.act_steps_per_batch if self.races else 0
+        training = self.train.steps * (self.rows_trained_per_batch + racing)
         return evaluating / (evaluating + training)
 
     @property

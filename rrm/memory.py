@@ -35,13 +35,14 @@ def parameters(config: TrialConfig) -> int:
 def kept_bytes(config: TrialConfig) -> int:
     """What autograd keeps of one shard until it runs backward: the whole of an ACT step, for all rollouts at once.
 
-    serial_act's rollouts are trained one by one. Where weights stay constant over the unroll and the model learns to
-    continue, the look ahead is the next step, and two are held.
+    serial_act's rollouts are trained one by one, and of a race the winner alone. Where weights stay constant over the
+    unroll and the model learns to continue, the look ahead is the next step, and two are held.
     """
     _, row, fixed = _counted(config)
-    at_once = 1 if config.rollout == "serial_act" else config.rollouts
+    at_once = 1 if config.rollout == "serial_act" or config.races else config.rollouts
     rows = config.train.batch_size * at_once // config.train.shards
-    looks_ahead_once = config.rollout == "parallel_fixed" and config.optimizer_steps_per_batch == 1
+    fixed_weights = config.rollout == "parallel_fixed" and config.optimizer_steps_per_batch == 1
+    looks_ahead_once = fixed_weights and not config.races
     return (1 + (config.model.learns_q_continue and looks_ahead_once)) * (row * rows + fixed)
 
 

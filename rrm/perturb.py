@@ -1,4 +1,7 @@
-"""Trajectory augmentation: the recurrent latent starts at z0 + sigma * xi instead of z0; puzzle and answer stay."""
+"""Trajectory augmentation: the recurrent latent starts at z0 + sigma * xi instead of z0; puzzle and answer stay.
+
+Noise that comes again later on is in rrm/noise.py.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -13,8 +16,10 @@ from rrm.settings import Settings
 from rrm.streams import normals, uniforms
 
 Location = Literal["z_H", "z_L"]
-Objective = Literal["clean", "single_perturbed_ce", "multi_perturbed_ce"]
+Objective = Literal["clean", "single_perturbed_ce", "multi_perturbed_ce", "winner_perturbed_ce"]
 Scale = Literal["abs", "rms"]
+WinnerCarry = Literal["own", "share_z_H"]
+When = Literal["start", "act_step", "update"]
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _NUMBER = TypeAdapter(Annotated[float, Field(ge=0)], config=_STRICT)
@@ -41,17 +46,23 @@ def _number_or_interval(value: Any) -> float | tuple[float, ...]:
 class PerturbConfig(Settings):
     """Noise of standard deviation sigma on the locations `where`, in `rollouts` trajectories a puzzle.
 
-    With the objective multi_perturbed_ce, rollout 0 is exactly clean and the others are perturbed.
+    With the objectives multi_perturbed_ce and winner_perturbed_ce, rollout 0 is exactly clean and the others are
+    perturbed. `winner_carry` is the latter's: each trajectory goes on with its own latents, or all with the z_H of the
+    one that won the ACT step.
 
     `sampling` says what `sigma` means, SPEC.md, C: fixed, the number itself; loguniform, log-uniform in the interval
     [low, high]; band, the number times band^(2u - 1) with u uniform. A sigma is drawn for each trajectory or, with
     `sigma_per: example`, for all perturbed trajectories of a puzzle together, and is 0 with probability `p_clean`. It
     is 0 for the first `warmup_steps` batches and grows to its full size over the next `ramp_steps`. `scale: rms`
     multiplies it by the RMS of the latent. `antithetic` gives the perturbed trajectories opposite noise in pairs.
+
+    `when`, SPEC.md, F: start, once, on z0; act_step, as every ACT step begins; update, on each new value of a latent.
+    The trajectory keeps its sigma, and xi is drawn afresh.
     """
 
     sigma: Annotated[float | tuple[float, float], BeforeValidator(_number_or_interval)]
     where: tuple[Location, ...] = Field(default=("z_H", "z_L"), strict=False)
+    when: When = "start"
     rollouts: int = Field(default=1, ge=1)
     sampling: Literal["fixed", "loguniform", "band"] = "fixed"
     band: float = Field(default=2.0, gt=1)
@@ -61,6 +72,7 @@ class PerturbConfig(Settings):
     ramp_steps: int = Field(default=0, ge=0)
     scale: Scale = "abs"
     antithetic: bool = False
+    winner_carry: WinnerCarry = "own"
 
     _where = field_validator("where")(distinct_locations)
 
@@ -106,7 +118,7 @@ def draw_sigmas(config: PerturbConfig, *, clean_first: bool, seed: int, step: in
     sigma_BK = np.zeros((len(rows), config.rollouts))
     ramp = config.ramp(step)
     for k in range(int(clean_first), config.rollouts if ramp else 0):
-        source = 0 if config.sigma_per == "example" else _first_of_pair(k, clean_first) if config.antithetic else k
+        source = 0 if config.sigma_per == "example" else first_of_pair(k, clean_first) if config.antithetic else k
         u = uniforms(seed, f"perturb.sigma.{source}", step, rows, 4)
         if isinstance(config.sigma, tuple):
             low, high = config.sigma
@@ -117,7 +129,8 @@ def draw_sigmas(config: PerturbConfig, *, clean_first: bool, seed: int, step: in
     return sigma_BK
 
 
-def _first_of_pair(k: int, clean_first: bool) -> int:
+def first_of_pair(k: int, clean_first: bool) -> int:
+    """The antithetic partner of rollout k whose noise both have: itself, if it is the first."""
     return k - (k - int(clean_first)) % 2
 
 
@@ -151,9 +164,9 @@ def perturb_latents(
     perturbed: Latents = {}
     for name, z_BND in z0.items():
         trajectories = [z_BND] * rollouts
-        unit = _rms(z_BND)[:, None, None] if scale == "rms" else 1.0
+        unit = row_rms(z_BND)[:, None, None] if scale == "rms" else 1.0
         for k in np.flatnonzero(drawn).tolist() if name in where else ():
-            source = _first_of_pair(k, clean_first) if antithetic else k
+            source = first_of_pair(k, clean_first) if antithetic else k
             xi = normals(seed, f"{stream}.{name}", step, rows, source, tuple(z_BND.shape[1:]), device)
             size = sigmas[:, k] * unit
             noisy = (z_BND.float() + (size if source == k else -size) * xi).to(z_BND.dtype)
@@ -170,9 +183,10 @@ def noise_rms(z0: Latents, perturbed: Latents, clean_first: bool) -> dict[str, T
     realised = {}
     for name, z_BND in z0.items():
         z_BKND = perturbed[name].unflatten(0, (len(z_BND), -1))[:, int(clean_first) :]
-        realised[name] = _rms((z_BKND.float() - z_BND.float().unsqueeze(1)).flatten(0, 1)).double().mean()
+        realised[name] = row_rms((z_BKND.float() - z_BND.float().unsqueeze(1)).flatten(0, 1)).double().mean()
     return realised
 
 
-def _rms(z_BND: Tensor) -> Tensor:
+def row_rms(z_BND: Tensor) -> Tensor:
+    """The root mean square of each row [B], a constant to the gradient."""
     return z_BND.detach().float().square().mean(dim=(1, 2)).sqrt()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput, continue_value, q_continue_target
 from rrm.models.losses import RowLosses, TokenLoss, row_losses
+from rrm.noise import NoiseInTime, act_step_of
 
 Normalise = Literal["valid_steps", "slots", "per_trajectory"]
 
@@ -31,7 +32,8 @@ class Trajectories:
 
     batch holds B rows, latents B * K. `min_steps` int64 [B, K] keeps one from halting before (exploration). `slots`,
     one for each rollout, is what serial_act carries from one call to the next: it fills this list. `normalise` is
-    act_mask's. `constant_weights` says that the caller changes no weights before the rollout's end.
+    act_mask's. `constant_weights` says that the caller changes no weights before the rollout's end. `noise` is what the
+    trajectories meet on their way.
     """
 
     batch: Batch
@@ -42,6 +44,7 @@ class Trajectories:
     slots: list[Slots] = field(default_factory=list)
     normalise: Normalise = "slots"
     constant_weights: bool = False
+    noise: NoiseInTime | None = None
 
 
 def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
@@ -55,14 +58,15 @@ def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLo
     following = None
     for step in range(1, model.halt_max_steps + 1):
         is_last = step == model.halt_max_steps
-        latents, output = following or model.act_step(latents, batch)
+        latents, output = following or act_step_of(model, start.noise, step - 1)(latents, batch)
         following, target = None, None
         if model.learns_q_continue and torch.is_grad_enabled():
+            next_act_step = act_step_of(model, start.noise, step)
             if start.constant_weights and not is_last:
-                following = model.act_step(latents, batch)
+                following = next_act_step(latents, batch)
                 target = continue_value(following[1], is_last=False)
             else:
-                target = q_continue_target(model, latents, batch, is_last)
+                target = q_continue_target(next_act_step, latents, batch, is_last)
         yield row_losses(output, batch.labels, start.token_loss, target)
 
 
@@ -78,7 +82,8 @@ def act_mask(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
     for step, (rows, latents, batch, output) in enumerate(_until_halted(model, start, steps_taken), 1):
         target = None
         if model.learns_q_continue and torch.is_grad_enabled():
-            target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
+            next_act_step = act_step_of(model, start.noise, step, rows)
+            target = q_continue_target(next_act_step, latents, batch, is_last=step == model.halt_max_steps)
         losses = row_losses(output, batch.labels, start.token_loss, target)
         if steps_taken is not None:
             weight = model.halt_max_steps / steps_taken[rows].double()
@@ -99,7 +104,7 @@ def _until_halted(
     rows = torch.arange(len(batch.inputs), device=batch.inputs.device)
     min_steps = None if start.min_steps is None else start.min_steps.flatten()
     for step in range(1, model.halt_max_steps + 1):
-        latents, output = model.act_step(latents, batch)
+        latents, output = act_step_of(model, start.noise, step - 1, rows)(latents, batch)
         yield rows, latents, batch, output
         if step == model.halt_max_steps:
             return
@@ -146,9 +151,9 @@ def serial_act(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses
         start.slots += [empty_slots(start.batch, _bank(start.latents, k, B, K)) for k in range(K)]
     for k in range(K):
         min_steps = None if start.min_steps is None else start.min_steps[:, k]
-        start.slots[k], _, losses = act_call(
-            model, start.slots[k], start.batch, _bank(start.latents, k, B, K), start.token_loss, min_steps
-        )
+        slots, z0 = start.slots[k], _bank(start.latents, k, B, K)
+        noise = None if start.noise is None else start.noise.bank(k, torch.where(slots.halted, 0, slots.steps))
+        start.slots[k], _, losses = act_call(model, slots, start.batch, z0, start.token_loss, min_steps, noise)
         yield losses
 
 
@@ -169,6 +174,7 @@ def act_call(
     z0: Latents,
     token_loss: TokenLoss,
     min_steps: Tensor | None = None,
+    noise: NoiseInTime | None = None,
 ) -> tuple[Slots, StepOutput, RowLosses]:
     """One training call of the published ACT wrapper.
 
@@ -181,11 +187,13 @@ def act_call(
 
     batch = Batch(*map(reloaded, fresh, slots.batch))
     latents = {name: reloaded(z0[name], z) for name, z in slots.latents.items()}
-    latents, output = model.act_step(latents, batch)
+    latents, output = act_step_of(model, noise, 0)(latents, batch)
     steps = torch.where(slots.halted, 0, slots.steps) + 1
     is_last = steps >= model.halt_max_steps
     halted = is_last | wants_to_halt(model, output, steps, min_steps)
-    target = q_continue_target(model, latents, batch, is_last) if model.learns_q_continue else None
+    target = None
+    if model.learns_q_continue:
+        target = q_continue_target(act_step_of(model, noise, 1), latents, batch, is_last)
     losses = row_losses(output, batch.labels, token_loss, target)
     return Slots(latents, batch, steps, halted), output, losses
 

@@ -15,10 +15,12 @@ from rrm.config import TrialConfig
 from rrm.models.act import Latents, sent
 from rrm.models.base import BaseModel
 from rrm.models.losses import RowLosses
+from rrm.noise import NoiseInTime
 from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
 from rrm.puzzles.dataset import TaskData
 from rrm.rollout import ROLLOUTS, Slots, Trajectories
 from rrm.streams import uniforms
+from rrm.winner import WINNER_ENTROPY, Race, entropy, winner_takes_all
 
 Terms = dict[str, Tensor]
 PUZZLE_GRADIENT, PUZZLE_ROWS, LOSS, TRAINED = "puzzle table", "puzzle rows", "loss", "trained"
@@ -67,14 +69,16 @@ class Shard:
         self.config, self.model, self.data, self.device = config, model, data, device
         self.step, self.rows, self.slots = step, rows, slots
         self._noise: Terms = {}
+        self._noise_in_time: NoiseInTime | None = None
+        self._race = Race(config.rollouts) if config.races else None
         self._losses = self._unroll()
 
     def backward(self, act_steps: int | None) -> Terms:
         """Train the next `act_steps` ACT steps, or all that are left, with one backward each; what is to be added up:
 
         the gradient of each parameter by its name, and of the puzzle table with how often its rows were gathered;
-        the part of the batch's loss, and how many rows were trained; with the first steps, of the noise that there is,
-        this shard's part of the mean.
+        the part of the batch's loss, and how many rows were trained; this shard's part of the mean of the noise: with
+        the first steps, or with all where it comes again.
         """
         rows = self.config.rows_trained_per_batch
         scale = self.config.optimizer_steps_per_batch / rows
@@ -86,6 +90,12 @@ class Shard:
             loss += total.detach() / rows
             trained += len(losses.total)
         noise, self._noise = self._noise, {}
+        if self._noise_in_time is not None:
+            part = len(self.rows) / self.config.train.batch_size / self.config.optimizer_steps_per_batch
+            found = self._noise_in_time.take_rms(self.model.latent_names, self.device)
+            noise |= {f"noise_rms_{name}": rms * part for name, rms in found.items()}
+        if self._race is not None:
+            noise |= self._race.take(self.config.train.batch_size * (self.model.halt_max_steps - 1))
         return self._take_gradients() | {LOSS: loss, TRAINED: torch.tensor(trained)} | noise
 
     def _take_gradients(self) -> Terms:
@@ -100,8 +110,12 @@ class Shard:
     def _unroll(self) -> Iterator[RowLosses]:
         config = self.config
         latents = self.model.initial_latents(len(self.rows))
-        if config.perturb is not None:
-            latents = self._perturbed(latents, config.perturb)
+        perturb = config.perturb if config.rollouts > config.clean_first else None
+        if perturb is not None and perturb.when == "start":
+            latents = self._perturbed(latents, perturb)
+        elif perturb is not None:
+            latents = {name: z.repeat_interleave(config.rollouts, dim=0) for name, z in latents.items()}
+            self._noise_in_time = self._meets(perturb)
         start = Trajectories(
             self.data.train_batch(config.seed, self.step, config.train.batch_size, self.rows).to(self.device),
             latents,
@@ -111,12 +125,16 @@ class Shard:
             self.slots,
             config.train.normalise,
             constant_weights=config.optimizer_steps_per_batch == 1,
+            noise=self._noise_in_time,
         )
-        yield from ROLLOUTS[config.rollout](self.model, start)
+        if self._race is not None and perturb is not None:
+            yield from winner_takes_all(self.model, start, self._race, config.perturb.winner_carry)
+        else:
+            yield from ROLLOUTS[config.rollout](self.model, start)
 
     def _perturbed(self, z0: Latents, perturb: PerturbConfig) -> Latents:
         config = self.config
-        sigmas = draw_sigmas(perturb, clean_first=config.clean_first, seed=config.seed, step=self.step, rows=self.rows)
+        sigmas = self._sigmas(perturb, self.step)
         latents = perturb_latents(
             z0,
             sigma=sigmas,
@@ -130,12 +148,35 @@ class Shard:
             scale=perturb.scale,
             antithetic=perturb.antithetic,
         )
-        share = len(self.rows) / config.train.batch_size
-        sigma = torch.full((), sigmas[:, int(config.clean_first) :].mean(), dtype=torch.float64, device=self.device)
-        self._noise = {"train_sigma": sigma * share}
+        self._note_sigmas(sigmas)
         for name, rms in noise_rms(z0, latents, config.clean_first).items():
-            self._noise[f"noise_rms_{name}"] = rms * share
+            self._noise[f"noise_rms_{name}"] = rms * (len(self.rows) / config.train.batch_size)
         return latents
+
+    def _meets(self, perturb: PerturbConfig) -> NoiseInTime:
+        """What the trajectories meet on their way, those of serial_act from as many batches as they may last."""
+        config = self.config
+        batches = self.model.halt_max_steps if config.rollout == "serial_act" else 1
+        sigmas = np.stack([self._sigmas(perturb, step) for step in range(self.step, self.step - batches, -1)])
+        self._note_sigmas(sigmas[0])
+        return NoiseInTime(
+            perturb,
+            sigmas,
+            clean_first=config.clean_first,
+            seed=config.seed,
+            stream="perturb",
+            step=self.step,
+            rows=self.rows,
+            device=self.device,
+        )
+
+    def _sigmas(self, perturb: PerturbConfig, step: int) -> np.ndarray:
+        config = self.config
+        return draw_sigmas(perturb, clean_first=config.clean_first, seed=config.seed, step=step, rows=self.rows)
+
+    def _note_sigmas(self, sigmas: np.ndarray) -> None:
+        mean = sigmas[:, int(self.config.clean_first) :].mean() * (len(self.rows) / self.config.train.batch_size)
+        self._noise = {"train_sigma": torch.full((), mean, dtype=torch.float64, device=self.device)}
 
     def _min_steps(self) -> Tensor | None:
         """Exploration: some trajectories may not halt before a random step, from 2 to halt_max_steps."""
@@ -149,8 +190,13 @@ class Shard:
 
 
 def noise_columns(total: Terms) -> Terms:
-    """Of what shards added up, what noise there was: its mean over rows and perturbed trajectories, by column."""
-    return {name: value for name, value in total.items() if name == "train_sigma" or name.startswith("noise_rms_")}
+    """Of what shards added up, what noise there was, its mean over rows and perturbed trajectories, and who won."""
+    return {name: value for name, value in total.items() if name.startswith(("train_sigma", "noise_rms_", "winner"))}
+
+
+def noise_means(total: Terms, batches: int) -> dict[str, float]:
+    """What an evaluation says of the noise of so many batches, which `noise_columns` added up."""
+    return {name: entropy(value) if name == WINNER_ENTROPY else value.item() / batches for name, value in total.items()}
 
 
 def shard_rows(batch_size: int, shards: int) -> list[range]:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
-# Seeding a generator costs microseconds on a CPU, far more on a GPU: there one draw serves a whole block of rows.
-ROWS_PER_DRAW = {"cpu": 1, "cuda": 32}
+# Seeding a generator costs microseconds on a CPU, far more on a GPU: there one draw serves a whole block of rows, and
+# everywhere where there is one for every update of a latent.
+ROWS_PER_DRAW = {"cpu": 1}
+ROWS_PER_BLOCK = 32
 
 
 def _splitmix64(x: int) -> int:
@@ -58,20 +60,28 @@ def uniforms(seed: int, stream: str, step: int, rows: range, width: int) -> np.n
 
 
 def normals(
-    seed: int, stream: str, step: int, rows: range, k: int, shape: tuple[int, ...], device: torch.device
+    seed: int,
+    stream: str,
+    step: int,
+    rows: range,
+    k: int,
+    shape: tuple[int, ...],
+    device: torch.device,
+    moment: tuple[int, ...] = (),
 ) -> Tensor:
     """Standard normal float32 [len(rows), *shape] for trajectory k of some rows of a step's global batch.
 
-    A row's numbers depend on (seed, stream, step, row, k) and the kind of device alone. Torch's CPU generator keeps 32
-    bits of their key: of millions of draws, a few pairs far apart are the same.
+    `moment` says when on the trajectory's way, if not at its start. A row's numbers depend on (seed, stream, step, row,
+    k, moment) and the kind of device alone. Torch's CPU generator keeps 32 bits of their key: of millions of draws, a
+    few pairs far apart are the same.
     """
-    block = ROWS_PER_DRAW.get(device.type, 32)
+    block = ROWS_PER_BLOCK if moment else ROWS_PER_DRAW.get(device.type, ROWS_PER_BLOCK)
     first, last = rows.start // block, (rows.stop - 1) // block
     generator = torch.Generator(device)
     draws = [
         torch.randn(
             (block, *shape),
-            generator=generator.manual_seed(stream_key(seed, stream, step, index, k)),
+            generator=generator.manual_seed(stream_key(seed, stream, step, index, k, *moment)),
             device=device,
             dtype=torch.float32,
         )

@@ -31,6 +31,7 @@ from rrm.shards import (
     cut_rows,
     join_rows,
     noise_columns,
+    noise_means,
     shard_rows,
 )
 from rrm.streams import torch_generator
@@ -267,7 +268,7 @@ class Trainer:
             "optimizer_steps": self.optimizer_steps,
             "act_steps": self.act_steps,
             "train_loss": math.fsum(losses) / len(losses) if losses else None,
-        } | {column: total.item() / len(losses) for column, total in noise.items()}
+        } | noise_means(noise, len(losses))
         self.history += [so_far | fidelity | row for row in rows]
         # The first such row is that of training's own depth.
         clean = next(row["exact_accuracy"] for row in rows if row["split"] == "validation" and row["sigma"] == 0)

@@ -10,6 +10,13 @@ import torch
 from torch import Tensor
 
 Latents = dict[str, Tensor]  # location ("z_H", "z_L") -> [B, N, D]
+# What becomes of a latent's new value [B, N, D], by its location, before the recursion goes on with it.
+AfterUpdate = Callable[[str, Tensor], Tensor]
+
+
+def unchanged(_location: str, z_BND: Tensor) -> Tensor:
+    """The new value itself."""
+    return z_BND
 
 
 class Batch(NamedTuple):
@@ -78,19 +85,24 @@ class RecursiveModel(Protocol):
         """The puzzle as the recursion sees it, the same at every ACT step: [B, N, D]."""
         ...
 
-    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
+    def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
         """The recursion of one ACT step alone, without detaching: what tangent vectors are pushed through."""
         ...
 
-    def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
+    def act_step(
+        self, latents: Latents, batch: Batch, after_update: AfterUpdate = unchanged
+    ) -> tuple[Latents, StepOutput]:
         """One ACT step. The latents returned are detached; gradient flows only through the outputs."""
         ...
 
 
+ActStep = Callable[[Latents, Batch], tuple[Latents, StepOutput]]
+
+
 @torch.no_grad()
-def q_continue_target(model: RecursiveModel, latents: Latents, batch: Batch, is_last: bool | Tensor) -> Tensor:
+def q_continue_target(act_step: ActStep, latents: Latents, batch: Batch, is_last: bool | Tensor) -> Tensor:
     """The Q-learning target for "continue" [B], from one extra step after `latents`: see `continue_value`."""
-    return continue_value(model.act_step(latents, batch)[1], is_last)
+    return continue_value(act_step(latents, batch)[1], is_last)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rrm.models.act import Batch, Latents, StepOutput
+from rrm.models.act import AfterUpdate, Batch, Latents, StepOutput, unchanged
 from rrm.models.layers import Embedding, Linear, truncated_normal
 from rrm.models.losses import TokenLoss
 from rrm.models.products import ForwardDtype, rounded, tensorfloat32_products
@@ -102,8 +102,8 @@ class BaseModel(nn.Module, ABC):
             self.register_buffer(f"{name[-1]}_init", truncated_normal((self.hidden_size,), 1.0, generator))
 
     @abstractmethod
-    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
-        """All H cycles of one ACT step, those without gradient first."""
+    def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
+        """All H cycles of one ACT step, those without gradient first; `after_update` has each new value of a latent."""
 
     def initial_latents(self, batch_size: int) -> Latents:
         """H_init and L_init repeated over rows and positions: views [B, N, D]."""
@@ -111,7 +111,9 @@ class BaseModel(nn.Module, ABC):
             name: getattr(self, f"{name[-1]}_init").expand(batch_size, self.positions, -1) for name in self.latent_names
         }
 
-    def act_step(self, latents: Latents, batch: Batch) -> tuple[Latents, StepOutput]:
+    def act_step(
+        self, latents: Latents, batch: Batch, after_update: AfterUpdate = unchanged
+    ) -> tuple[Latents, StepOutput]:
         """Embed, reason, read: latents [B, N, D] each, batch of B rows. The latents returned are detached.
 
         The products inside `reason` are in `forward_dtype`; latents, noise, norms, sums between blocks, the input, the
@@ -119,7 +121,7 @@ class BaseModel(nn.Module, ABC):
         """
         embedding = self.embed(batch)
         with self._products_rounded(), self.tensorfloat32():
-            latents = self.reason(latents, embedding)
+            latents = self.reason(latents, embedding, after_update)
         answer = self.read(latents[self.latent_names[0]])
         q_logits = self.q_head(answer[:, 0]).float()
         output = StepOutput(self.lm_head(answer[:, self.prefix_positions :]), q_logits[:, 0], q_logits[:, 1])

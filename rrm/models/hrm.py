@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rrm.models.act import Latents
+from rrm.models.act import AfterUpdate, Latents, unchanged
 from rrm.models.transformer import TransformerConfig, TransformerModel
 
 
@@ -37,7 +37,7 @@ class HRM(TransformerModel):
         self.H_level = self.stack(config, config.H_layers, generator)
         self.L_level = self.stack(config, config.L_layers, generator)
 
-    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
+    def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
         """H_cycles cycles of L_cycles low updates and one high update; gradient through the last of each."""
         z_H, z_L = latents["z_H"], latents["z_L"]
         with torch.no_grad():
@@ -45,8 +45,8 @@ class HRM(TransformerModel):
                 is_last = cycle == self.H_cycles
                 injection = z_H + embedding_BND
                 for _ in range(self.L_cycles - is_last):
-                    z_L = self.L_level(z_L, injection, self.rotary)
+                    z_L = after_update("z_L", self.L_level(z_L, injection, self.rotary))
                 if not is_last:
-                    z_H = self.H_level(z_H, z_L, self.rotary)
-        z_L = self.L_level(z_L, z_H + embedding_BND, self.rotary)
-        return {"z_H": self.H_level(z_H, z_L, self.rotary), "z_L": z_L}
+                    z_H = after_update("z_H", self.H_level(z_H, z_L, self.rotary))
+        z_L = after_update("z_L", self.L_level(z_L, z_H + embedding_BND, self.rotary))
+        return {"z_H": after_update("z_H", self.H_level(z_H, z_L, self.rotary)), "z_L": z_L}

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rrm.models.act import Latents
+from rrm.models.act import AfterUpdate, Latents, unchanged
 from rrm.models.base import BaseConfig, BaseModel
 from rrm.models.layers import rms_norm
 from rrm.models.products import ForwardDtype, product, rounded, tensorfloat32_products
@@ -146,7 +146,7 @@ class SRM(BaseModel):
         low = held**self.config.L_cycles + mixed * (1 - held**self.config.L_cycles) / (1 - held)
         return max(low, held + mixed * low)
 
-    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
+    def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
         """H_cycles cycles; the last grad_cycles of them carry gradient, and the factors are computed once for all."""
         factors = [block.factors(self.product_dtype) for block in self._stack()]
         U = cayley(self.mix)
@@ -155,20 +155,27 @@ class SRM(BaseModel):
         for cycle in range(self.config.H_cycles):
             learns = cycle >= self.config.H_cycles - with_gradient
             with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-                latents = self._H_cycle(latents, embedding_BND, factors, mix)
+                latents = self._H_cycle(latents, embedding_BND, factors, mix, after_update)
         return latents
 
-    def _H_cycle(self, latents: Latents, embedding: Tensor, factors: list[BlockFactors], mix: Operand) -> Latents:
+    def _H_cycle(
+        self,
+        latents: Latents,
+        embedding: Tensor,
+        factors: list[BlockFactors],
+        mix: Operand,
+        after_update: AfterUpdate,
+    ) -> Latents:
         alpha, kappa, c = self.config.alpha, self.kappa, self.m.sigmoid()
         root_eta = math.sqrt(self.config.eta)
         high, low = latents["z_H"], latents["z_L"]
         own, from_low, from_high = kappa * (1 - c), kappa * c * root_eta, kappa * c / root_eta
         injection = from_high * product(high, *mix) + embedding
         for _ in range(self.config.L_cycles):
-            low = (1 - alpha) * low + alpha * self._f(own * low + injection, factors)
+            low = after_update("z_L", (1 - alpha) * low + alpha * self._f(own * low + injection, factors))
         back = mix[0].T, None if mix[1] is None else mix[1].T
         high = (1 - alpha) * high + alpha * self._f(own * high + from_low * product(low, *back), factors)
-        return {"z_H": high, "z_L": low}
+        return {"z_H": after_update("z_H", high), "z_L": low}
 
     def _stack(self) -> list[SandwichBlock]:
         return [block for block in self.blocks if isinstance(block, SandwichBlock)]

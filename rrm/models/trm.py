@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rrm.models.act import Latents
+from rrm.models.act import AfterUpdate, Latents, unchanged
 from rrm.models.transformer import TransformerConfig, TransformerModel
 
 
@@ -51,21 +51,21 @@ class TRM(TransformerModel):
         self.H_cycles, self.L_cycles, self.single_z = config.H_cycles, config.L_cycles, config.single_z
         self.L_level = self.stack(config, config.L_layers, generator)
 
-    def reason(self, latents: Latents, embedding_BND: Tensor) -> Latents:
+    def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
         """H_cycles - 1 cycles without gradient, then one with."""
         with torch.no_grad():
             for _ in range(self.H_cycles - 1):
-                latents = self._H_cycle(latents, embedding_BND)
-        return self._H_cycle(latents, embedding_BND)
+                latents = self._H_cycle(latents, embedding_BND, after_update)
+        return self._H_cycle(latents, embedding_BND, after_update)
 
-    def _H_cycle(self, latents: Latents, embedding: Tensor) -> Latents:
+    def _H_cycle(self, latents: Latents, embedding: Tensor, after_update: AfterUpdate) -> Latents:
         z_L = latents["z_L"]
         if self.single_z:
             for _ in range(self.L_cycles):
-                z_L = self.L_level(z_L, embedding, self.rotary)
-            return {"z_L": self.L_level(z_L, None, self.rotary)}
+                z_L = after_update("z_L", self.L_level(z_L, embedding, self.rotary))
+            return {"z_L": after_update("z_L", self.L_level(z_L, None, self.rotary))}
         z_H = latents["z_H"]
         injection = z_H + embedding
         for _ in range(self.L_cycles):
-            z_L = self.L_level(z_L, injection, self.rotary)
-        return {"z_H": self.L_level(z_H, z_L, self.rotary), "z_L": z_L}
+            z_L = after_update("z_L", self.L_level(z_L, injection, self.rotary))
+        return {"z_H": after_update("z_H", self.L_level(z_H, z_L, self.rotary)), "z_L": z_L}

@@ -13,6 +13,7 @@ from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from rrm import checkpoint
 from rrm.checkpoint import serialise
+from rrm.presets import merge
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
@@ -24,8 +25,8 @@ MIDDLE, LAST = 2, 4
 MODELS: dict[str, dict[str, Any]] = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8}}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
-    "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3}},
-    "multi": MULTI,
+    "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
+    "multi": merge(MULTI, {"perturb": {"when": "update"}}),
 }
 STEPS = [
     ("parallel_fixed", "rollout"),

@@ -4,10 +4,13 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from results.columns import completed
 from results.schema import EVALS_SCHEMA
-from results.trial_files import read_table
+from results.trial_files import DamagedFileError, read_table
 
 # Tables of one row and of two thousand, by turns, each written whole and renamed, as a trial does.
 REPLACE_AGAIN_AND_AGAIN = """
@@ -37,3 +40,17 @@ def test_a_table_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(tmp
         writer.kill()
         writer.wait()
     assert seen - {0} == {1, 2000}
+
+
+def test_a_table_of_an_older_version_is_read_with_what_came_later(tmp_path):
+    path = tmp_path / "rows.parquet"
+    newer = [field.name for field in EVALS_SCHEMA if b"before" in field.metadata]
+    pq.write_table(EVALS_SCHEMA.empty_table().drop_columns(newer), path)
+    assert read_table(path, EVALS_SCHEMA).schema.equals(EVALS_SCHEMA)
+    row = dict.fromkeys(EVALS_SCHEMA.names, 0) | {"correct": b"", "trial_id": "x", "split": "test"}
+    table = pa.Table.from_pylist([row], schema=pa.schema([(f.name, f.type) for f in EVALS_SCHEMA if f.name == "step"]))
+    assert "winner_entropy" in newer
+    assert completed(table, table.schema.append(EVALS_SCHEMA.field("winner_entropy")))["winner_entropy"].null_count == 1
+    pq.write_table(EVALS_SCHEMA.empty_table().drop_columns(["step"]), path)
+    with pytest.raises(DamagedFileError, match="not a table of rows"):
+        read_table(path, EVALS_SCHEMA)

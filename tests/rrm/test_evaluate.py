@@ -164,3 +164,13 @@ def test_flops_hold_the_pass_that_counts_the_steps():
     small, large = (tiny_config(rollout="act_mask", train=train | {"batch_size": B}, **MULTI) for B in (4, 12))
     trajectory_steps = (12 - 4) * small.rollouts * small.act_steps_per_batch
     assert (counted(large) - counted(small)) / trajectory_steps == flops_per_act_step(small)
+
+
+@pytest.mark.parametrize("optimizer_step", ["act", "rollout"])
+def test_flops_hold_the_race(optimizer_step):
+    """Of a winner's step those of all three that it raced with, and of HRM's look ahead what is not one of them."""
+    winner = {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3}}
+    kind = {"model": TINY_HRM, "rollout": "parallel_fixed", **winner}
+    small, large = (tiny_config(train={"optimizer_step": optimizer_step, "batch_size": B}, **kind) for B in (4, 12))
+    steps = large.rows_trained_per_batch - small.rows_trained_per_batch
+    assert (counted(large) - counted(small)) / steps == flops_per_act_step(small)

@@ -83,7 +83,7 @@ def gradients(model):
 def plain_step(model, z, puzzles, is_last):
     """One ACT step as SPEC.md, 0, has it: the latents after it, the loss of each row, whether it wants to halt."""
     z, output = model.act_step(z, puzzles)
-    target = q_continue_target(model, z, puzzles, is_last) if model.learns_q_continue else None
+    target = q_continue_target(model.act_step, z, puzzles, is_last) if model.learns_q_continue else None
     wants = output.q_halt_logits > (output.q_continue_logits if model.learns_q_continue else 0)
     return z, row_losses(output, puzzles.labels, "stablemax", target).total, wants
 

@@ -59,7 +59,7 @@ def test_forward_unroll_and_losses(case):
             latents, output = model.act_step(latents, batch)
             target = None
             if entry["q_continue_target"]:
-                target = q_continue_target(model, latents, batch, is_last=step == model.halt_max_steps)
+                target = q_continue_target(model.act_step, latents, batch, is_last=step == model.halt_max_steps)
             steps.append((latents, output, target))
     for name in model.latent_names:
         reference.check(f"unroll/{name}", torch.stack([latents[name] for latents, _, _ in steps]))
@@ -89,7 +89,7 @@ def test_gradients_and_puzzle_table_update(case, token_loss, convolve_from, monk
     reference, model, batch, entry = case
     model.train()
     latents, output = model.act_step(model.initial_latents(len(batch.inputs)), batch)
-    target = q_continue_target(model, latents, batch, is_last=False) if entry["q_continue_target"] else None
+    target = q_continue_target(model.act_step, latents, batch, is_last=False) if entry["q_continue_target"] else None
     losses = row_losses(output, batch.labels, token_loss, target)
     losses.total.sum().backward()
     reference.check(f"grad/{token_loss}/total_loss", losses.total.sum())

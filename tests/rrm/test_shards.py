@@ -9,6 +9,7 @@ import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from rrm.config import TrialConfig
+from rrm.presets import merge
 from rrm.rollout import ROLLOUTS
 from rrm.shards import TreeSum, cut_rows, join_rows, noise_columns, shard_rows
 from rrm.streams import torch_generator
@@ -23,8 +24,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
-    "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3}},
-    "multi": MULTI,
+    "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
+    "multi": merge(MULTI, {"perturb": {"when": "update"}}),
+    "multi, start": MULTI,
 }
 
 

@@ -178,7 +178,7 @@ def test_act_mask_trains_the_mean_that_normalise_says(model, normalise, monkeypa
     batch, z, loss = trainer.data.train_batch(config.seed, 0, B).repeat(K), start, torch.zeros((), dtype=torch.float64)
     for step in range(M):
         z, output = plain.act_step(z, batch)
-        target = q_continue_target(plain, z, batch, step == M - 1) if plain.learns_q_continue else None
+        target = q_continue_target(plain.act_step, z, batch, step == M - 1) if plain.learns_q_continue else None
         loss = loss + (row_losses(output, batch.labels, "stablemax", target).total * weights[step]).sum()
     loss.backward()
     penalty = plain.penalty()
