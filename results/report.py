@@ -1,8 +1,11 @@
 """A sweep on one HTML page that needs nothing else: `rrm results report`."""
 
 import json
+import os
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -36,11 +39,22 @@ def asset(name: str) -> str:
 
 @cache
 def vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Vega, Vega-Lite and Vega-Embed as one script: kept in this node's cache, since to bundle them takes seconds."""
     import vl_convert
 
+    kept = None
+    with suppress(RuntimeError):  # nobody's home
+        kept = Path(os.environ.get("RRM_CACHE") or Path.home() / ".cache" / "rrm") / f"vega-{vl_convert.__version__}.js"
+    with suppress(OSError, UnicodeError):
+        if kept:
+            return kept.read_text(encoding="utf-8")
     bundle: Any = vl_convert.javascript_bundle  # its own types ask for an argument that it does not need
-    return bundle()
+    script = bundle()
+    with suppress(OSError):
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, script.encode())
+    return script
 
 
 def write_report(tables: SweepTables, path: Location) -> Location:

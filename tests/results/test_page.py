@@ -8,7 +8,7 @@ import pytest
 from sweep_folder import write_sweep
 
 from results.gather import gather
-from results.report import write_report
+from results.report import vega, write_report
 
 needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
 ARMS = {"baseline": 0.0, "single": 0.2, "<b>multi</b>": 0.6}
@@ -122,3 +122,11 @@ def test_the_page_of_eighty_trials_is_small(tmp_path):
     write_sweep(tmp_path / "s", {f"arm{i}": 0.1 * i for i in range(8)}, evaluations=6, diagnosed=8, sigmas=(0.1,))
     path = write_report(gather(tmp_path / "s"), tmp_path / "report.html")
     assert path.stat().st_size < 3_000_000
+
+
+def test_its_library_is_bundled_once_a_node(tmp_path, monkeypatch):
+    monkeypatch.setenv("RRM_CACHE", str(tmp_path / "cache"))
+    assert vega.__wrapped__() == vega()
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_text("kept")
+    assert vega.__wrapped__() == "kept"
