@@ -1,20 +1,20 @@
-"""`rrm diagnose`: the Lyapunov spectrum of a checkpoint, by example."""
+"""`rrm diagnose`: the dynamics of a checkpoint, by example: does it wander, or settle wrong, and what frees it?"""
 
 import argparse
-import math
 import os
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from rich.table import Table
+from pydantic import ValidationError
 
-from launch.paths import input_path, output_file
-from results.diagnostics import summary
-from results.storage import back_from, write_atomically
+from launch.paths import folder_path, input_path
+from launch.progress import progress_bar
+from results.diagnosis_text import told
+from results.storage import back_from
+from results.types import frame
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
+from rrm.diagnose import DiagnosisConfig
 from rrm.torch_setup import out_of_memory_is
 from rrm.weights import checkpoint_here
 from tune.diagnose import config_beside, diagnose_checkpoint
@@ -31,58 +31,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arm", help="of the sweep file (default: its baseline)")
     parser.add_argument("-n", type=int, default=64, help="test puzzles (default 64)")
     parser.add_argument("-k", type=int, default=8, help="exponents (default 8)")
+    parser.add_argument(
+        "--depth", type=int, help="unroll for so many ACT steps, too, such as 256: do the failed escape?"
+    )
+    parser.add_argument("--restarts", type=int, default=0, metavar="R", help="start each failed puzzle R times anew")
+    parser.add_argument("--sigma", type=float, nargs="+", help="noise of the restarts' starts (default .01 .1 1)")
+    parser.add_argument("--robustness", action="store_true", help="estimate lambda_1 in other ways, too")
     parser.add_argument("--batch-size", type=int, default=256, help="memory, in rows of a plain evaluation (256)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: every core")
     parser.add_argument(
-        "--output", metavar="FILE", type=output_file, help="parquet file (default: CHECKPOINT.diagnostics.parquet)"
+        "--output", metavar="FOLDER", type=folder_path, help="of the tables (default: CHECKPOINT.diagnosis)"
     )
     parser.set_defaults(command=_diagnose)
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    for name in ("n", "k", "batch_size", "threads"):
-        if getattr(arguments, name) < 1:
-            raise CheckpointError(f"{name}: {getattr(arguments, name)} is below 1; give 1 or more")
-    output = arguments.output or back_from(f"{arguments.checkpoint}.diagnostics.parquet")
+    if arguments.threads < 1:
+        raise CheckpointError(f"threads: {arguments.threads} is below 1; give 1 or more")
+    asked = _asked(arguments)
+    folder = arguments.output or back_from(f"{arguments.checkpoint}.diagnosis")
+    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"--output {folder}: a file; give a folder")
     checkpoint = checkpoint_here(arguments.checkpoint)
+    config = _config(arguments, checkpoint)
+    if asked.depth is not None and asked.depth <= config.model.halt_max_steps:
+        raise CheckpointError(
+            f"depth: {asked.depth} is not above model.halt_max_steps {config.model.halt_max_steps}, which is always "
+            "diagnosed; give a deeper one"
+        )
     try:
-        with out_of_memory_is(lambda: f"lower --batch-size ({arguments.batch_size}) or -k ({arguments.k})"):
-            table = diagnose_checkpoint(
-                checkpoint,
-                _config(arguments, checkpoint),
-                n=arguments.n,
-                k=arguments.k,
-                batch_size=arguments.batch_size,
-                threads=arguments.threads,
+        with (
+            out_of_memory_is(lambda: f"lower --batch-size ({asked.batch_size}) or -k ({asked.k})"),
+            progress_bar() as progress,
+        ):
+            tables = diagnose_checkpoint(
+                checkpoint, config, asked, folder, threads=arguments.threads, progress=progress
             )
     except (ValueError, torch.OutOfMemoryError) as error:
         raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error
-    content = pa.BufferOutputStream()
-    pq.write_table(table, content)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, content.getvalue().to_pybytes())
-    frame = table.to_pandas()
-    found = summary(frame)
-    shown = Table(box=None, pad_edge=False, header_style="bold", show_header=False)
-    for what, value in (
-        ("test puzzles", f"{len(frame)}, {found.solved} solved"),
-        ("lambda_1, median", f"{found.lambda_1:+.4f} nats a sub-update"),
-        ("  of the solved", _or_none(found.lambda_1_solved, "+.4f")),
-        ("  of the failed", _or_none(found.lambda_1_failed, "+.4f")),
-        ("positive modes, mean", f"{found.n_pos:.2f} of {arguments.k}"),
-        ("settled", f"{found.settled:.0%}"),
-        ("AUC of -lambda_1 for solved", _or_none(found.lambda_1_auc, ".3f")),
-        ("AUC of -late drift for solved", _or_none(found.late_drift_auc, ".3f")),
-    ):
-        shown.add_row(what, value)
     out = console()
-    out.print(shown)
-    out.print(f"Written: {output}", soft_wrap=True)
+    out.print(told({name: frame(table) for name, table in tables.items()}, out.width))
+    written = ", ".join(f"{name}.parquet" for name in tables)
+    out.print(f"\nWritten: {folder}: {written}", soft_wrap=True)
     return 0
 
 
-def _or_none(value: float, how: str) -> str:
-    return "none" if math.isnan(value) else format(value, how)
+def _asked(arguments: argparse.Namespace) -> DiagnosisConfig:
+    fields = {name: getattr(arguments, name) for name in DiagnosisConfig.model_fields if name != "sigma"}
+    if arguments.sigma is not None:
+        if not arguments.restarts:
+            raise CheckpointError("sigma: given without restarts; say how many with --restarts")
+        fields["sigma"] = tuple(arguments.sigma)
+    try:
+        return DiagnosisConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name, value = first["loc"][0], first["input"]
+        least = first.get("ctx", {}).get("ge")
+        what = f"{value} is below {least}; give {least} or more" if least is not None else first["msg"]
+        raise CheckpointError(f"{name}: {what.removeprefix('Value error, ')}") from error
 
 
 def _config(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:

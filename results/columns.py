@@ -7,6 +7,11 @@ import pyarrow as pa
 
 TEXT, INT, FLOAT, BOOL, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", tz="UTC")
 
+HARD = (
+    ("rating", FLOAT, "", "How hard it is, as its CSV says; null where that says nothing."),
+    ("givens", INT, "cells", "Sudoku: cells that are given; null for other tasks."),
+    ("path_length", INT, "cells", "Mazes: cells on the answer's path, start and goal counted; null for other tasks."),
+)
 FIDELITY = (  # what a noise_fidelity is of
     "in train.forward_dtype and in float32, after one ACT step, at the smallest sigma of training; null where clean."
 )

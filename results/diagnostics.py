@@ -1,44 +1,56 @@
-"""Tables of diagnoses in a few numbers."""
+"""A diagnosis in a line of numbers."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from results.stats import auc
+from results.bootstrap import auc_with_interval
+from results.diagnosed import judged
 
 
 class Summary(NamedTuple):
     """A diagnosis of n examples: counts, medians of lambda_1 (nats a sub-update), mean modes; nan if undefined.
 
-    The AUCs say how well a lower value tells the solved from the failed, whatever the threshold between them.
+    The 2 x 2: settled and solved, settled and failed, and so on, counted. The AUCs say how well a lower value tells the
+    solved from the failed, whatever the threshold between them; low and high are their 95 % interval over puzzles.
     """
 
+    n: int
     solved: int
+    settled_solved: int
+    settled_failed: int
+    wandering_solved: int
+    wandering_failed: int
     lambda_1: float
     lambda_1_solved: float
     lambda_1_failed: float
     n_pos: float
     settled: float
     lambda_1_auc: float
+    lambda_1_auc_low: float
+    lambda_1_auc_high: float
     late_drift_auc: float
 
 
-def summary(diagnostics: pd.DataFrame) -> Summary:
-    """What the rows of one diagnosis say together."""
-    solved = diagnostics.solved.to_numpy(dtype=bool)
-    lambda_1 = diagnostics.lambda_1.to_numpy()
+def summary(diagnostics: pd.DataFrame, outcome: str = "solved") -> Summary:
+    """What the rows of one diagnosis say together; `outcome`: solved, or of mazes valid or shortest."""
+    rows = judged(diagnostics, outcome)
+    solved, settled = rows.outcome.to_numpy(dtype=bool), rows.settled.to_numpy(dtype=bool)
+    lambda_1 = rows.lambda_1.to_numpy(dtype=float)
 
     def median(values: np.ndarray) -> float:
         return float(np.median(values)) if len(values) else float("nan")
 
     return Summary(
+        len(rows),
         int(solved.sum()),
+        *(int((one & other).sum()) for one in (settled, ~settled) for other in (solved, ~solved)),
         median(lambda_1),
         median(lambda_1[solved]),
         median(lambda_1[~solved]),
-        float(diagnostics.n_pos.mean()),
-        float(diagnostics.settled.mean()),
-        auc(-lambda_1, solved),
-        auc(-diagnostics.late_drift.to_numpy(), solved),
+        float(rows.n_pos.mean()),
+        float(settled.mean()),
+        *auc_with_interval(-lambda_1, solved),
+        auc_with_interval(-rows.late_drift.to_numpy(dtype=float), solved).auc,
     )

@@ -24,8 +24,7 @@ from results.looks import read_looks, record_looks
 from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
 from results.schema import (
-    DIAGNOSTICS,
-    DIAGNOSTICS_SCHEMA,
+    DIAGNOSIS_SCHEMAS,
     DONE,
     EVALS,
     EVALS_SCHEMA,
@@ -47,12 +46,13 @@ from results.storage import Location, S3Path, remove_leftovers, side_by_side, wr
 from results.trial_files import DamagedFileError, read_json, read_table, trial_end
 from results.types import frame, table_of, typed
 
-_READ = (TRIAL, EVALS, DIAGNOSTICS, DONE, FAILED)
+_OF_TRIALS = ("evals", *DIAGNOSIS_SCHEMAS)  # the tables whose rows are read from the trials' folders
+_READ = (TRIAL, DONE, FAILED, *(f"{name}.parquet" for name in _OF_TRIALS))
 
 
 @dataclass(frozen=True)
 class SweepTables:
-    """The tables of a sweep (columns in results.schema), the files they were written to, and what could not be read.
+    """The tables of a sweep (columns in results.schema), the files that hold their rows, and what could not be read.
 
     `folder` is the sweep's own. `unwritten` says why the files could not be written, "" if they were.
     """
@@ -68,6 +68,10 @@ class SweepTables:
     problems: list[str]
     folder: Location
     puzzles: pd.DataFrame = field(default_factory=pd.DataFrame)
+    windows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    depths: pd.DataFrame = field(default_factory=pd.DataFrame)
+    restarts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    robustness: pd.DataFrame = field(default_factory=pd.DataFrame)
     unwritten: str = ""
 
 
@@ -91,26 +95,25 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     sources = dict(zip(cells, listed, strict=True))
     before = _gathered_before(sweep_folder, sources)
     rows = {row["trial_id"]: row for row in before["trials"].to_pylist()}
-    evals, diagnostics, problems = [before["evals"]], [before["diagnostics"]], []
+    parts, problems = {name: [before[name]] for name in _OF_TRIALS}, []
     changed = [trial_id for trial_id in cells if trial_id not in rows]
     read = side_by_side(folder, lambda name: _read_trial(folder / name, cells[name]), changed)
     for trial_id, found in zip(changed, read, strict=True):
         if isinstance(found, DamagedFileError):
             problems.append(str(found))
             continue
-        row, evaluated, diagnosed = found
+        row, of_trial = found
         # A running trial is read again: its process may die and leave its files as they are.
         rows[trial_id] = row | {"source": "" if row["status"] == "running" else sources[trial_id]}
-        evals.append(evaluated)
-        diagnostics.append(diagnosed)
+        for name, rows_of_trial in of_trial.items():
+            parts[name].append(rows_of_trial)
     order = [trial_id for trial_id in cells if trial_id in rows]
     if write:
         remove_leftovers(sweep_folder)
     written_by = {b"gathering": uuid.uuid4().hex.encode()} | VERSION
     tables = {
         "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),
-        "evals": _in_order(pa.concat_tables(evals), order),
-        "diagnostics": _in_order(pa.concat_tables(diagnostics), order),
+        **{name: _in_order(pa.concat_tables(tables), order) for name, tables in parts.items()},
     }
     frames = {name: frame(table) for name, table in tables.items()}
     for each in frames.values():
@@ -136,7 +139,8 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     unwritten = ""
     try:
         for name, table in tables.items() if write else ():
-            files.append(_write(table.replace_schema_metadata(written_by), name, sweep_folder))
+            path = _write(table.replace_schema_metadata(written_by), name, sweep_folder)
+            files += [path] if len(table) else []
         if write:
             record_looks(sweep_folder, looks, *compared)
     except OSError as error:
@@ -144,34 +148,37 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     return SweepTables(
         sweep,
         manifest["baseline"],
-        frames["trials"],
-        frames["evals"],
-        frames["diagnostics"],
-        compared.comparison,
-        compared.differences,
-        files,
-        problems,
-        sweep_folder,
-        frame(tables["puzzles"]),
-        unwritten,
+        comparison=compared.comparison,
+        differences=compared.differences,
+        files=files,
+        problems=problems,
+        folder=sweep_folder,
+        puzzles=frame(tables["puzzles"]),
+        unwritten=unwritten,
+        **frames,
     )
 
 
 def _read_trial(
     folder: Location, places: list[dict[str, Any]]
-) -> tuple[dict[str, Any], pa.Table, pa.Table] | DamagedFileError:
+) -> tuple[dict[str, Any], dict[str, pa.Table]] | DamagedFileError:
     """A trial's row, its evaluations and its diagnoses up to the steps asked for; or what is wrong with its files."""
     steps = places[0]["config"]["train"]["steps"]
     try:
-        evals = _up_to(steps, read_table(folder / EVALS, EVALS_SCHEMA))
-        diagnosed = _up_to(steps, read_table(folder / DIAGNOSTICS, DIAGNOSTICS_SCHEMA))
-        for name, table in ((EVALS, evals), (DIAGNOSTICS, diagnosed)):
-            if others := set(table["trial_id"].to_pylist()) - {folder.name}:
-                raise DamagedFileError(f"{folder / name}: holds rows of another trial, {min(others)}; move it away")
+        found = {"evals": _up_to(steps, read_table(folder / EVALS, EVALS_SCHEMA))}
+        evals = found["evals"]
+        for name, schema in DIAGNOSIS_SCHEMAS.items():
+            if name == "diagnostics" or len(found["diagnostics"]):  # without it there are no others to ask for
+                found[name] = _up_to(steps, read_table(folder / f"{name}.parquet", schema))
+        for name, table in found.items():
+            if others := set(pc.unique(table["trial_id"]).to_pylist()) - {folder.name}:
+                raise DamagedFileError(
+                    f"{folder / name}.parquet: holds rows of another trial, {min(others)}; move it away"
+                )
         row = _trial_row(folder, places, steps, evals)
         if row["status"] == "done" and not len(evals):
             raise DamagedFileError(f"{folder / EVALS}: holds no rows of a trial that is done; move it away")
-        return row, evals, diagnosed
+        return row, found
     except DamagedFileError as error:
         return error
 
@@ -214,7 +221,7 @@ def _listed(folder: Location) -> dict[str, Any]:
 
 def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[str, pa.Table]:
     """The rows of the last gathering whose trials have the same source; none if the tables are of another version."""
-    schemas = {name: file_schema(name) for name in ("trials", "evals", "diagnostics")}
+    schemas = {name: file_schema(name) for name in ("trials", *_OF_TRIALS)}
     files = {name: table_file(sweep_folder.parent, name, sweep_folder.name) for name in schemas}
     try:
         found = {name: pq.read_table(pa.BufferReader(path.read_bytes())) for name, path in files.items()}
@@ -238,7 +245,7 @@ def _is_current(table: pa.Table, schema: pa.Schema) -> bool:
 
 def _up_to(steps: int, table: pa.Table) -> pa.Table:
     # Most tables end there anyway, and a filter costs as much as reading them.
-    return table if max(table["step"].to_pylist(), default=0) <= steps else table.filter(pc.field("step") <= steps)
+    return table if (pc.max(table["step"]).as_py() or 0) <= steps else table.filter(pc.field("step") <= steps)
 
 
 def _in_order(table: pa.Table, trial_ids: list[str]) -> pa.Table:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
 from results.rows import rows_of, unpack_correct
 from results.schema import PARTITION, TABLE_SCHEMAS, TABLES, TRIALS, UNROLLS, UNROLLS_SCHEMA, check_version
 from results.storage import Location, location, on_filesystem
@@ -31,10 +32,10 @@ def load(
     The tables are those of results.schema, TABLE_SCHEMAS; the first column is the sweep. `columns` leaves out the
     others. Each filter is a column and the value, or the values, that it may have:
     `load("evals", sweep="quickstart", arm=["baseline", "multi4"], split="test", sigma=0)`. They are pushed down: only
-    the files of these sweeps are opened, and only what fits is read. evals and diagnostics have the columns arm, point,
-    seed, model, task, objective and status of their trial beside their own. A trial that several grid points share is
-    found by each of them; its own `point` is what they agree in. Types are those of results.types. Rows of a sweep that
-    is not gathered yet are not there: `rrm results gather SWEEP` gathers it.
+    the files of these sweeps are opened, and only what fits is read. evals and the tables of diagnoses have the columns
+    arm, point, seed, model, task, objective and status of their trial beside their own. A trial that several grid
+    points share is found by each of them; its own `point` is what they agree in. Types are those of results.types. Rows
+    of a sweep that is not gathered yet are not there: `rrm results gather SWEEP` gathers it.
 
     Raises KeyError for a table or column that there is not, FileNotFoundError if nothing in `storage` is gathered,
     OldTableError for tables of an earlier version, StorageError if S3 does not answer, PlaceError if `storage` is no
@@ -44,7 +45,7 @@ def load(
         raise KeyError(f"{table}: no such table; there are {', '.join(TABLE_SCHEMAS)}")
     schema = TABLE_SCHEMAS[table]
     of_trial = {name: value for name, value in filters.items() if name not in schema.names and name in _OF_TRIAL}
-    needs_trials = table in ("evals", "diagnostics")
+    needs_trials = table == "evals" or table in DIAGNOSIS_SCHEMAS
     known = [*schema.names, *(_OF_TRIAL if needs_trials else ())]
     unknown = [name for name in (*filters, *(columns or ())) if name not in known]
     if unknown:

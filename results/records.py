@@ -198,7 +198,14 @@ _NEVER_NULL = {  # what is read of every row
         *("trial_id", "step", "optimizer_steps", "act_steps", "split", "sigma", "depth", "rollouts", "n"),
         *("exact_accuracy", "token_accuracy", "correct", "best_q_correct", "majority_correct"),
     ),
-    "diagnostics": ("trial_id", "step", "example", "solved", "n_pos", "lambda_1", "late_drift", "settled"),
+    "diagnostics": (
+        *("trial_id", "step", "example", "solved", "n_pos", "lambda_1", "late_drift", "settled", "exponents", "q_halt"),
+        *("act_steps", "late_exponents"),
+    ),
+    "windows": ("trial_id", "step", "example", "window", "lambda_1"),
+    "depths": ("trial_id", "step", "example", "depth", "solved", "drift"),
+    "restarts": ("trial_id", "step", "example", "sigma", "restart", "solved"),
+    "robustness": ("trial_id", "step", "example", "variation", "lambda_1", "usual_lambda_1"),
     "unrolls": ("trial_id", "step", "example", "sigma", "question", "answer", "predicted", "q_halt"),
 }
 _SPLITS = ("validation", "test")
@@ -217,6 +224,10 @@ def table_problem(name: str, table: pa.Table) -> str | None:
             return f"its column {column} holds {least}"
     if name == "evals":
         return _problem_of_evals(table)
+    if name == "diagnostics" and 0 in pc.unique(pc.list_value_length(table["exponents"])).to_pylist():
+        return "its column exponents holds a row of none"
+    if name == "diagnostics" and 0 in pc.unique(pc.list_value_length(table["late_exponents"])).to_pylist():
+        return "its column late_exponents holds a row of none"
     if name == "unrolls" and not _are_grids(table):
         return "its columns question, answer and predicted are no grids of one size"
     return None

@@ -14,8 +14,9 @@ sweep is a partition of it, in Hive's layout: its name is the column `sweep` of 
 
 import pyarrow as pa
 
-from results.columns import BOOL, FIDELITY, FLOAT, INT, TEXT, TIME, schema_of
+from results.columns import FIDELITY, FLOAT, HARD, INT, TEXT, TIME, schema_of
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA
+from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
 from results.storage import Location
 
 MANIFEST = "sweep.json"
@@ -36,7 +37,6 @@ DONE = "done.json"
 FAILED = "failed.json"
 STOPPED, ASKED = "stopped.json", "asked.json"
 EVALS = "evals.parquet"
-DIAGNOSTICS = "diagnostics.parquet"
 UNROLLS = "unrolls.parquet"
 LATEST_STATE = "latest_state.pt"
 PREVIOUS_STATE = "previous_state.pt"
@@ -82,24 +82,6 @@ EVALS_SCHEMA = schema_of(
     ("best_q_correct", pa.binary(), "bits", "Correctness of the answer chosen by halting logit, bool [n] packed."),
     ("majority_correct", pa.binary(), "bits", "Correctness of the answer chosen by majority, bool [n] packed."),
     newer={"winner_changes": None, "winner_entropy": None},
-)
-
-DIAGNOSTICS_SCHEMA = schema_of(
-    ("trial_id", TEXT, "", "Hash of the trial's config; names its folder."),
-    ("step", INT, "batches", "Batches trained before this diagnosis; null for a checkpoint by itself."),
-    ("example", INT, "", "Place among the test puzzles; the evaluation's `correct` has the same order."),
-    ("solved", BOOL, "", "Whether the clean run, in the training's precision, solves it."),
-    ("q_halt", FLOAT, "logit", "Halting logit at the end of the clean run."),
-    ("sub_updates", INT, "updates", "Latent updates in an ACT step, H_cycles (L_cycles + 1)."),
-    ("exponents", pa.list_(FLOAT), "nats/sub-update", "Finite-time Lyapunov spectrum of (z_H, z_L), by vector."),
-    ("late_exponents", pa.list_(FLOAT), "nats/sub-update", "The same without the first eighth of the ACT steps."),
-    ("lambda_1", FLOAT, "nats/sub-update", "The first exponent."),
-    ("spectral_mean", FLOAT, "nats/sub-update", "The mean exponent."),
-    ("n_pos0", INT, "modes", "Exponents above 0."),
-    ("n_pos", INT, "modes", "Vectors that grew by more than a factor e over the run."),
-    ("late_drift", FLOAT, "latent norm", "Mean ||z_t - z_(t-1)|| of z_H over the last four ACT steps."),
-    ("relative_late_drift", FLOAT, "ratio", "late_drift over ||z|| at the end."),
-    ("settled", BOOL, "", "Whether late_drift is below Otsu's threshold of all examples of this diagnosis."),
 )
 
 UNROLLS_SCHEMA = schema_of(
@@ -169,9 +151,7 @@ PUZZLES_SCHEMA = schema_of(
     ("example", INT, "", "Its place among them; the evaluation's `correct` has the same order."),
     ("question", TEXT, "", "The puzzle, as a CSV holds it."),
     ("answer", TEXT, "", "Its answer."),
-    ("rating", FLOAT, "", "How hard it is, as its CSV says; null where that says nothing."),
-    ("givens", INT, "cells", "Sudoku: cells that are given; null for other tasks."),
-    ("path_length", INT, "cells", "Mazes: cells on the answer's path, start and goal counted; null for other tasks."),
+    *HARD,
 )
 
 PARTITION = "sweep"
@@ -179,14 +159,14 @@ PARTITION = "sweep"
 TABLE_SCHEMAS = {
     "trials": TRIALS_SCHEMA,
     "evals": EVALS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
-    "diagnostics": DIAGNOSTICS_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
+    **{name: schema.insert(0, TRIALS_SCHEMA.field(PARTITION)) for name, schema in DIAGNOSIS_SCHEMAS.items()},
     "comparison": COMPARISON_SCHEMA,
     "differences": DIFFERENCES_SCHEMA,
     "puzzles": PUZZLES_SCHEMA.insert(0, TRIALS_SCHEMA.field(PARTITION)),
 }
 
 
-VERSION = {b"version": b"2"}  # of the tables' columns and their meaning: metadata of each of their files
+VERSION = {b"version": b"3"}  # of the tables' columns and their meaning: metadata of each of their files
 
 
 class OldTableError(ValueError):

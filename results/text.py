@@ -7,6 +7,7 @@ import pandas as pd
 
 from results.compared import MODES
 from results.curves import snapshot
+from results.diagnosed import judged_by
 from results.diagnostics import summary
 from results.gather import SweepTables
 from results.layout import Column, latex, lines, markdown, paragraph
@@ -188,24 +189,34 @@ def _diagnoses(tables: SweepTables) -> list[Column]:
     ]
     of_trial = dict(iter(last.groupby("trial_id")))
     found = [
-        (trial, of_trial[trial.trial_id], summary(of_trial[trial.trial_id]))
+        (trial, outcome, of_trial[trial.trial_id], summary(of_trial[trial.trial_id], outcome))
         for trial in rows_of(tables.trials)
         if trial.trial_id in of_trial
+        for outcome in judged_by(of_trial[trial.trial_id])
     ]
+    trials, named, diagnosed, of = zip(*found, strict=True)
     return [
-        Column("arm", [trial.arm for trial, _, _ in found], number=False, key=True),
-        Column("point", [str(trial.point) for trial, _, _ in found], number=False, key=True),
-        Column("seed", [str(trial.seed) for trial, _, _ in found], key=True),
-        Column("step", [str(rows.step.iloc[0]) for _, rows, _ in found]),
-        Column("puzzles", [str(len(rows)) for _, rows, _ in found]),
-        Column("solved", [str(of.solved) for _, _, of in found]),
-        Column("lambda_1 solved", [_number(of.lambda_1_solved, "+.4f") for _, _, of in found]),
-        Column("failed", [_number(of.lambda_1_failed, "+.4f") for _, _, of in found]),
-        Column("positive modes", [f"{of.n_pos:.2f}" for _, _, of in found]),
-        Column("settled", [f"{of.settled:.0%}" for _, _, of in found]),
-        Column("AUC of -lambda_1", [_number(of.lambda_1_auc, ".3f") for _, _, of in found]),
-        Column("-late drift", [_number(of.late_drift_auc, ".3f") for _, _, of in found]),
+        Column("arm", [trial.arm for trial in trials], number=False, key=True),
+        Column("point", [str(trial.point) for trial in trials], number=False, key=True),
+        Column("seed", [str(trial.seed) for trial in trials], key=True),
+        Column("solved is", [name if len(set(named)) > 1 else "" for name in named], number=False, key=True),
+        Column("step", [str(rows.step.iloc[0]) for rows in diagnosed]),
+        Column("puzzles", [str(one.n) for one in of]),
+        Column("settled solved", [str(one.settled_solved) for one in of]),
+        Column("failed", [str(one.settled_failed) for one in of]),
+        Column("wandering solved", [str(one.wandering_solved) for one in of]),
+        Column("failed", [str(one.wandering_failed) for one in of]),
+        Column("lambda_1 solved", [_number(one.lambda_1_solved, "+.4f") for one in of]),
+        Column("failed", [_number(one.lambda_1_failed, "+.4f") for one in of]),
+        Column("positive modes", [f"{one.n_pos:.2f}" for one in of]),
+        Column("AUC of -lambda_1", [_number(one.lambda_1_auc, ".3f") for one in of]),
+        Column("95 %", [_interval(one.lambda_1_auc_low, one.lambda_1_auc_high) for one in of], number=False),
+        Column("-late drift", [_number(one.late_drift_auc, ".3f") for one in of]),
     ]
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"{low:.3f} to {high:.3f}"
 
 
 def _score(row: Any, value: float) -> str:

@@ -14,6 +14,7 @@ from results import plots
 from results.compared import COMPARISON_SCHEMA, METRICS
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
+from results.diagnosed import judged_by
 from results.diagnostics import summary
 from results.difficulty import by_difficulty
 from results.gather import SweepTables
@@ -192,8 +193,9 @@ def _diagnoses(tables: SweepTables) -> dict[str, Any] | None:
     for trial in rows_of(tables.trials):
         mine = diagnosed.get(trial.trial_id)
         if mine is not None:
-            found = summary(mine)._asdict()
-            rows.append({"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "puzzles": len(mine)} | found)
+            for outcome in judged_by(mine):
+                named = {"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0]}
+                rows.append(named | {"outcome": outcome} | summary(mine, outcome)._asdict())
     return table("diagnoses", "Lyapunov diagnoses, the last of each trial", pd.DataFrame(rows), None, folded=True)
 
 

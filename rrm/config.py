@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -138,6 +139,16 @@ class TrialConfig(Settings):
             )
         if self.diagnose is not None and self.diagnose.n > self.eval.n:
             yield f"diagnose.n: {self.diagnose.n} is more than the {self.eval.n} test puzzles of eval.n; ask for fewer"
+        if self.diagnose is not None and self.diagnose.deep and self.train.steps % self.diagnose.every:
+            yield (
+                f"diagnose.every: {self.diagnose.every} does not divide train.steps {self.train.steps}, and depth, "
+                "restarts and robustness belong to the diagnosis after the last step; use one that does"
+            )
+        if self.diagnose is not None and (self.diagnose.depth or math.inf) <= self.model.halt_max_steps:
+            yield (
+                f"diagnose.depth: {self.diagnose.depth} is not above model.halt_max_steps {self.model.halt_max_steps}, "
+                "which is always diagnosed; give a deeper one"
+            )
         shards, batch_size = self.train.shards, self.train.batch_size
         most = batch_size & -batch_size  # the largest power of two that divides it
         if shards & (shards - 1) or most % shards:

@@ -142,8 +142,8 @@ def _unroll(
             show(step, output)
         if step in depths:
             losses = row_losses(output, batch.labels, token_loss)
-            cells = _grids(losses.predicted, task)
-            judged = task.judge(_grids(batch.inputs, task), cells)
+            cells = grids(losses.predicted, task)
+            judged = task.judge(grids(batch.inputs, task), cells)
             yield (
                 step,
                 Answers(
@@ -187,6 +187,6 @@ def majority(cells: np.ndarray, q_halt: np.ndarray) -> np.ndarray:
     return np.where(votes == votes.max(axis=1, keepdims=True), q_halt, -np.inf).argmax(axis=1)
 
 
-def _grids(tokens: torch.Tensor, task: BaseTask) -> np.ndarray:
+def grids(tokens: torch.Tensor, task: BaseTask) -> np.ndarray:
     """Tokens [B, S] as cells int8 [B, side, side]; padding, which no cell is, becomes -1."""
     return (tokens.cpu().numpy() - 1).astype(np.int8).reshape(-1, task.grid_side, task.grid_side)

@@ -17,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rrm.models.act import Batch, RecursiveModel
 from rrm.streams import torch_generator
-from rrm.workers import ALONE, Workers
 
 LATE_STEPS = 4
 # Peak memory of a state and its k = 8 tangent vectors, measured at hidden 128 with 81 positions: 0.9 (SRM) to 1.6
@@ -39,13 +38,14 @@ def orthonormal_vectors(size: int, k: int, seed: int) -> Tensor:
 
 
 def tangent_unroll(
-    step: Callable[[Tensor], Tensor], z_BX: Tensor, Q_XK: Tensor, steps: int
+    step: Callable[[Tensor], Tensor], z_BX: Tensor, Q_XK: Tensor, steps: int, qr_every: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate a map and the tangent vectors that start at the columns of Q, the same for every row.
 
     `step` maps states [B, X] to states [B, X], each row by itself. Yields after each of `steps` iterations the state
     [B, X] and log |diag R| of Y = Q R, Y the image of the Q before: float64 [B, K], in nats. Their sum over iterations,
-    divided by the iterations, is the finite-time spectrum in the order of the columns.
+    divided by the iterations, is the finite-time spectrum in the order of the columns. Vectors are decomposed after
+    every `qr_every` iterations and the last one; after the others the growth is given as 0, and counted at the next.
     """
     push = vmap(
         lambda z, V: jvp(step, (z,), (V,)),
@@ -55,8 +55,12 @@ def tangent_unroll(
     z_BX = z_BX.contiguous()  # jvp refuses an expanded view
     V_KBX = Q_XK.T.unsqueeze(1).repeat(1, len(z_BX), 1).to(z_BX)
     orthonormalise = cholesky_qr2 if z_BX.is_cuda else householder_qr
-    for _ in range(steps):
+    for iteration in range(1, steps + 1):
         z_BX, Y_KBX = push(z_BX, V_KBX)  # pyright: ignore[reportAssignmentType]
+        if iteration % qr_every and iteration < steps:
+            V_KBX = Y_KBX
+            yield z_BX, torch.zeros(Y_KBX.shape[1], len(Y_KBX), dtype=torch.float64, device=z_BX.device)
+            continue
         Q_BXK, stretch_BK = orthonormalise(Y_KBX.permute(1, 2, 0))
         V_KBX = Q_BXK.permute(2, 0, 1)
         yield z_BX, stretch_BK.clamp_min(torch.finfo(stretch_BK.dtype).tiny).double().log()
@@ -119,7 +123,11 @@ class Diagnosis(NamedTuple):
     def late_exponents(self) -> np.ndarray:
         """The spectrum without the first eighth of the ACT steps, rounded up but never all of them: [n, k]."""
         T = self.log_growth.shape[1]
-        return self.log_growth[:, min(math.ceil(T / 8), T - 1) :].mean(axis=1) / self.sub_updates
+        return self.window_exponents(range(min(math.ceil(T / 8), T - 1), T))
+
+    def window_exponents(self, steps: range) -> np.ndarray:
+        """The spectrum over some of the ACT steps (0-based): [n, k]."""
+        return self.log_growth[:, steps.start : steps.stop].mean(axis=1) / self.sub_updates
 
     @property
     def spectral_mean(self) -> np.ndarray:
@@ -147,15 +155,34 @@ class Diagnosis(NamedTuple):
         return self.late_drift / self.norm[:, -1]
 
     @property
-    def settled(self) -> np.ndarray:
-        """Whether an example's late drift is on the low side of Otsu's threshold, or no more than rounding: bool [n].
+    def log_threshold(self) -> float:
+        """Otsu's threshold on log10 late drift of these n examples together; NaN for fewer than two.
 
-        The threshold on log10 late drift is that of these n examples together; drifts below float32 rounding count as
-        equal. It always splits: whether there are two groups is for the eye to judge.
+        Drifts below float32 rounding count as equal. It always splits: whether there are two groups is for the eye.
         """
-        rounding = FLOAT32_EPS * self.norm[:, -1]
-        log_drift = np.log10(np.maximum(self.late_drift, rounding))
-        return (self.late_drift <= rounding) | (log_drift < otsu_threshold(log_drift))
+        return otsu_threshold(np.log10(np.maximum(self.late_drift, FLOAT32_EPS * self.norm[:, -1])))
+
+    @property
+    def settled(self) -> np.ndarray:
+        """Whether an example's late drift is on the low side of that threshold, or no more than rounding: bool [n]."""
+        return has_settled(self.late_drift, self.norm[:, -1], self.log_threshold)
+
+
+def has_settled(late_drift: np.ndarray, norm: np.ndarray, log_threshold: float) -> np.ndarray:
+    """Whether log10 of a drift is below the threshold, or it is no more than rounding of the norm: bool [n]."""
+    rounding = FLOAT32_EPS * norm
+    return (late_drift <= rounding) | (np.log10(np.maximum(late_drift, rounding)) < log_threshold)
+
+
+def windows(steps: int) -> dict[str, range]:
+    """The windows of an unroll of `steps` ACT steps (0-based): its first eighth, rounded up, quarters, late half.
+
+    Windows of short unrolls that would hold no step are left out.
+    """
+    edges = [round(i * steps / 4) for i in range(5)]
+    quarters = {f"quarter {i + 1}": range(edges[i], edges[i + 1]) for i in range(4)}
+    named = {"first eighth": range(math.ceil(steps / 8)), **quarters, "late half": range(steps // 2, steps)}
+    return {name: window for name, window in named.items() if len(window)}
 
 
 def otsu_threshold(values: np.ndarray) -> float:
@@ -183,29 +210,34 @@ def diagnose(
     k: int = 8,
     batch_size: int = 256,
     seed: int = 0,
-    workers: Workers = ALONE,
+    qr_every: int = 1,
 ) -> Diagnosis:
     """The dynamics of every puzzle of `batch` over halt_max_steps ACT steps from the clean start, without halting.
 
     The state is (z_H, z_L) under the Euclidean norm. `batch_size` bounds memory to what a plain evaluation of as many
-    rows takes: an example counts as 2 (1 + k) rows, and at least one example is held. `seed` chooses the vectors.
-    `workers` hand out chunks of that size, and have the whole.
+    rows takes: an example counts as 2 (1 + k) rows, and at least one example is held. `seed` chooses the vectors, which
+    are made orthonormal again after every `qr_every` ACT steps.
     Computed in the model's own dtype, without autocast. Raises ValueError if k is not between 1 and the state's size.
     """
     start = torch.stack(list(model.initial_latents(1).values()), dim=1)
     Q_XK = orthonormal_vectors(start.numel(), k, seed)
-    size = max(1, batch_size // (ROWS_PER_VECTOR * (1 + k)))
-
-    def of_chunk(first: int) -> list[Tensor]:
-        part = Batch(*(x[first : first + size] for x in batch))
-        return [found.double().cpu() for found in _unroll(model, part, start, Q_XK)]
-
-    parts = workers.share_out(range(0, len(batch.inputs), size), of_chunk)
+    size = chunk_size(batch_size, k)
+    parts = [
+        [found.double().cpu() for found in _unroll(model, part, start, Q_XK, qr_every)]
+        for part in (Batch(*(x[i : i + size] for x in batch)) for i in range(0, len(batch.inputs), size))
+    ]
     log_growth, drift, norm = (torch.cat(x).numpy() for x in zip(*parts, strict=True))
     return Diagnosis(log_growth, drift, norm, model.sub_updates)
 
 
-def _unroll(model: RecursiveModel, batch: Batch, start: Tensor, Q_XK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def chunk_size(batch_size: int, k: int) -> int:
+    """How many examples, with k tangent vectors each, take the memory of `batch_size` plain rows; one at least."""
+    return max(1, batch_size // (ROWS_PER_VECTOR * (1 + k)))
+
+
+def _unroll(
+    model: RecursiveModel, batch: Batch, start: Tensor, Q_XK: Tensor, qr_every: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """log growth [B, T, K], drift and norm [B, T] of a part of the puzzles."""
     embedding_BND = model.embed(batch)
     shape = start.shape[1:]  # latents, N, D
@@ -225,7 +257,7 @@ def _unroll(model: RecursiveModel, batch: Batch, start: Tensor, Q_XK: Tensor) ->
     eagerly = torch.compiler.set_stance("force_eager")  # neither compiled blocks nor
     no_fused_attention = sdpa_kernel(SDPBackend.MATH)  # fused attention kernels have forward-mode derivatives
     with eagerly, torch.autocast(z_BX.device.type, enabled=False), no_fused_attention:
-        for after_BX, growth_BK in tangent_unroll(act_step, z_BX, Q_XK, model.halt_max_steps):
+        for after_BX, growth_BK in tangent_unroll(act_step, z_BX, Q_XK, model.halt_max_steps, qr_every):
             log_growth.append(growth_BK)
             drift.append((first_latent(after_BX) - first_latent(z_BX)).norm(dim=1))
             norm.append(first_latent(after_BX).norm(dim=1))

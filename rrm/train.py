@@ -11,7 +11,9 @@ import torch
 
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
-from rrm.diagnose import DiagnoseConfig, diagnose_examples
+from rrm.diagnose import DiagnoseConfig, asked_kinds, diagnose_parts
+from rrm.diagnoses import Diagnoses
+from rrm.dynamics import Subject
 from rrm.evaluate import Watch, evaluate_split
 from rrm.fidelity import ROWS, noise_fidelity
 from rrm.models import build_model
@@ -51,7 +53,7 @@ class Trainer:
 
     `step` counts batches trained; `history` holds a row for each evaluation, split and noise level; `best` the step and
     accuracy of the best clean evaluation on validation, `last_accuracy` the accuracy of the last;
-    `diagnostics` holds a row for each diagnosis and example, `unrolls` a row for each example and sigma that the last
+    `diagnoses` holds what each diagnosis found, `unrolls` a row for each example and sigma that the last
     evaluation was watched on (see rrm.unroll). Weights and their average start at `init_from` where it is given. Raises
     DataError if the puzzles cannot be had, CheckpointError if `init_from` cannot be used, CompilerError without a
     compiler for train.compile.
@@ -101,7 +103,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.last_accuracy: float | None = None
-        self.diagnostics: list[dict[str, Any]] = []
+        self.diagnoses = Diagnoses(self.model.halt_max_steps, self.model.sub_updates)
         self.unrolls: list[dict[str, Any]] = []
         self.losses_since_evaluation: list[float] = []
         self.later = LATER if device.type == "cuda" else 0
@@ -233,19 +235,15 @@ class Trainer:
                 )
             ]
 
-    def diagnose(self, config: DiagnoseConfig) -> list[dict[str, Any]]:
-        """Diagnose the averaged weights now: a row for each of the first `config.n` test puzzles (see rrm.diagnose)."""
+    def diagnose(self, config: DiagnoseConfig) -> None:
+        """Diagnose the averaged weights now (see rrm.diagnose); more than spectra after the last step only."""
         self.model.eval()
-        batch = Batch(*(x[: config.n] for x in self.eval_batches["test"]))
+        task, loss = self.config.task, self.config.model.token_loss
+        subject = Subject(self.model, Batch(*(x[: config.n] for x in self.eval_batches["test"])), task, loss)
+        kinds = asked_kinds(config) if self.step == self.config.train.steps else ["examples"]
         with self.ema.applied():
-            return diagnose_examples(
-                self.model,
-                batch,
-                k=config.k,
-                batch_size=config.batch_size,
-                token_loss=self.config.model.token_loss,
-                workers=self.workers,
-            )
+            found = diagnose_parts(subject, config, kinds, lambda _, work, do: self.workers.share_out(work, do))
+        self.diagnoses.add(self.step, found)
 
     def _evaluate_if_due(self) -> None:
         evaluated = bool(self.history) and self.history[-1]["step"] == self.step
@@ -259,7 +257,7 @@ class Trainer:
         watched.sort(key=lambda row: (row["example"], row["sigma"]))
         self.unrolls = [{"step": self.step} | row for row in watched]
         if config.diagnose is not None and self.step % config.diagnose.every == 0:
-            self.diagnostics += [{"step": self.step} | row for row in self.diagnose(config.diagnose)]
+            self.diagnose(config.diagnose)
         losses, self.losses_since_evaluation = self.losses_since_evaluation, []
         noise, self.noise_since_evaluation = self.noise_since_evaluation, {}
         fidelity = self._noise_fidelity() if noise else {}
@@ -310,7 +308,7 @@ class Trainer:
             "ema": self.ema.shadow,
             "slots": join_rows(self.workers.gather(join_rows(slots))),
             "history": self.history,
-            "diagnostics": self.diagnostics,
+            "diagnoses": self.diagnoses.state_dict(),
             "unrolls": self.unrolls,
             "best": self.best,
             "last_accuracy": self.last_accuracy,
@@ -330,7 +328,8 @@ class Trainer:
         self.slots = [[_slots_on(self.device, bank) for bank in cut_rows(state["slots"], r)] for r in self.shard_rows]
         self.step, self.optimizer_steps, self.act_steps = state["step"], state["optimizer_steps"], state["act_steps"]
         self.history, self.best = list(state["history"]), state["best"]
-        self.last_accuracy, self.diagnostics = state["last_accuracy"], list(state["diagnostics"])
+        self.last_accuracy = state["last_accuracy"]
+        self.diagnoses.load_state_dict(state["diagnoses"])
         self.unrolls = list(state["unrolls"])
         self.losses_since_evaluation = list(state["losses_since_evaluation"])
         self._unread.clear()

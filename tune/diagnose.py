@@ -1,22 +1,35 @@
-"""Diagnosis of a checkpoint: its dynamics on test puzzles, as a table by example."""
+"""Diagnosis of a checkpoint, part by part: what is done is written down, and a killed one goes on to the same bits."""
 
+import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 
-from results.schema import DIAGNOSTICS_SCHEMA, TRIAL
+from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
+from results.schema import TRIAL
+from results.storage import Location, write_atomically
 from results.trial_files import DamagedFileError, read_json
+from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
-from rrm.diagnose import diagnose_examples
+from rrm.diagnose import DiagnosisConfig, asked_kinds, depends_on, diagnose_parts
+from rrm.diagnosis_tables import tables
+from rrm.dynamics import Found, Subject
 from rrm.models import build_model
 from rrm.models.published import initial_state
 from rrm.puzzles.dataset import load_task
+from rrm.puzzles.formats import file_digest
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
+from tune.puzzle_table import difficulty
+
+PARTS = "parts"
+# Is told of each part that is done, the name of its kind, how many of the kind are, and how many there are.
+Progress = Callable[[str, int, int], None]
 
 
 def config_beside(checkpoint: Path) -> TrialConfig | None:
@@ -35,15 +48,11 @@ def config_beside(checkpoint: Path) -> TrialConfig | None:
         ) from error
 
 
-def diagnose_checkpoint(
-    checkpoint: Path, config: TrialConfig, *, n: int, k: int, batch_size: int, threads: int
-) -> pa.Table:
-    """The dynamics on the first n test puzzles (results.schema.DIAGNOSTICS_SCHEMA); on a GPU where there is one.
+def subject_of(checkpoint: Path, config: TrialConfig, n: int) -> Subject:
+    """The checkpoint's model and the first n test puzzles, on a GPU where there is one.
 
-    Raises CheckpointError if the file does not fit the config's model, DataError for its puzzles, ValueError if k is
-    more than the size of the state.
+    Raises CheckpointError if the file does not fit the config's model, DataError for its puzzles.
     """
-    set_up_torch(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = config.task
     model = build_model(
@@ -54,9 +63,94 @@ def diagnose_checkpoint(
         generator=torch_generator(config.seed, "init"),
     )
     model.load_state_dict(initial_state(checkpoint, config.model, model.state_dict()))
+    model.forward_dtype = config.train.forward_dtype
     batch = load_task(task, n).eval_batch("test", n).to(device)
-    rows = diagnose_examples(
-        model.to(device).eval(), batch, k=k, batch_size=batch_size, token_loss=config.model.token_loss
-    )
-    common: dict[str, Any] = {"trial_id": config.trial_id(), "step": None}
-    return pa.Table.from_pylist([common | row for row in rows], schema=DIAGNOSTICS_SCHEMA)
+    return Subject(model.to(device).eval(), batch, task, config.model.token_loss)
+
+
+class Parts:
+    """The parts of a diagnosis in a folder: a file each, named after all that its numbers depend on."""
+
+    def __init__(self, folder: Location, checkpoint: Path, config: TrialConfig, asked: DiagnosisConfig, threads: int):
+        self.folder, self.asked = folder / PARTS, asked
+        self.of = {
+            "checkpoint": file_digest(str(checkpoint)),
+            "model": config.model.model_dump(mode="json"),
+            "task": config.task.identity(),
+            "forward_dtype": config.train.forward_dtype,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{threads} threads",
+        }
+
+    def path(self, kind: str, rows: range) -> Location:
+        """The file of a part."""
+        text = json.dumps(self.of | depends_on(self.asked, kind), sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{key}-{rows.start}-{rows.stop}.pt"
+
+    def read(self, kind: str, rows: range) -> Found | None:
+        """A part that is done; None if it is not, or its file is damaged."""
+        path = self.path(kind, rows)
+        try:
+            return loads(path.read_bytes(), path)
+        except (FileNotFoundError, CheckpointError):
+            return None
+
+    def write(self, kind: str, rows: range, found: Found) -> None:
+        """Write a part that is done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path(kind, rows), serialise(dict(found)))
+
+
+def diagnose_checkpoint(
+    checkpoint: Path,
+    config: TrialConfig,
+    asked: DiagnosisConfig,
+    folder: Location,
+    *,
+    threads: int,
+    progress: Progress = lambda kind, done, of: None,
+) -> dict[str, pa.Table]:
+    """The tables of a diagnosis (results.diagnosis_schema), which are written into `folder`, too; parts on the way.
+
+    Parts that an earlier call left in the folder are not computed again. Raises CheckpointError if the file does not
+    fit the config's model, DataError for its puzzles, ValueError if k is more than the size of the state.
+    """
+    set_up_torch(threads)
+    subject = subject_of(checkpoint, config, asked.n)
+    parts = Parts(folder, checkpoint, config, asked, threads)
+
+    def one_by_one(kind: str, work: Sequence[range], find: Callable[[range], Found]) -> list[Found]:
+        found = []
+        for done, rows in enumerate(work):
+            progress(kind, done, len(work))
+            part = parts.read(kind, rows)
+            if part is None:
+                part = find(rows)
+                parts.write(kind, rows, part)
+            found.append(part)
+        progress(kind, len(work), len(work))
+        return found
+
+    found = diagnose_parts(subject, asked, asked_kinds(asked), one_by_one)
+    made = tables(found, subject.model.sub_updates)
+    hard = difficulty(config.task, subject.batch)
+    made["diagnostics"] |= {name: [row[name] for row in hard] for name in hard[0]}
+    written = {name: _table(columns, config.trial_id(), DIAGNOSIS_SCHEMAS[name]) for name, columns in made.items()}
+    for name in DIAGNOSIS_SCHEMAS:
+        path = folder / f"{name}.parquet"
+        if name not in written:
+            path.unlink(missing_ok=True)  # of an earlier diagnosis, which asked for more
+            continue
+        content = pa.BufferOutputStream()
+        pq.write_table(written[name], content)
+        write_atomically(path, content.getvalue().to_pybytes())
+    return written
+
+
+def _table(columns: dict[str, object], trial_id: str, schema: pa.Schema) -> pa.Table:
+    """Columns as a table of the schema: trial_id the same in each row, null where there is no such column."""
+    n = len(columns["example"])  # pyright: ignore[reportArgumentType]
+    known = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    known["trial_id"] = pa.array([trial_id] * n, pa.string())
+    return pa.table([known.get(field.name, pa.nulls(n, field.type)) for field in schema], schema=schema)

@@ -40,6 +40,12 @@ def puzzle_rows(task: BaseTask, questions: np.ndarray, answers: np.ndarray) -> l
     return rows
 
 
+def difficulty(task: BaseTask, test: Batch) -> list[dict[str, Any]]:
+    """How hard each puzzle of a test batch is by what is known of it: rating, and givens or path_length."""
+    rows = puzzle_rows(task, test.inputs.cpu().numpy() - 1, test.labels.cpu().numpy() - 1)
+    return [{name: row[name] for name in row.keys() - {"example", "question", "answer"}} for row in rows]
+
+
 def _ratings(task: BaseTask) -> dict[str, float]:
     """question -> the rating that the test file gives it, where there is a CSV that does."""
     path = task.files.get("test", "")

@@ -6,6 +6,7 @@ import secrets
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ from filelock import Timeout
 from results.schema import (
     BEST,
     BEST_STATE,
-    DIAGNOSTICS,
-    DIAGNOSTICS_SCHEMA,
+    DIAGNOSIS_SCHEMAS,
     DONE,
     EVALS,
     EVALS_SCHEMA,
@@ -51,10 +51,11 @@ from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
 from tune.plan import lost_files
 from tune.provenance import provenance, utc_now
-from tune.puzzle_table import write_puzzles
+from tune.puzzle_table import difficulty, write_puzzles
 from tune.secrets import set_secrets
 
-_LASTING = (BEST, BEST_STATE, FINAL, FINAL_STATE, EVALS, DIAGNOSTICS, UNROLLS)  # what a trial leaves for others to use
+# What a trial leaves for others to use.
+_LASTING = (BEST, BEST_STATE, FINAL, FINAL_STATE, EVALS, UNROLLS, *(f"{name}.parquet" for name in DIAGNOSIS_SCHEMAS))
 SHARED_SECONDS = 5.0  # a network file system may show a new file a little later
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
@@ -320,10 +321,18 @@ class TrialRun:
     def _write_tables(self) -> None:
         self._write_table(EVALS, EVALS_SCHEMA, self.trainer.history)
         if self.trainer.config.diagnose is not None:
-            self._write_table(DIAGNOSTICS, DIAGNOSTICS_SCHEMA, self.trainer.diagnostics)
+            tables = self.trainer.diagnoses.tables()
+            tables["diagnostics"] = [self._difficulty[row["example"]] | row for row in tables["diagnostics"]]
+            for name, rows in tables.items():
+                if rows or name == "diagnostics":
+                    self._write_table(f"{name}.parquet", DIAGNOSIS_SCHEMAS[name], rows)
         self._write_table(UNROLLS, UNROLLS_SCHEMA, self.trainer.unrolls)
         for log in self.logs:
             log.write(self.trainer.history)
+
+    @cached_property
+    def _difficulty(self) -> list[dict[str, Any]]:
+        return difficulty(self.trainer.config.task, self.trainer.eval_batches["test"])
 
     def _write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
         table = pa.Table.from_pylist([{"trial_id": self.job.trial_id} | row for row in rows], schema=schema)

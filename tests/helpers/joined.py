@@ -35,7 +35,9 @@ STEPS = [
     ("serial_act", "act"),
     ("act_mask", "rollout"),
 ]
-DIAGNOSE = {"diagnose": {"every": 4, "n": 5, "k": 2, "batch_size": 6}}
+DIAGNOSE = {
+    "diagnose": {"every": 4, "n": 5, "k": 2, "batch_size": 6, "depth": 4, "restarts": 2, "sigma": [0.5]},
+}
 
 
 def configs() -> dict[str, dict[str, Any]]:
@@ -96,7 +98,7 @@ def train_all(process: int, folder: Path) -> None:
                 end.write_bytes(state)
             else:  # it has none of its own to save, and must have the same
                 weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
-                mine = {"weights": weights, "history": trainer.history, "diagnostics": trainer.diagnostics}
+                mine = {"weights": weights, "history": trainer.history, "diagnoses": trainer.diagnoses.state_dict()}
                 (folder / f"{name}.end.{count}.{rank}.pt").write_bytes(serialise(mine))
         if isinstance(workers, JoinedWorkers):
             dist.barrier()  # the pairs' states are whole

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import DIAGNOSTICS_SCHEMA, EVALS_SCHEMA, UNROLLS_SCHEMA
+from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
+from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from rrm.config import TrialConfig
 from rrm.presets import PRESETS
 
@@ -92,7 +93,8 @@ def _write_trial(
             {"trial_id": trial_id, "step": steps, "example": i, "solved": bool(last[i]), "lambda_1": float(value)}
             | {"q_halt": 1.0, "exponents": [float(value)], "late_exponents": [float(value)], "spectral_mean": 0.0}
             | {"n_pos": int(value > 0), "n_pos0": int(value > 0), "late_drift": float(np.exp(20 * value))}
-            | {"relative_late_drift": 0.1, "settled": bool(value < 0), "sub_updates": 8}
+            | {"relative_late_drift": 0.1, "settled": bool(value < 0), "sub_updates": 8, "act_steps": DEPTH}
+            | {"drift_threshold": 1.0, "token_accuracy": 0.9, "givens": 6 + i % 5}
             for i, value in enumerate(lambdas)
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=DIAGNOSTICS_SCHEMA), folder / "diagnostics.parquet")

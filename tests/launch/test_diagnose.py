@@ -1,18 +1,31 @@
 """`rrm diagnose` as a user runs it, and diagnoses as a metric of a trial."""
 
 import io
+import subprocess
+import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny import tiny_config, tiny_sweep, write_spec
 
+import results
 from launch.cli import main
-from results.schema import DIAGNOSTICS_SCHEMA
+from results.diagnosis_schema import DIAGNOSIS_SCHEMAS, DIAGNOSTICS_SCHEMA
 from rrm.checkpoint import serialise
+from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
 
 CPU = torch.device("cpu")
+DEEP = {"depth": 7, "restarts": 3, "sigma": [0.1, 1.0], "robustness": True}
+ASKED = ["-n", "5", "-k", "3", "--threads", "1"]
+ALL_ASKED = [*ASKED, "--depth", "7", "--restarts", "3", "--sigma", ".1", "1", "--robustness"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    set_up_torch(1)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +33,8 @@ def trial(tmp_path_factory):
     """The folder of a trained trial of a sweep with diagnoses, and its spec."""
     folder = tmp_path_factory.mktemp("diagnosed")
     spec = write_spec(
-        folder, tiny_sweep(storage=str(folder), base={"diagnose": {"every": 4, "n": 5, "k": 3}, "train": {"steps": 8}})
+        folder,
+        tiny_sweep(storage=str(folder), base={"diagnose": {"every": 4, "n": 5, "k": 3} | DEEP, "train": {"steps": 8}}),
     )
     assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 0
     (only,) = (folder / "tiny" / "trials").iterdir()
@@ -35,19 +49,84 @@ def test_a_sweep_keeps_a_row_an_example_and_diagnosis(trial, capsys):
     assert [(row["step"], row["example"]) for row in rows] == [(step, i) for step in (0, 4, 8) for i in range(5)]
     assert all(len(row["exponents"]) == 3 for row in rows)
     assert rows[0]["lambda_1"] != rows[-1]["lambda_1"]
+    assert {row["givens"] for row in rows} == {10}
+    assert all(
+        (row["depth"], row["far_late_drift"] is None) == ((7, False) if row["step"] == 8 else (None, True))
+        for row in rows
+    )
+    sizes = {"windows": 3 * 5 * 4, "depths": 5 * 7, "restarts": 5 * 2 * 3, "robustness": 5 * 4}
+    for name, size in sizes.items():
+        own = pq.read_table(folder / f"{name}.parquet")
+        assert own.schema.equals(DIAGNOSIS_SCHEMAS[name])
+        assert len(own) == size
+        assert max(own["step"].to_pylist()) == 8
     assert main(["results", "show", spec]) == 0
-    assert "Lyapunov exponents on test" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Lyapunov exponents on test" in out
+    assert "wandering solved" in out
+    assert len(results.load("depths", folder.parents[2], arm="baseline")) == 35
+
+
+def tables(folder) -> dict[str, list[dict]]:
+    return {path.stem: pq.read_table(path).to_pylist() for path in sorted(folder.glob("*.parquet"))}
 
 
 def test_a_checkpoint_of_a_trial_says_what_the_trial_said(trial, capsys):
     folder, _ = trial
-    assert main(["diagnose", str(folder / "final.pt"), "-n", "5", "-k", "3", "--threads", "1"]) == 0
+    assert main(["diagnose", str(folder / "final.pt"), *ALL_ASKED]) == 0
     out = capsys.readouterr().out
-    assert "test puzzles" in out
-    assert f"Written: {folder}/final.pt.diagnostics.parquet" in out
-    rows = pq.read_table(folder / "final.pt.diagnostics.parquet").to_pylist()
-    last = pq.read_table(folder / "diagnostics.parquet").to_pylist()[-5:]
-    assert [row | {"step": 8} for row in rows] == last
+    assert "5 test puzzles, 0 solved; 2 ACT steps of 4 latent updates" in out
+    for part in ("settled, solved", "-lambda_1, first eighth", "Of the 5 failed after 2", "Restarts", "twice as many"):
+        assert part in out
+    assert f"Written: {folder}/final.pt.diagnosis: diagnostics.parquet, windows.parquet" in out
+    found = tables(folder / "final.pt.diagnosis")
+    assert len(found) == 5
+    for name, rows in found.items():
+        own = [row for row in pq.read_table(folder / f"{name}.parquet").to_pylist() if row["step"] == 8]
+        assert [row | {"step": 8} for row in rows] == own, name
+
+
+def test_a_killed_diagnosis_goes_on_to_the_same_bits(trial, tmp_path):
+    """It does no part twice; one that asks for less takes the parts that are there."""
+    folder, _ = trial
+    command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "8"]
+    assert main([*command, "--output", str(tmp_path / "unbroken")]) == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "unbroken").rglob("*") if path.is_file()}
+    script = "import sys; from launch.cli import main; sys.exit(main(sys.argv[1:]))"
+    killed, kills, parts = [*command, "--output", str(tmp_path / "killed")], 0, {}
+    while True:
+        with subprocess.Popen([sys.executable, "-c", script, *killed], stdout=subprocess.DEVNULL) as process:
+            until = len(parts) + 9
+            while process.poll() is None and len(list((tmp_path / "killed" / "parts").glob("*.pt"))) < until:
+                time.sleep(0.002)
+            process.kill()
+        now = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "parts").glob("*.pt")}
+        assert parts.items() <= now.items()  # none is written anew
+        if process.returncode == 0:
+            break
+        parts, kills = now, kills + 1
+    assert kills
+    assert {
+        p.name: p.read_bytes() for p in (tmp_path / "killed").rglob("*") if p.is_file() and p.suffix != ".tmp"
+    } == whole
+    assert (
+        main(
+            [
+                "diagnose",
+                str(folder / "final.pt"),
+                *ASKED,
+                "-n",
+                "4",
+                "--batch-size",
+                "8",
+                "--output",
+                str(tmp_path / "killed"),
+            ]
+        )
+        == 0
+    )
+    assert sorted(tables(tmp_path / "killed")) == ["diagnostics", "windows"]
+    assert {path: path.stat().st_mtime_ns for path in parts} == parts
 
 
 def test_a_published_file_needs_a_spec(trial, tmp_path, capsys):
@@ -56,24 +135,19 @@ def test_a_published_file_needs_a_spec(trial, tmp_path, capsys):
     lonely.write_bytes((folder / "final.pt").read_bytes())
     assert main(["diagnose", str(lonely)]) == 2
     assert "step_8: no trial.json beside it; say with --spec which model" in capsys.readouterr().err
-    output = tmp_path / "out.parquet"
+    output = tmp_path / "out"
     arguments = [
         "diagnose",
         str(lonely),
         "--spec",
         spec,
-        "-n",
-        "5",
-        "-k",
-        "3",
-        "--threads",
-        "1",
+        *ASKED,
         "--output",
         str(output),
     ]
     assert main(arguments) == 0
     assert (
-        pq.read_table(output)["exponents"].to_pylist()
+        pq.read_table(output / "diagnostics.parquet")["exponents"].to_pylist()
         == pq.read_table(folder / "diagnostics.parquet")["exponents"].to_pylist()[-5:]
     )
 
@@ -86,6 +160,13 @@ def test_a_published_file_needs_a_spec(trial, tmp_path, capsys):
         (["{folder}/final_state.pt"], "a whole training state; give the weights beside it, best.pt or final.pt"),
         (["{folder}/final.pt", "-k", "0"], "k: 0 is below 1; give 1 or more"),
         (["{folder}/final.pt", "-n", "2", "-k", "4000"], "k: 4000 is not between 1 and"),
+        (
+            ["{folder}/final.pt", "--depth", "2"],
+            "depth: 2 is not above model.halt_max_steps 2, which is always diagnosed",
+        ),
+        (["{folder}/final.pt", "--sigma", "0.1"], "sigma: given without restarts; say how many with --restarts"),
+        (["{folder}/final.pt", "--restarts", "2", "--sigma", "0"], "sigma: [0.0] must be above 0, each once"),
+        (["{folder}/final.pt", "--output", "{spec}"], "sweep.yaml: a file; give a folder"),
         (["{folder}/final.pt", "--spec", "{spec}", "--arm", "no"], "--arm no: no such arm; arms: baseline, multi2"),
     ],
 )
@@ -96,7 +177,7 @@ def test_bad_input_is_one_message(trial, capsys, arguments, says):
 
 
 def test_diagnoses_survive_a_resume_bit_for_bit():
-    config = tiny_config(diagnose={"every": 4, "n": 3, "k": 2})
+    config = tiny_config(diagnose={"every": 4, "n": 3, "k": 2} | DEEP)
     unbroken = Trainer(config, CPU)
     unbroken.train_until(12)
     first = Trainer(config, CPU)
@@ -105,5 +186,19 @@ def test_diagnoses_survive_a_resume_bit_for_bit():
     second = Trainer(config, CPU)
     second.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
     second.train_until(12)
-    assert second.diagnostics == unbroken.diagnostics
-    assert [row["step"] for row in second.diagnostics] == [0] * 3 + [4] * 3 + [8] * 3 + [12] * 3
+    assert second.diagnoses.tables() == unbroken.diagnoses.tables()
+    tables = second.diagnoses.tables()
+    assert [row["step"] for row in tables["diagnostics"]] == [0] * 3 + [4] * 3 + [8] * 3 + [12] * 3
+    for name in ("depths", "restarts", "robustness"):
+        assert {row["step"] for row in tables[name]} == {12}
+
+
+def test_a_trial_that_goes_on_has_the_tables_of_an_unbroken_one():
+    short, long = (tiny_config(diagnose={"every": 4, "n": 3, "k": 2} | DEEP, train={"steps": n}) for n in (4, 8))
+    unbroken, first, second = Trainer(long, CPU), Trainer(short, CPU), Trainer(long, CPU)
+    unbroken.train_until(8)
+    first.train_until(4)
+    assert first.diagnoses.deep["step"] == 4
+    second.load_state_dict(first.state_dict())
+    second.train_until(8)
+    assert second.diagnoses.tables() == unbroken.diagnoses.tables()

@@ -94,7 +94,11 @@ def test_from_a_bucket_into_a_bucket(trial, bucket, tmp_path, monkeypatch, capsy
     ids = [list(load_sweep(write_spec(tmp_path, tiny_sweep(base={"init_from": at}))).trials) for at in (here, there)]
     assert ids[0] == ids[1]
     capsys.readouterr()
+    diagnosed = location(bucket) / "trial" / "final.pt.diagnosis"
     diagnose = ["diagnose", "s3://$MY_BUCKET/trial/final.pt", "-n", "3", "-k", "2", "--threads", "1"]
     assert main(diagnose) == 0
-    assert f"Written: {bucket}/trial/final.pt.diagnostics.parquet" in capsys.readouterr().out
-    assert (location(bucket) / "trial" / "final.pt.diagnostics.parquet").exists()
+    assert f"Written: {bucket}/trial/final.pt.diagnosis: diagnostics.parquet" in capsys.readouterr().out
+    assert len(diagnosed.sizes()) == 2
+    parts = (diagnosed / "parts").ages()
+    assert main(diagnose) == 0  # nothing is left to do
+    assert (diagnosed / "parts").ages() == parts

@@ -13,8 +13,9 @@ import pytest
 from tiny import MULTI, tiny_sweep, write_spec
 
 from launch.cli import main
+from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
 from results.gather import gather
-from results.schema import DIAGNOSTICS_SCHEMA, EVALS_SCHEMA, UNROLLS_SCHEMA
+from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.trial_files import DamagedFileError
 from rrm.presets import merge
 from tune.plan import write_manifest

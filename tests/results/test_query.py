@@ -98,7 +98,7 @@ def test_types_do_not_depend_on_what_is_there(storage):
 def test_tables_of_an_earlier_version_are_refused_by_name(storage):
     write([], location(storage), "comparison", "first", version={})
     with pytest.raises(
-        OldTableError, match=r"first/comparison\.parquet: version 1 .* reads version 2; gather first again"
+        OldTableError, match=r"first/comparison\.parquet: version 1 .* reads version 3; gather first again"
     ):
         results.load("comparison", storage)
     assert len(results.load("trials", storage)) == 8

@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from results.compared import COMPARISON_SCHEMA
 from results.gather import gather
-from results.schema import EVALS_SCHEMA, TRIALS_SCHEMA, UNROLLS_SCHEMA
+from results.schema import TABLE_SCHEMAS, UNROLLS_SCHEMA
 
 
 def test_importing_results_needs_neither_torch_nor_ray():
@@ -15,7 +14,7 @@ def test_importing_results_needs_neither_torch_nor_ray():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("schema", [EVALS_SCHEMA, TRIALS_SCHEMA, COMPARISON_SCHEMA, UNROLLS_SCHEMA])
+@pytest.mark.parametrize("schema", [*TABLE_SCHEMAS.values(), UNROLLS_SCHEMA])
 def test_every_column_says_what_it_is(schema):
     for field in schema:
         assert field.metadata[b"description"].endswith(b"."), field.name

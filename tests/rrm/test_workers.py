@@ -49,5 +49,5 @@ def test_one_two_and_four_workers_end_with_the_same_bits(model, trained):
             _same(other, alone, f"{name}, {count} workers")
             for rank in range(1, count):
                 theirs = checkpoint.load(trained / f"{name}.end.{count}.{rank}.pt")
-                mine = {name: alone[name] for name in ("history", "diagnostics")} | {"weights": alone["model"]}
+                mine = {name: alone[name] for name in ("history", "diagnoses")} | {"weights": alone["model"]}
                 _same(theirs, mine, f"{name}, worker {rank} of {count}")

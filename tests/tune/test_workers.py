@@ -15,7 +15,7 @@ from tune.experiment import run_sweep
 from tune.spec import Sweep, load_sweep
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-DIAGNOSE = {"every": 4, "n": 6, "k": 2, "batch_size": 12}
+DIAGNOSE = {"every": 4, "n": 6, "k": 2, "batch_size": 12, "depth": 4, "restarts": 2}
 BASE = {
     "train": {"shards": 2},
     "eval": {"batch_size": 4},
@@ -42,7 +42,7 @@ def assert_same_trials(ours: Path, theirs: Path) -> None:
             assert all(torch.equal(a[key], b[key]) for key in a | b), f"{name}/{weights}"
         a, b = (checkpoint.load(folder / name / "final_state.pt") for folder in (ours, theirs))
         assert [str(x) for x in a["slots"]] == [str(x) for x in b["slots"]]
-        for table in ("evals", "diagnostics", "unrolls"):
+        for table in ("evals", "diagnostics", "depths", "restarts", "unrolls"):
             pair = [(folder / name / f"{table}.parquet").read_bytes() for folder in (ours, theirs)]
             assert pair[0] == pair[1], f"{name}/{table}"
 
