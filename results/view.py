@@ -14,8 +14,7 @@ from results import plots
 from results.compared import COMPARISON_SCHEMA, METRICS
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
-from results.diagnosed import judged_by
-from results.diagnostics import summary
+from results.diagnosis_section import diagnosis_items
 from results.difficulty import by_difficulty
 from results.gather import SweepTables
 from results.page_items import csv_of, figure, table
@@ -26,7 +25,10 @@ from results.schema import SPEC, TRIALS_SCHEMA
 from results.signals import difference, metric_name, probability, verdicts
 from results.trial_files import DamagedFileError
 
-TABLES_SHOWN = ("comparison", "differences", "trials", "evals", "diagnostics", "puzzles")
+TABLES_SHOWN = (
+    *("comparison", "differences", "trials", "evals", "diagnostics", "windows", "depths", "restarts", "robustness"),
+    "puzzles",
+)
 CURVES = 400  # trials whose own curves the report holds
 CSV_BYTES = 4_000_000  # of a compressed table in the report; a larger one is left to the parquet files
 PUZZLE_ARMS = 4  # of a puzzle's boards: the baseline's and those of the first arms
@@ -65,7 +67,8 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
         *_answer(tables, shown),
         *_figures("sure", "How sure", _how_sure(tables, arms), _comparison(tables)),
         *_figures("came", "How it came", _how_it_came(tables, shown, arms, live)),
-        *_figures("why", "Why", _why(tables, arms), _diagnoses(tables)),
+        *_figures("why", "Why", _why(tables, arms)),
+        *_diagnosis(tables, arms),
         *puzzles,
         *([standing] if at_its_end else []),
         *_again(tables),
@@ -166,9 +169,6 @@ def _why(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
     ladder = plots.training_sigma(tables.comparison)
     if tables.comparison.difference.notna().any() and ladder.nunique() > 1:
         yield "ladder", plots.sigma_ladder(tables.comparison, ladder, arms=arms)
-    if len(tables.diagnostics):
-        yield "lambda", plots.lambda_by_outcome(tables.trials, tables.diagnostics)
-        yield "settled", plots.settled_by_outcome(tables.trials, tables.diagnostics)
     solved = by_difficulty(tables.trials, tables.evals, tables.puzzles)
     if len(solved):
         yield "difficulty", plots.solved_by_difficulty(solved, arms=arms)
@@ -185,18 +185,11 @@ def _comparison(tables: SweepTables) -> dict[str, Any] | None:
     return table("comparison", "Every metric", frame, COMPARISON_SCHEMA, terms=terms, folded=True)
 
 
-def _diagnoses(tables: SweepTables) -> dict[str, Any] | None:
-    if not len(tables.diagnostics):
-        return None
-    last = tables.diagnostics.step == tables.diagnostics.groupby("trial_id").step.transform("max")
-    diagnosed, rows = dict(iter(tables.diagnostics.loc[last].groupby("trial_id"))), []
-    for trial in rows_of(tables.trials):
-        mine = diagnosed.get(trial.trial_id)
-        if mine is not None:
-            for outcome in judged_by(mine):
-                named = {"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0]}
-                rows.append(named | {"outcome": outcome} | summary(mine, outcome)._asdict())
-    return table("diagnoses", "Lyapunov diagnoses, the last of each trial", pd.DataFrame(rows), None, folded=True)
+def _diagnosis(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]:
+    items = list(diagnosis_items(tables, arms))
+    if items:
+        note = "Of the averaged weights, on test puzzles, at each trial's last diagnosis; all seeds of an arm together."
+        yield _section("diagnosis", "Diagnosis", items, note)
 
 
 def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:

@@ -21,7 +21,7 @@ def _last(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> pd.DataFrame:
     return own.merge(trials[[*_TRIAL, "arm", "seed"]], on=_TRIAL)
 
 
-def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> alt.LayerChart:
+def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more: str = "") -> alt.LayerChart:
     """lambda_1 at each trial's last diagnosis, solved beside failed puzzles, an arm a row.
 
     A box is the middle half of all seeds' puzzles, its line their median, the whiskers 5 % and 95 %.
@@ -44,10 +44,10 @@ def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> alt.La
         base.mark_tick(thickness=2, size=14, color="white").encode(alt.X("median:Q"), tooltip=told),
     )
     says = "Boxes: middle half of the puzzles of all seeds; whiskers: 5 to 95 %."
-    return finish(chart, "First Lyapunov exponent by outcome", says, width=WIDTH - 160, height=alt.Step(ROW))
+    return finish(chart, f"First Lyapunov exponent by outcome{more}", says, width=WIDTH - 160, height=alt.Step(ROW))
 
 
-def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> alt.FacetChart:
+def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more: str = "") -> alt.FacetChart:
     """The 2 x 2 of each arm: whether a puzzle's run settled, and whether it was solved; shares of all puzzles."""
     rows = _last(trials, diagnostics)
     rows = rows.assign(
@@ -71,7 +71,7 @@ def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame) -> alt.F
     ).properties(width=140, height=70)
     facet = alt.Facet("arm:N", title=None, sort=order)
     says = "Shares of the diagnosed puzzles of all seeds; settled: the late drift is below Otsu's threshold."
-    return finish(panel.facet(facet, data=values(cells), columns=3), "Settled and solved", says)
+    return finish(panel.facet(facet, data=values(cells), columns=3), f"Settled and solved{more}", says)
 
 
 def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart | alt.FacetChart:

@@ -7,8 +7,10 @@ from simulated import sweep_of
 
 from results.comparison import compare
 from results.curves import curve, sentences, snapshot
+from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
 from results.pairs import ComparisonError
 from results.rows import unpack_correct
+from results.schema import TRIALS_SCHEMA
 from results.signals import verdicts
 from results.stats import over_seeds_and_puzzles
 
@@ -254,10 +256,15 @@ def diagnoses_of(trial_ids, n_pos, n=8):
             "n_pos": n_pos(trial_id) + (example == 0),
             "lambda_1": 0.01 * n_pos(trial_id) * (example != 7),
             "late_drift": 1.0,
+            "exponents": [0.01 * n_pos(trial_id) * (example != 7)],
+            "late_exponents": [0.01 * n_pos(trial_id) * (example != 7)],
+            "q_halt": 1.0,
+            "act_steps": 4,
+            "token_accuracy": 1.0,
         }
         for trial_id in trial_ids
         for example in range(n)
-    )
+    ).reindex(columns=DIAGNOSTICS_SCHEMA.insert(0, TRIALS_SCHEMA.field("sweep")).names)
 
 
 def test_every_column_of_a_row_with_a_known_answer():

@@ -41,7 +41,7 @@ def items_of(section: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def test_the_answer_comes_first_and_each_verdict_leads_to_its_evidence():
     shown = view(tables_of())
-    ids = ["answer", "sure", "came", "why", "trials", "again", "downloads"]
+    ids = ["answer", "sure", "came", "diagnosis", "trials", "again", "downloads"]
     assert [section["id"] for section in shown["sections"]] == ids
     (table,) = items_of(shown["sections"][0], "table")
     names = [column["name"] for column in table["columns"]]

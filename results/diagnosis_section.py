@@ -1,0 +1,119 @@
+"""The diagnoses of a sweep on its page: figures and tables of each trial's last, all seeds of an arm together."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from results import diagnosis, plots
+from results.diagnosed import judged_by
+from results.diagnosis_text import WORDS
+from results.diagnostics import summary
+from results.gather import SweepTables
+from results.page_items import figure, table
+from results.plots.style import Arms
+from results.rows import rows_of
+
+MEASURES = ("-lambda_1", "-late_lambda_1", "-spectral_mean", "-positive_sum", "-late_drift", "q_halt")
+RESAMPLES = 500
+BY_ARM = ("arm",)
+
+
+def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]:
+    """Figures, then tables; nothing without diagnoses."""
+    if not len(tables.diagnostics):
+        return
+    last = {name: last_of_trials(getattr(tables, name), tables) for name in ("diagnostics", "windows", "depths")}
+    last |= {name: last_of_trials(getattr(tables, name), tables) for name in ("restarts", "robustness")}
+    outcomes = judged_by(last["diagnostics"])
+    for outcome in outcomes:
+        exact = len(outcomes) == 1
+        more, suffix = ("", "") if exact else (f" (solved: {WORDS[outcome]})", f"-{outcome}")
+        for name, chart in _figures(tables, last, arms, outcome, more):
+            yield figure(f"{name}{suffix}", chart)
+    yield table("diagnoses", "Lyapunov diagnoses, the last of each trial", _each(tables, last), None, folded=True)
+    for name, title, frame in _tables(last, outcomes):
+        if len(frame):
+            yield table(name, title, frame, None, folded=True)
+
+
+def last_of_trials(rows: pd.DataFrame, tables: SweepTables) -> pd.DataFrame:
+    """The rows of each trial's last diagnosis, with the trial's arm and seed."""
+    if not len(rows):
+        return rows
+    newest = rows.loc[rows.step == rows.groupby("trial_id").step.transform("max")]
+    return newest.merge(tables.trials[["trial_id", "arm", "seed"]], on="trial_id")
+
+
+def _figures(
+    tables: SweepTables, last: dict[str, pd.DataFrame], arms: Arms, outcome: str, more: str
+) -> Iterator[tuple[str, Any]]:
+    examples: Any = last["diagnostics"]
+    how: Any = {"outcome": outcome, "by": BY_ARM}
+    drawn: Any = {"arms": arms, "more": more}
+    known = tables.diagnostics.loc[tables.diagnostics[outcome].notna()] if outcome in tables.diagnostics else None
+    if known is not None:
+        known = known.assign(solved=known[outcome])
+        yield "settled", plots.settled_by_outcome(tables.trials, known, more=more)
+        yield "lambda", plots.lambda_by_outcome(tables.trials, known, more=more)
+    windows = last["windows"] if len(last["windows"]) else None
+    areas = diagnosis.auc(examples, windows, measures=MEASURES, resamples=RESAMPLES, **how)
+    if areas.auc.notna().any():
+        yield "auc", plots.auc_by_measure(areas, **drawn)
+    if windows is not None and areas.auc[areas.window != "all"].notna().any():
+        yield "windows", plots.auc_by_window(areas, **drawn)
+    below = diagnosis.thresholds(examples, **how)
+    if below.settled_failed.notna().any():
+        yield "thresholds", plots.settled_by_threshold(below, more=more)
+    deciles = diagnosis.by_decile(examples, resamples=RESAMPLES, **how)
+    if deciles.auc.notna().sum() > 1:
+        yield "deciles", plots.auc_by_decile(deciles, **drawn)
+    bins = diagnosis.by_difficulty(examples, resamples=RESAMPLES, **how)
+    if bins.auc.notna().sum() > 1:
+        yield "within", plots.auc_by_difficulty(bins, **drawn)
+    if len(last["depths"]):
+        curve = diagnosis.escape(last["depths"], examples, **how)
+        yield "far", plots.escape_by_depth(curve.loc[curve.depth >= examples.act_steps.min()], arms=arms)
+    if len(last["restarts"]):
+        freed = diagnosis.restarts(last["restarts"], examples, **how)
+        if len(freed):
+            yield "restarts", plots.freed_by_restart(freed, **drawn)
+
+
+def _each(tables: SweepTables, last: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a trial and outcome."""
+    diagnosed: Any = dict(iter(last["diagnostics"].groupby("trial_id")))
+    rows = []
+    for trial in rows_of(tables.trials):
+        mine = diagnosed.get(trial.trial_id)
+        for outcome in judged_by(mine) if mine is not None else ():
+            named = {"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "solved_is": WORDS[outcome]}
+            rows.append(named | summary(mine, outcome)._asdict())
+    return pd.DataFrame(rows)
+
+
+def _tables(last: dict[str, pd.DataFrame], outcomes: list[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    examples = last["diagnostics"]
+
+    def of_outcomes(make: Any) -> pd.DataFrame:
+        made = [make(outcome) for outcome in outcomes]
+        return pd.concat([one.assign(solved_is=WORDS[name]) for name, one in zip(outcomes, made, strict=True)])
+
+    yield (
+        "cells",
+        "Settled and solved, medians of each cell",
+        of_outcomes(lambda outcome: diagnosis.two_by_two(examples, outcome=outcome, by=BY_ARM)),
+    )
+    yield (
+        "fates",
+        "Far past training: what has become of the failed",
+        of_outcomes(lambda outcome: diagnosis.fates(examples, outcome=outcome, by=BY_ARM)),
+    )
+    if len(last["restarts"]):
+        yield (
+            "freed",
+            "Restarts of the failed",
+            of_outcomes(lambda outcome: diagnosis.restarts(last["restarts"], examples, outcome=outcome, by=BY_ARM)),
+        )
+    if len(last["robustness"]):
+        yield "robustness", "The estimator, varied", diagnosis.robustness(last["robustness"], by=BY_ARM)

@@ -1,0 +1,116 @@
+"""Whether failures wander or settle wrong, and what frees them: charts of the tables that `results.diagnosis` makes.
+
+Each takes a table with a column `arm`: made with by=("arm",) of diagnoses that have their trial's arm.
+"""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from results.plots.style import COLOURS, MOST_TOGETHER, ROW, WIDTH, Arms, arms_of, finish, together_or_apart, values
+
+_HALF = alt.Axis(title="AUC")
+_AUC = alt.Scale(domain=[0, 1])
+
+
+def auc_by_measure(areas: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> alt.LayerChart:
+    """How well each measure of the whole run tells the solved from the failed: of `results.diagnosis.auc`."""
+    arms = arms or arms_of(areas)
+    rows = areas.loc[(areas.window == "all") & areas.auc.notna()]
+    y = alt.Y("measure:N", title=None, sort=list(dict.fromkeys(rows.measure)))
+    beside = alt.YOffset("arm:N", sort=list(arms.ordered))
+    base, colour = alt.Chart(values(rows)).encode(y, beside), arms.colour()
+    told = ["arm:N", "measure:N", "n:Q", "n_solved:Q", *_told("auc", "low", "high")]
+    chart = alt.layer(
+        alt.Chart(values([{"half": 0.5}])).mark_rule(opacity=0.4).encode(x="half:Q"),
+        base.mark_rule(strokeWidth=1.5).encode(alt.X("low:Q", scale=_AUC, title="AUC"), alt.X2("high:Q"), colour),
+        base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("auc:Q", scale=_AUC), colour, tooltip=told),
+    )
+    says = (
+        "1: every solved puzzle is above every failed one; 0.5: it says nothing. 95 % bootstrap intervals; all seeds."
+    )
+    height = alt.Step(ROW if len(set(rows.arm)) == 1 else 8)
+    return finish(chart, f"What tells the solved from the failed{more}", says, width=WIDTH - 160, height=height)
+
+
+def auc_by_window(areas: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
+    """The AUC of -lambda_1 over each window of the run, in their order: of `results.diagnosis.auc` with windows."""
+    rows = areas.loc[(areas.window != "all") & (areas.measure == "-lambda_1") & areas.auc.notna()]
+    x = alt.X("window:N", title=None, sort=list(dict.fromkeys(rows.window)), axis=alt.Axis(labelAngle=-30))
+    says = "Early windows near 0.5: what decides is not yet there. 95 % bootstrap intervals; all seeds."
+    return _with_intervals(rows, x, "auc", arms, f"The first exponent as the run goes on{more}", says, line=False)
+
+
+def auc_by_decile(deciles: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
+    """Whether lambda_1 says more than drift does: of `results.diagnosis.by_decile`."""
+    x = alt.X("decile:O", title="decile of late drift, of the unsettled", axis=alt.Axis(labelAngle=0))
+    says = "AUC of -lambda_1 among puzzles that drift about as much; 0.5: no more than drift says. All seeds."
+    rows = deciles.loc[deciles.auc.notna()]
+    return _with_intervals(rows, x, "auc", arms, f"Exponent beyond drift{more}", says)
+
+
+def auc_by_difficulty(bins: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
+    """Whether lambda_1 says more than difficulty does: of `results.diagnosis.by_difficulty`."""
+    rows = bins.loc[bins.auc.notna()]
+    name = str(bins.measure.iloc[0]).replace("_", " ")
+    x = alt.X("difficulty:Q", title=name, scale=alt.Scale(zero=False))
+    says = "AUC of -lambda_1 among puzzles of about the same difficulty. All seeds."
+    return _with_intervals(rows, x, "auc", arms, f"Exponent within difficulty{more}", says)
+
+
+def settled_by_threshold(below: pd.DataFrame, *, more: str = "") -> Any:
+    """The 2 x 2 for every threshold: of `results.diagnosis.thresholds`, a panel an arm."""
+    names = {"settled_solved": "solved", "settled_failed": "failed"}
+    rows = below.melt(["arm", "percentile"], list(names), "outcome", "share").assign(
+        outcome=lambda rows: rows.outcome.map(names)
+    )
+    scale = alt.Scale(domain=["solved", "failed"], range=[COLOURS[0], COLOURS[1]])
+    colour = alt.Color("outcome:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
+    x = alt.X("percentile:Q", title="threshold: percentile of late drift")
+    y = alt.Y("share:Q", axis=alt.Axis(format="%", title="settled"), scale=alt.Scale(domain=[0, 1]))
+    told = ["arm:N", "outcome:N", "percentile:Q", alt.Tooltip("share:Q", format=".1%")]
+    panel = alt.Chart().mark_line(strokeWidth=2, point=True).encode(x, y, colour, tooltip=told)
+    says = "Share of the solved and of the failed below a threshold of late drift, whichever it is. All seeds."
+    facet = alt.Facet("arm:N", title=None, sort=list(dict.fromkeys(rows.arm)))
+    chart = panel.properties(width=220, height=130).facet(facet, data=values(rows.dropna()), columns=3)
+    return finish(chart, f"Settled, by threshold{more}", says)
+
+
+def freed_by_restart(restarts: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
+    """The share of the failed puzzles that some restart solves, by sigma: of `results.diagnosis.restarts`."""
+    x = alt.X("sigma:Q", title="sigma of the start", scale=alt.Scale(type="log"))
+    says = (
+        f"Of {int(restarts.restarts.max())} starts z0 + sigma xi a failed puzzle: those that none solves fail by their "
+        "input. 95 % Wilson intervals over puzzles; all seeds."
+    )
+    return _with_intervals(restarts, x, "some", arms, f"Freed by a restart{more}", says, percent=True)
+
+
+def _told(*names: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{name}:Q", format=".3f") for name in names]
+
+
+def _with_intervals(
+    rows: pd.DataFrame,
+    x: alt.X,
+    name: str,
+    arms: Arms | None,
+    title: str,
+    says: str,
+    *,
+    percent: bool = False,
+    line: bool = True,
+) -> Any:
+    """Points with their intervals (low, high) over x, an arm a colour."""
+    arms = arms or arms_of(rows)
+    axis = alt.Axis(format="%", title="puzzles") if percent else _HALF
+    y = alt.Y(f"{name}:Q", axis=axis, scale=_AUC)
+    base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    told = ["arm:N", x, *_told(name, "low", "high")]
+    layers = [
+        base.mark_rule(opacity=0.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour),
+        *([base.mark_line(strokeWidth=2).encode(x, y, colour)] if line else []),
+        base.mark_point(filled=True, size=50, opacity=1).encode(x, y, colour, tooltip=[t for t in told if t is not x]),
+    ]
+    return together_or_apart(layers, rows, arms, title, says)
