@@ -9,7 +9,10 @@ from scipy.stats import bootstrap
 
 from results import diagnosis
 from results.bootstrap import auc_with_interval, resampled_auc
+from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
+from results.schema import TABLE_SCHEMAS
 from results.stats import auc
+from results.types import frame
 
 
 def diagnosed(n: int, **columns) -> pd.DataFrame:
@@ -178,3 +181,21 @@ def test_an_estimate_that_changes_says_by_how_much():
 def test_an_outcome_that_is_none_is_refused():
     with pytest.raises(ValueError, match="outcome: 'exact' is none; give one of solved, valid, shortest"):
         diagnosis.two_by_two(diagnosed(2), outcome="exact")
+
+
+def test_of_no_diagnoses_nothing_is_said():
+    tables = {name: frame(TABLE_SCHEMAS[name].empty_table()) for name in DIAGNOSIS_SCHEMAS}
+    rows, windows = tables["diagnostics"], tables["windows"]
+    for say in (
+        diagnosis.two_by_two,
+        diagnosis.thresholds,
+        diagnosis.by_decile,
+        diagnosis.by_difficulty,
+        diagnosis.fates,
+    ):
+        assert not len(say(rows))
+    assert not len(diagnosis.auc(rows, windows))
+    assert not len(diagnosis.by_window(windows, rows))
+    assert not len(diagnosis.escape(tables["depths"], rows))
+    assert not len(diagnosis.restarts(tables["restarts"], rows))
+    assert not len(diagnosis.robustness(tables["robustness"]))
