@@ -147,6 +147,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except RunBroken as error:
         print(error, file=sys.stderr)
         return SOME_FAILED
+    if code == STOPPED and len(sweep.trials) > MANY_TRIALS:  # whoever stops it does not want to wait
+        print(f"Stopped before the end; the same command goes on from here. So far: rrm results show {sweep.folder}")
+        return code
     try:
         from results.gather import gather
 
@@ -169,12 +172,11 @@ def _train(arguments: argparse.Namespace) -> int:
     cell = _cell(sweep, arguments)
     sweep.check_data()
     trial = planned(sweep, cell)
-    if trial.end.status != "done":
-        sweep.check_logs()
-    note_manifest(sweep)
     if trial.end.status == "done":
+        note_manifest(sweep)
         print(f"{cell.name}: already done, {trial.folder}")
         return ALL_DONE
+    sweep.check_logs()
     asked_to_stop: list[int] = []
     with handled((signal.SIGINT, *ENDING), lambda number, _: asked_to_stop.append(number)):
         return _train_here(sweep, trial, asked_to_stop)
@@ -210,6 +212,7 @@ def _train_here(sweep: "Sweep", trial: PlannedTrial, asked_to_stop: list[int]) -
     check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0)
     try:
         with closing(TrialRun(job, device)) as run:
+            note_manifest(sweep)
             while True:
                 progress = run.advance(seconds=2.0)
                 for message in progress.messages:

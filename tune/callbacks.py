@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
+from tune.deaths import OUT_OF_MEMORY
 from tune.expand import Cell
 from tune.output import console, redraws
 
@@ -20,7 +21,7 @@ PLAIN_LINE_SECONDS = 30.0
 _ENDED = ("done", "stopped", "failed")
 # A word of Ray's paragraph on why an actor is gone, and what it comes to.
 _DEATHS = {
-    "OUT_OF_MEMORY": "its worker was killed, because its node ran out of memory",
+    "OUT_OF_MEMORY": OUT_OF_MEMORY,
     "worker process has died": "its worker process has died (killed, out of memory, or crashed)",
     "node has died": "its node has died",
     "unavailable": "its worker, or its node, cannot be reached",
@@ -80,7 +81,7 @@ class Progress(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Take up a trial's report."""
-        state = self.trials[trial.config["job"]["trial_id"]]
+        state = self.trials[trial.config["trial_id"]]
         state.step, state.accuracy, state.status = result["train_step"], result["exact_accuracy"], "running"
         if self._training_since is None:
             self._training_since, self._trained_before = time.monotonic(), self._trained()
@@ -95,18 +96,18 @@ class Progress(Callback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A worker took up a trial."""
-        self.trials[trial.config["job"]["trial_id"]].status = "running"
+        self.trials[trial.config["trial_id"]].status = "running"
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A worker failed or died; Tune starts the trial again from its folder."""
-        state = self.trials[trial.config["job"]["trial_id"]]
+        state = self.trials[trial.config["trial_id"]]
         state.status = "waiting"
         message = f"{self._clock()}  {state.cell.name}: {_last_error(trial)}; starting it again from its folder"
         self._say(message, "yellow")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial was given up."""
-        state = self.trials[trial.config["job"]["trial_id"]]
+        state = self.trials[trial.config["trial_id"]]
         state.status = "failed"
         self.errors[state.cell.trial_id] = _last_error(trial)
         message = f"{self._clock()}  {state.cell.name}: failed: {_last_error(trial)}"
@@ -195,7 +196,7 @@ class Gauges(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Set the trial's gauges."""
-        trial_id = trial.config["job"]["trial_id"]
+        trial_id = trial.config["trial_id"]
         cell, step, now = self.trials[trial_id], result["train_step"], time.monotonic()
         tags = {"sweep": self.name, "arm": cell.arm, "point": cell.point_name, "seed": str(cell.seed)}
         tags["trial"] = trial_id
@@ -212,7 +213,7 @@ class Gauges(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """It goes on from its folder: the time its worker was away is no training."""
-        self._last.pop(trial.config["job"]["trial_id"], None)
+        self._last.pop(trial.config["trial_id"], None)
 
 
 def _end(state: _TrialState, result: dict) -> tuple[str, str]:

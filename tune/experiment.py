@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from filelock import FileLock, Timeout
 from ray.tune import (
     CheckpointConfig,
@@ -23,7 +22,6 @@ from ray.tune import (
     TuneConfig,
     TuneError,
     Tuner,
-    grid_search,
 )
 
 from results.locks import is_held
@@ -32,14 +30,17 @@ from results.storage import Location, S3Path, write_atomically
 from results.trial_files import read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, watched
+from tune.deaths import Attempts, survive_deaths
 from tune.job import TrialJob
 from tune.lease import fence_of, lock_at
 from tune.memory import check_memory
+from tune.placement import placement
 from tune.plan import STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
 from tune.progress_file import ProgressFile
+from tune.queue import TrialQueue, pending_trials
 from tune.secrets import keep_from_runtime_env
 from tune.signals import ENDING, handled
-from tune.spec import Resources, Sweep
+from tune.spec import Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
 from tune.trial import write_failed
@@ -64,7 +65,6 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
         sweep.check_storage()
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with _claim(sweep) as nonce:
-        write_manifest(sweep)
         planned = plan(sweep)
         left = [trial for trial in planned if trial.is_left(retry_failed)]
         if left:
@@ -73,13 +73,17 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
             errors: dict[str, str] = {}
             try:
                 with connected():
-                    errors = _fit(sweep, planned, left, nonce)
+                    progress = _fit(sweep, planned, left, nonce)
+                errors = progress.errors
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
+                if any(trial.status == "waiting" for trial in progress.trials.values()):
+                    return STOPPED  # without a look at every folder
                 return exit_code(trial.end for trial in plan(sweep))
             except (OSError, TuneError) as error:
                 text = f"{_reason(error, sweep)}; mend it, and the same command goes on from what was saved"
                 raise RunBroken("\n".join([*dict.fromkeys(errors.values()), text])) from error
+        write_manifest(sweep)
     return exit_code(trial.end for trial in planned)
 
 
@@ -133,74 +137,54 @@ def holder(folder: Location) -> dict[str, Any] | None:
     return read_json(folder / RUN) if is_held(folder / RUN_LOCK) else None
 
 
-def _resources(asked: Resources | None) -> Resources:
-    """A place for one trial. Raises RunRefused if no node is large enough: the trial would wait for ever."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if asked is None:
-        asked = Resources(cpu=1, gpu=1 if any(node.get("GPU") for node in nodes) else 0)
-    if not any(node.get("CPU", 0) >= asked.cpu and node.get("GPU", 0) >= asked.gpu for node in nodes):
-        largest = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
-        raise RunRefused(
-            f"resources: cpu {asked.cpu:g}, gpu {asked.gpu:g} fit no node (the largest that is up has cpu "
-            f"{largest[0]:g}, gpu {largest[1]:g}); ask for less, or start such a node"
-        )
-    places = sum(int(_places(node, asked)) for node in nodes)
-    if places < asked.workers:
-        raise RunRefused(
-            f"resources.workers: {asked.workers} with cpu {asked.cpu:g}, gpu {asked.gpu:g} each, and the nodes that "
-            f"are up hold {places}; ask for fewer, or start more nodes"
-        )
-    return asked
-
-
-def _places(node: dict[str, float], asked: Resources) -> float:
-    """How many workers a node holds."""
-    of_cpus = node.get("CPU", 0) / asked.cpu
-    return min(of_cpus, node.get("GPU", 0) / asked.gpu) if asked.gpu else of_cpus
-
-
-def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], nonce: str) -> dict[str, str]:
-    """Train the trials that are left. Returns why trials were given up, by trial id."""
+def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], nonce: str) -> Progress:
+    """Train the trials that are left. Returns what became of them."""
     spec = sweep.spec
-    place = _resources(spec.resources)
+    place, places = placement(spec.resources)
     check_memory((trial.cell.config for trial in left), place.gpu)
-    jobs = [TrialJob.of(sweep, trial.cell, place.threads, nonce).as_dict() for trial in left]
+    jobs = (TrialJob.of(sweep, trial.cell, place.threads, nonce) for trial in left)
+    cells = sweep.trials
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
     attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
     attempts = attempts_of(sweep.folder)
+    write_manifest(sweep)  # a run that is refused, and so has not come here, leaves an earlier one's as it is
     (attempts / attempt).mkdir(parents=True)
     write_atomically(attempts / attempt / SPEC, sweep.text)
     log = attempts / attempt / LOG
     log.touch()
-    progress = Progress(spec.name, sweep.trials, status, {t.cell.trial_id: t.step for t in planned}, log)
+    progress = Progress(spec.name, cells, status, {t.cell.trial_id: t.step for t in planned}, log)
     written = ProgressFile(progress, sweep.folder / PROGRESS)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending_trials(places))
     tuner = Tuner(
         RecursiveTrial,
-        param_space={"job": grid_search(jobs), "cpu": place.cpu, "gpu": place.gpu, "workers": place.workers},
+        param_space={"cpu": place.cpu, "gpu": place.gpu, "workers": place.workers},
         tune_config=TuneConfig(
+            search_alg=TrialQueue(jobs),
+            num_samples=len(left),
             reuse_actors=True,
             scheduler=RecordedStopping(spec.scheduler, planned) if spec.scheduler else None,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=lambda trial: trial.config["job"]["trial_id"],
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
         ),
         run_config=RunConfig(
             name=attempt,
             storage_path=str(attempts),
             failure_config=FailureConfig(max_failures=spec.max_failures),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[progress, written, Gauges(spec.name, sweep.trials)],
+            callbacks=[progress, written, Gauges(spec.name, cells), Attempts()],
             verbose=0,
         ),
     )
     keep_from_runtime_env()
+    survive_deaths()
     print(f"Watch it on a page: rrm watch {sweep.folder.parent}", flush=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
     ending = handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1))
     with progress, written, ending, watched(lambda reason: _end_here(progress, reason)):
         tuner.fit()
-    return progress.errors
+    return progress
 
 
 def _end_here(progress: Progress, reason: str) -> None:
@@ -212,13 +196,17 @@ def _end_here(progress: Progress, reason: str) -> None:
         os._exit(STOPPED)
 
 
-def _trial_name(trial: Any) -> str:
-    job = trial.config["job"]
-    return f"{job['arm']}-{job['seed']}-{job['trial_id']}"
+def _trial_id(trial: Any) -> str:
+    return trial.config["trial_id"]
 
 
 def _record_error(sweep: Sweep, trial_id: str, error: str) -> None:
     """A worker that was killed, or could not even open its folder, has not written why."""
     folder = sweep.folder / TRIALS / trial_id
     if read_json(folder / FAILED) is None and not is_held(folder / LOCK):  # another process may be training it
-        write_failed(folder, "error", f"its worker failed {sweep.spec.max_failures + 1} times: {error}", None)
+        write_failed(
+            folder,
+            "error",
+            f"its worker failed {sweep.spec.max_failures + 1} times without getting further: {error}",
+            None,
+        )

@@ -44,7 +44,7 @@ class ProgressFile(Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Note when a trial was heard of, and how fast it goes."""
-        trial_id, step, now = trial.config["job"]["trial_id"], result["train_step"], time.monotonic()
+        trial_id, step, now = trial.config["trial_id"], result["train_step"], time.monotonic()
         self._heard[trial_id] = time.time()
         since, before = self._marks.setdefault(trial_id, (now, step))
         if now - since >= (_RATE_SECONDS if trial_id in self._rates else _FIRST_RATE_SECONDS):
@@ -55,7 +55,7 @@ class ProgressFile(Callback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A worker took it up: the time that it waited is no training."""
-        trial_id = trial.config["job"]["trial_id"]
+        trial_id = trial.config["trial_id"]
         self._heard[trial_id] = time.time()
         self._marks.pop(trial_id, None)
         self._rates.pop(trial_id, None)

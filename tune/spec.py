@@ -92,10 +92,10 @@ class SweepSpec(Settings):
     `grid` crosses values with every arm; `search` draws `num_samples` points, the same for all arms and seeds.
     `scheduler` stops trials early. `resources: auto` (None here) is a GPU a trial where there are any, else a core. A
     trial's state is saved at every evaluation and every `save_seconds`; `keep_evaluations` keeps the weights of each. A
-    crashed worker is restarted `max_failures` times. `secrets` is a file of credentials that every node has
-    (tune.secrets). `wandb` and `tensorboard` log each trial's evaluations there too. `presets` are variants of the
-    whole file: what each lays over it. `primary` is the metric that the results begin with, `margin` the share of
-    accuracy below which a difference counts as none.
+    trial whose worker fails goes on from its last save, `max_failures` times at most without getting further. `secrets`
+    is a file of credentials that every node has (tune.secrets). `wandb` and `tensorboard` log each trial's evaluations
+    there too. `presets` are variants of the whole file: what each lays over it. `primary` is the metric that the
+    results begin with, `margin` the share of accuracy below which a difference counts as none.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

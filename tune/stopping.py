@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED
-from results.storage import Location, back_from, write_atomically
+from results.storage import Location, write_atomically
 from results.trial_files import read_json, read_table
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
@@ -36,6 +36,7 @@ class RecordedStopping(FIFOScheduler):
         super().__init__()
         self.config = config
         trials = list(planned)
+        self.folders = {trial.cell.trial_id: trial.folder for trial in trials}
         self.inner = _scheduler(config, max(trial.cell.config.train.steps for trial in trials))
         self.seen: dict[str, int] = {}  # trial id -> the step of its last evaluation that the scheduler knows
         evaluations = []
@@ -49,12 +50,15 @@ class RecordedStopping(FIFOScheduler):
         for step, trial_id, accuracy in sorted(evaluations):
             self._tell(trial_id, step, accuracy)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its scheduler into the attempt's folder, which nothing reads
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Ask the scheduler about a new evaluation; anything else goes on."""
-        job, step, accuracy = trial.config["job"], result["evaluated_step"], result[ACCURACY]
-        if step <= self.seen.get(job["trial_id"], -1):
+        trial_id, step, accuracy = trial.config["trial_id"], result["evaluated_step"], result[ACCURACY]
+        if step <= self.seen.get(trial_id, -1):
             return TrialScheduler.CONTINUE
-        known, controller, folder = self._known(job["trial_id"], step), tune_controller, back_from(job["folder"])
+        known, controller, folder = self._known(trial_id, step), tune_controller, self.folders[trial_id]
         answer = self.inner.on_trial_result(controller, known, {STEP: step, ACCURACY: accuracy})
         reason = f"{self.config.name}: exact accuracy {accuracy:.4f} on validation at step {step}"
         stops = answer == TrialScheduler.STOP
@@ -68,7 +72,7 @@ class RecordedStopping(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """The last evaluation of a trial counts for the others."""
-        self._tell(trial.config["job"]["trial_id"], result["evaluated_step"], result[ACCURACY])
+        self._tell(trial.config["trial_id"], result["evaluated_step"], result[ACCURACY])
 
     def _tell(self, trial_id: str, step: int, accuracy: float) -> None:
         """Tell the scheduler an evaluation about which nothing is left to decide."""

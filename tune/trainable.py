@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import ray
 import torch
 from ray.tune import PlacementGroupFactory, Trainable
 
@@ -19,7 +20,10 @@ SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more 
 
 
 class RecursiveTrial(Trainable):
-    """Trains the trial in config["job"] by config["workers"], each on config["cpu"] cores and config["gpu"] GPUs."""
+    """Trains a trial by config["workers"], each on config["cpu"] cores and config["gpu"] GPUs.
+
+    config["job"] refers to its TrialJob, as a mapping.
+    """
 
     run: TrialRun | None = None
     crew: Crew | None = None
@@ -31,7 +35,8 @@ class RecursiveTrial(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
-        self.job = TrialJob(**config["job"])
+        self.job = TrialJob(**ray.get(config["job"]))
+        self.config = {name: value for name, value in config.items() if name != "job"}  # it is part of every report
         if not config["gpu"]:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset: a trial without a GPU would see the others'
         self.device = torch.device("cuda" if config["gpu"] and torch.cuda.is_available() else "cpu")
@@ -57,6 +62,7 @@ class RecursiveTrial(Trainable):
         return {
             "train_step": progress.step,
             "evaluated_step": progress.evaluated_step,
+            "saved_step": progress.saved_step,
             "exact_accuracy": math.nan if progress.exact_accuracy is None else progress.exact_accuracy,
             "failed": progress.failed or "",
             "messages": progress.messages,

@@ -66,6 +66,7 @@ class Progress:
 
     step: int
     evaluated_step: int  # -1: not yet
+    saved_step: int  # likewise
     exact_accuracy: float | None
     finished: bool = False
     failed: str | None = None
@@ -251,6 +252,7 @@ class TrialRun:
         return Progress(
             self.trainer.step,
             self.trainer.history[-1]["step"] if self.trainer.history else -1,
+            self._saved_step,
             self.trainer.last_accuracy,
             finished,
             failed,

@@ -11,12 +11,13 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed import TCPStore
 
 from rrm.follow import follow
 from rrm.workers import JoinedWorkers, WorkerLostError, Workers
+from tune.deaths import OUT_OF_MEMORY
 from tune.output import outlet
 from tune.secrets import set_secrets
 
@@ -122,6 +123,8 @@ def _reason(error: RayError) -> str:
     """What a worker raised, or how it died, in a line."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}".partition("\n")[0]
+    if isinstance(error, OutOfMemoryError):
+        return OUT_OF_MEMORY
     return "its process, or its node, has died"
 
 

@@ -33,7 +33,7 @@ def no_cluster(monkeypatch):
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatch):
-    """In a folder with a Ray of its own; in a bucket on the Ray that is there."""
+    """In a folder with a Ray of its own; in a bucket on the Ray that is there, as if the sweep were a large one."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where Tune's own files go if the trials are in a bucket
     environment = os.environ | {"RAY_ADDRESS": local_ray.address}
     storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
@@ -44,7 +44,8 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
     spec = write_spec(tmp_path, tiny_sweep(storage=storage, resources={"cpu": 1}, **changes))
     sweep = load_sweep(spec)
     trials = [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
-    command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
+    large = "cli.MANY_TRIALS = 1; " if place == "s3" else ""
+    command = [sys.executable, "-c", f"import sys; from launch import cli; {large}sys.exit(cli.main())", "run", spec]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     while not all((trial / "evals.parquet").exists() for trial in trials):
         assert process.poll() is None, process.communicate()[0]
@@ -68,7 +69,11 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
     assert "tiny: stopped in " in capsys.readouterr().out
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 4, printed
-    assert "tiny: 2 trials, 2 unfinished" in printed
+    if large:
+        assert f"from here. So far: rrm results show {sweep.folder}\n" in printed
+        assert not (sweep.folder / "report.html").exists()
+    else:
+        assert "tiny: 2 trials, 2 unfinished" in printed
     assert f"Watch it on a page: rrm watch {storage}\n" in printed
     assert "Stopped before the end; the same command goes on from here." in printed
     assert "\x1b" not in printed  # quiet where no terminal is: no colours, no cursor

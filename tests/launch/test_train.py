@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 
+from filelock import FileLock
 from tiny import tiny_sweep, write_spec
 
 import results
 from launch.cli import main
+from tune.plan import write_manifest
+from tune.spec import load_sweep
 
 
 def start(spec: str) -> subprocess.Popen:
@@ -77,9 +80,25 @@ def test_bad_input_leaves_no_sweep(tmp_path):
     assert not storage.exists()
 
 
+def test_a_trial_that_another_process_trains_leaves_the_sweep_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tune.trial.LOCK_SECONDS", 0.1)
+    storage = tmp_path / "runs"
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(storage))))
+    write_manifest(sweep)
+    before = (sweep.folder / "sweep.json").read_bytes()
+    trial = sweep.folder / "trials" / sweep.cells[0].trial_id
+    trial.mkdir(parents=True)
+    with FileLock(trial / ".lock"):
+        assert main(["train", sweep.path, "--arm", "baseline", "--seed", "0", "--set", "seeds=[0, 1, 2]"]) == 2
+    assert "another process is training this trial" in capsys.readouterr().err
+    assert (sweep.folder / "sweep.json").read_bytes() == before
+
+
 _IN_LITTLE_MEMORY = """
 import resource, sys, torch
 from launch.cli import main
+from tune.plan import write_manifest
+from tune.spec import load_sweep
 import tune.spec, tune.trial
 (used,) = (int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
 resource.setrlimit(resource.RLIMIT_AS, ((used << 10) + (600 << 20),) * 2)

@@ -138,33 +138,37 @@ def test_an_error_is_retried_and_then_recorded(tmp_path):
     assert run_sweep(loaded) == 3
     tables = gather(loaded.folder)
     assert tables.trials.status.tolist() == ["failed", "done"]
-    assert tables.trials.reason[0].startswith("its worker failed 2 times: ")
+    assert tables.trials.reason[0].startswith("its worker failed 2 times without getting further: ")
     assert "Is a directory" in tables.trials.reason[0]
     in_the_way.rmdir()
     assert run_sweep(loaded) == 0
 
 
-def test_two_runs_of_a_sweep_at_a_time_are_refused(finished, tmp_path):
-    claimed = sweep(tmp_path)
-    claimed.folder.mkdir(parents=True)
-    (claimed.folder / "run.json").write_text(json.dumps({"pid": 4711, "host": "there", "since": "today"}))
-    with (
-        FileLock(claimed.folder / ".run.lock"),
-        pytest.raises(RunRefused, match="tiny: already being run by process 4711 on there since today; wait for it"),
-    ):
-        run_sweep(claimed)
-    assert not (claimed.folder / "trials").exists()
+WORKERS = {"resources": {"workers": 4}, "base": {"train": {"shards": 4}}}
+NO_NODE = r"resources: cpu 64, gpu 1 fit no node \(the largest that is up has cpu 2"
+NO_PLACES = r"resources.workers: 4 with cpu 1, gpu 0 each, and the nodes that are up hold 2; ask for fewer, or start"
+HELD = "tiny: already being run by process 4711 on there since today; wait for it"
 
 
-def test_a_trial_that_fits_no_node_is_refused(tmp_path):
-    with pytest.raises(RunRefused, match=r"resources: cpu 64, gpu 1 fit no node \(the largest that is up has cpu 2"):
-        run_sweep(sweep(tmp_path, resources={"cpu": 64, "gpu": 1}))
-
-
-def test_workers_that_fit_no_cluster_are_refused(tmp_path):
-    refused = r"resources.workers: 4 with cpu 1, gpu 0 each, and the nodes that are up hold 2; ask for fewer, or start"
-    with pytest.raises(RunRefused, match=refused):
-        run_sweep(sweep(tmp_path, resources={"workers": 4}, base={"train": {"shards": 4}}))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"resources": {"cpu": 64, "gpu": 1}}, NO_NODE), (WORKERS, NO_PLACES), ({}, HELD)],
+    ids=["no node", "too few places", "held"],
+)
+def test_a_refused_run_leaves_a_finished_sweep_as_it_is(finished, tmp_path, changes, said):
+    held = FileLock(finished.folder / ".run.lock")
+    claim = finished.folder / "run.json"
+    if said == HELD:
+        held.acquire()
+        claim.write_text(json.dumps({"pid": 4711, "host": "there", "since": "today"}))
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file() and path != claim}
+    assert finished.folder / "sweep.json" in before
+    wider = tiny_sweep(storage=finished.spec.storage, seeds=[0, 1, 2], **changes)
+    with pytest.raises(RunRefused, match=said):
+        run_sweep(load_sweep(write_spec(tmp_path, wider)))
+    held.release()
+    after = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file() and path != claim}
+    assert after == before
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_the_time_left_is_unknown_until_steps_were_timed(tmp_path, monkeypatch):
 
     def report(trial_id: str, step: int) -> None:
         result = {"train_step": step, "exact_accuracy": 0.5, "messages": [], "done": False, "failed": None}
-        trial: Any = SimpleNamespace(config={"job": {"trial_id": trial_id}})
+        trial: Any = SimpleNamespace(config={"trial_id": trial_id})
         progress.on_trial_result(0, [], trial, result)
 
     assert progress.headline().endswith("ETA unknown")

@@ -47,8 +47,7 @@ def record(sweep: Sweep, curves: list[list[float]]) -> list[Any]:
             )
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=EVALS_SCHEMA), planned.folder / "evals.parquet")
-        job = {"trial_id": planned.cell.trial_id, "folder": str(planned.folder)}
-        trials.append(SimpleNamespace(config={"job": job}))
+        trials.append(SimpleNamespace(config={"trial_id": planned.cell.trial_id}))
     return trials
 
 
@@ -90,7 +89,7 @@ def test_a_decision_that_cannot_be_written_is_none(tmp_path):
     sweep = sweep_of(tmp_path, 3, scheduler=ASHA)
     trials = record(sweep, [[0.0, 0.5], [0.0, 0.7], [0.0]])
     stopping = RecordedStopping(Scheduler.model_validate(ASHA), plan(sweep))
-    (Path(trials[2].config["job"]["folder"]) / "stopped.json").mkdir()  # in the way
+    (sweep.folder / "trials" / trials[2].config["trial_id"] / "stopped.json").mkdir()  # in the way
     assert report(stopping, trials[2], 4, 0.0) == "CONTINUE"
 
 

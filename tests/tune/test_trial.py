@@ -5,9 +5,11 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from filelock import FileLock
 from tiny import MULTI, tiny_config
@@ -310,26 +312,35 @@ def test_states_are_saved_by_time_too(tmp_path):
     assert 0 < checkpoint.load(tmp_path / "latest_state.pt")["step"] < 12
 
 
+def config_of(trial: TrialJob) -> dict[str, Any]:
+    """What Tune gives to the worker of a trial."""
+    return {"job": ray.put(trial.as_dict()), "gpu": False, "workers": 1}
+
+
+@pytest.mark.usefixtures("local_ray")
 def test_a_worker_that_is_set_up_and_given_away_touches_nothing(tmp_path):
     """Tune starts more workers than it uses: one that opened a failed trial's folder would forget the failure."""
     finish(TrialRun(job(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}), CPU))
     assert trial_end(tmp_path, 12).status == "failed"
-    spare = RecursiveTrial({"job": job(tmp_path).as_dict(), "gpu": False, "workers": 1})
-    assert spare.reset_config({"job": job(tmp_path / "other").as_dict(), "gpu": False, "workers": 1})
+    spare = RecursiveTrial(config_of(job(tmp_path)))
+    assert spare.reset_config(config_of(job(tmp_path / "other")))
     spare.cleanup()
     assert trial_end(tmp_path, 12).status == "failed"
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_the_trainable_names_its_trial_and_takes_up_another(tmp_path, capsys):
     first = replace(job(tmp_path / "a"), sweep="tiny", name="multi2 seed=0")
-    trainable = RecursiveTrial({"job": first.as_dict(), "gpu": False, "workers": 1})
+    trainable = RecursiveTrial(config_of(first))
     assert repr(trainable) == f"tiny: first trial multi2 seed=0 ({first.trial_id})"
     while not trainable.step()["done"]:
         pass
     other = replace(job(tmp_path / "b", seed=1), sweep="tiny", name="multi2 seed=1")
-    assert trainable.reset_config({"job": other.as_dict(), "gpu": False, "workers": 1})
-    assert trainable.step()["train_step"] == 0  # the first evaluation; nothing of the other trial is left
+    assert trainable.reset_config(config_of(other))
+    report = trainable.train()
+    assert report["config"] == {"gpu": False, "workers": 1}  # not the trial's, again and again
+    assert report["train_step"] == 0  # the first evaluation; nothing of the other trial is left
     assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
         f"multi2 seed=0 ({first.trial_id}): from step 0 on cpu",
         f"multi2 seed=0 ({first.trial_id}): done at step 12",
