@@ -88,8 +88,10 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     import ray
+    from ray._raylet import Config
     from ray.cluster_utils import Cluster
 
+    Config.initialize("")  # from the environment as it is now: test files have imported Ray before
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         metrics = free.getsockname()[1]
