@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY
 from results.comparison import Compared, compare_by_seed
+from results.kept import MADE_OF, kept, made_of
 from results.locks import is_held
-from results.looks import read_looks, record_looks
+from results.looks import all_looks, read_looks, record_looks
 from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
 from results.schema import (
@@ -119,19 +120,19 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     for each in frames.values():
         each.insert(0, PARTITION, pd.Series(sweep, each.index, dtype="str"))
     looks, asked = read_looks(sweep_folder), manifest.get("primary", PRIMARY)
+    how = {"baseline": manifest["baseline"], "primary": (str(asked[0]), float(asked[1]))}
+    how |= {"margin": float(manifest.get("margin", MARGIN))}
+    compared_rows = [rows[trial_id] for trial_id in order]
     try:
-        compared = compare_by_seed(
-            frames["trials"],
-            frames["evals"],
-            frames["diagnostics"],
-            baseline=manifest["baseline"],
-            primary=(str(asked[0]), float(asked[1])),
-            margin=float(manifest.get("margin", MARGIN)),
-            looks=looks,
-        )
+        compared = kept(sweep_folder, made_of(compared_rows, how, looks))
+        if compared is None:
+            named = {name: frames[name] for name in ("trials", "evals", "diagnostics")}
+            compared = compare_by_seed(**named, **how, looks=looks)
+        looked = all_looks(looks, *compared)
+        written_by[MADE_OF] = made_of(compared_rows, how, looked)
     except ComparisonError as error:  # such as a baseline of which no trial can be read: the rest is shown
         problems.append(f"the comparison, for {error}")
-        compared = Compared(typed([], COMPARISON_SCHEMA), typed([], DIFFERENCES_SCHEMA))
+        compared, looked = Compared(typed([], COMPARISON_SCHEMA), typed([], DIFFERENCES_SCHEMA)), looks
     for name, table in compared._asdict().items():
         tables[name] = table_of(table, file_schema(name))
     tables["puzzles"] = _puzzles(sweep_folder / PUZZLES, frames["trials"].test_digest.dropna().unique(), problems)
@@ -142,7 +143,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
             path = _write(table.replace_schema_metadata(written_by), name, sweep_folder)
             files += [path] if len(table) else []
         if write:
-            record_looks(sweep_folder, looks, *compared)
+            record_looks(sweep_folder, looks, looked)
     except OSError as error:
         unwritten = f"{error.filename or sweep_folder.parent}: {error.strerror or error}"
     return SweepTables(

@@ -42,10 +42,15 @@ def read_looks(sweep_folder: Location) -> list[Look]:
     ]
 
 
-def record_looks(folder: Location, looks: list[Look], comparison: pd.DataFrame, differences: pd.DataFrame) -> None:
-    """Write down in a sweep's folder each complete comparison of it that is not in `looks`, those that stand there."""
+def all_looks(looks: list[Look], comparison: pd.DataFrame, differences: pd.DataFrame) -> list[Look]:
+    """The looks at a sweep, and each complete comparison of it that is none of them."""
     new = [look for look in complete_looks(comparison, differences) if not any(_same(look, old) for old in looks)]
-    if new:
+    return [*looks, *new]
+
+
+def record_looks(folder: Location, before: list[Look], looks: list[Look]) -> None:
+    """Write down the looks in a sweep's folder, if there are more than the ones `before`, which stand there."""
+    if len(looks) > len(before):
         content = [
             {
                 "arm": look.arm,
@@ -54,7 +59,7 @@ def record_looks(folder: Location, looks: list[Look], comparison: pd.DataFrame, 
                 "margin": look.margin,
                 "planned": look.planned,
             }
-            for look in (*looks, *new)
+            for look in looks
         ]
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_atomically(folder / LOOKS, json.dumps({"written": at, "looks": content}, indent=1).encode())
