@@ -35,7 +35,8 @@ class RecursiveTrial(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Note the trial. Its folder is opened by the first step: Tune also sets up workers that it then gives away."""
-        self.job = TrialJob(**ray.get(config["job"]))
+        job: Any = ray.get(config["job"])
+        self.job = TrialJob(**job)
         self.config = {name: value for name, value in config.items() if name != "job"}  # it is part of every report
         if not config["gpu"]:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset: a trial without a GPU would see the others'
