@@ -11,10 +11,11 @@ from pathlib import Path
 
 import grpc
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._private.services import canonicalize_bootstrap_address
 
 from tune.environment import ANSWER_SECONDS, host_and_port, local_problem, unreachable
+from tune.leftovers import marked
 from tune.signals import children_ignore_hangup
 
 RAY_SETTINGS = {
@@ -56,9 +57,17 @@ def connected() -> Iterator[None]:
             reason = str(error).partition("\n")[0]
             raise RunRefused(f"Ray cannot be started or reached {where}: {reason}") from error
         try:
-            yield
+            with marked(session_folder()) if address == "local" else nullcontext():
+                yield
         finally:
             ray.shutdown()
+
+
+def session_folder() -> Path:
+    """Where the Ray that this process is connected to keeps its files on this node."""
+    node = worker._global_node
+    assert node is not None
+    return Path(node.get_session_dir_path())
 
 
 def _head_problem(address: str) -> str | None:

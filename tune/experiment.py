@@ -29,10 +29,11 @@ from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS
 from results.storage import Location, S3Path, write_atomically
 from results.trial_files import read_json
 from tune.callbacks import Gauges, Progress
-from tune.connection import RunRefused, connected, watched
+from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
 from tune.job import TrialJob
 from tune.lease import fence_of, lock_at
+from tune.leftovers import remove_copies, tidy
 from tune.memory import check_memory
 from tune.placement import placement
 from tune.plan import STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
@@ -46,6 +47,10 @@ from tune.trainable import RecursiveTrial
 from tune.trial import write_failed
 
 RUN_LOCK = ".run.lock"
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they write the whole config at every report, for nobody
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # its state at the start and at the end; nothing is restored from it
+}
 CLAIM_SECONDS = 1.0  # somebody may be asking whether the lock is held
 
 
@@ -146,7 +151,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], no
     cells = sweep.trials
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
-    attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
+    attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{nonce[:8]}"
     attempts = attempts_of(sweep.folder)
     write_manifest(sweep)  # a run that is refused, and so has not come here, leaves an earlier one's as it is
     (attempts / attempt).mkdir(parents=True)
@@ -155,7 +160,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], no
     log.touch()
     progress = Progress(spec.name, cells, status, {t.cell.trial_id: t.step for t in planned}, log)
     written = ProgressFile(progress, sweep.folder / PROGRESS)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending_trials(places))
+    os.environ |= TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(pending_trials(places))}
     tuner = Tuner(
         RecursiveTrial,
         param_space={"cpu": place.cpu, "gpu": place.gpu, "workers": place.workers},
@@ -184,6 +189,8 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], no
     ending = handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1))
     with progress, written, ending, watched(lambda reason: _end_here(progress, reason)):
         tuner.fit()
+    tidy(attempts / attempt)
+    remove_copies(session_folder(), attempts)
     return progress
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
@@ -11,6 +13,7 @@ from ray.tune.experiment import Trial
 from tiny import tiny_sweep, write_spec
 
 from tune.deaths import OUT_OF_MEMORY, Attempts, as_actor_error
+from tune.leftovers import KEPT, MARK
 
 MONITOR = {"RAY_memory_usage_threshold": "0", "RAY_memory_monitor_refresh_ms": "3000"}  # all are over it, all the time
 
@@ -21,8 +24,13 @@ def test_a_worker_that_rays_memory_monitor_kills_is_started_again_and_the_run_go
     spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=long, seeds=[0], max_failures=1))
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | MONITOR
-    with open(tmp_path / "log", "w") as log:
+    with open(tmp_path / "log", "w") as log, tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        for second in range(KEPT + 2):  # of earlier runs
+            (Path(temporary) / "ray" / f"session_2026-01-01_00-00-0{second}_1_1").mkdir(parents=True)
+            (Path(temporary) / "ray" / f"session_2026-01-01_00-00-0{second}_1_1" / MARK).touch()
+        environment["RAY_TMPDIR"] = temporary
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        assert len(list(Path(temporary).glob(f"ray/session_2*/{MARK}"))) == KEPT + 1
     printed = (tmp_path / "log").read_text()
     assert code == 3, printed
     for arm in ("baseline", "multi2"):

@@ -15,6 +15,7 @@ from launch.cli import main
 from results.gather import gather
 from rrm import checkpoint
 from rrm.presets import merge
+from tune.connection import session_folder
 from tune.experiment import RunRefused, run_sweep
 from tune.plan import plan
 from tune.spec import load_sweep
@@ -45,6 +46,12 @@ def test_a_finished_sweep_trains_nothing_more(finished):
     assert run_sweep(finished) == 0
     assert files(finished.folder / "trials") == before
     assert len(list((finished.folder / "attempts").iterdir())) == attempts
+
+
+def test_a_run_leaves_its_log_and_nothing_that_grows_with_its_reports(finished):
+    (attempt,) = (finished.folder / "attempts").iterdir()
+    assert {path.name for path in attempt.iterdir()} == {"log.txt", "spec.yaml"}
+    assert not [path for path in session_folder().glob("artifacts/*/*") if path.name == attempt.name]
 
 
 def test_the_tables_and_the_comparison(finished):
@@ -136,6 +143,8 @@ def test_an_error_is_retried_and_then_recorded(tmp_path):
     in_the_way = loaded.folder / "trials" / loaded.cells[0].trial_id / ".lock"
     in_the_way.mkdir(parents=True)
     assert run_sweep(loaded) == 3
+    (error,) = (loaded.folder / "attempts").glob("*/*/error.txt")
+    assert "Is a directory" in error.read_text()
     tables = gather(loaded.folder)
     assert tables.trials.status.tolist() == ["failed", "done"]
     assert tables.trials.reason[0].startswith("its worker failed 2 times without getting further: ")
