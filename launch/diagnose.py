@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sigma", type=float, nargs="+", help="noise of the restarts' starts (default .01 .1 1)")
     parser.add_argument("--robustness", action="store_true", help="estimate lambda_1 in other ways, too")
     parser.add_argument("--batch-size", type=int, default=256, help="memory, in rows of a plain evaluation (256)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: every core")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="of a Ray cluster (RAY_ADDRESS, else one of this machine)"
+    )
+    parser.add_argument("--threads", type=int, help="of each worker (default: every core, shared among them)")
     parser.add_argument(
         "--output", metavar="FOLDER", type=folder_path, help="of the tables (default: CHECKPOINT.diagnosis)"
     )
@@ -46,8 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    if arguments.threads < 1:
-        raise CheckpointError(f"threads: {arguments.threads} is below 1; give 1 or more")
+    for name, least in (("workers", 0), ("threads", 1)):
+        given = getattr(arguments, name)
+        if given is not None and given < least:
+            raise CheckpointError(f"{name}: {given} is below {least}; give {least} or more")
+    threads = arguments.threads or max(1, (os.cpu_count() or 1) // max(1, arguments.workers))
     asked = _asked(arguments)
     folder = arguments.output or back_from(f"{arguments.checkpoint}.diagnosis")
     if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
@@ -65,7 +71,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
             progress_bar() as progress,
         ):
             tables = diagnose_checkpoint(
-                checkpoint, config, asked, folder, threads=arguments.threads, progress=progress
+                checkpoint, config, asked, folder, threads=threads, workers=arguments.workers, progress=progress
             )
     except (ValueError, torch.OutOfMemoryError) as error:
         raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error

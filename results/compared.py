@@ -6,7 +6,7 @@ from results.columns import BOOL, FIDELITY, FLOAT, INT, TEXT, schema_of
 
 LAST_K = 3
 
-# metric -> (unit, what it is); all of exact correctness on test puzzles but the last two
+# metric -> (unit, what it is); all of exact correctness on test puzzles but those of diagnoses, the last ones
 METRICS = {
     "best": ("share", "Clean run at the step whose clean accuracy on validation is highest."),
     "final": ("share", "Clean run, last evaluation."),
@@ -19,8 +19,16 @@ METRICS = {
     "perturbed_majority": ("share", "Solved by the answer that most perturbed rollouts give."),
     "positive_modes": ("modes", "Lyapunov vectors that grew by more than e, mean over diagnosed examples."),
     "lambda_1": ("nats/sub-update", "First Lyapunov exponent, median over diagnosed examples."),
+    "lambda_1_solved": ("nats/sub-update", "The same over the examples that the clean run solves."),
+    "lambda_1_failed": ("nats/sub-update", "The same over the examples that it fails."),
+    "settled_solved": ("share", "Of the diagnosed examples: settled and solved."),
+    "settled_failed": ("share", "Settled wrong."),
+    "wandering_solved": ("share", "Solved, and still wandering."),
+    "wandering_failed": ("share", "Failed by wandering."),
 }
 MODES = "positive_modes"
+MEDIANS = frozenset(("lambda_1", "lambda_1_solved", "lambda_1_failed"))  # of examples, those that are not nan
+CELLS = frozenset(("settled_solved", "settled_failed", "wandering_solved", "wandering_failed"))  # the 2 x 2
 # The metrics that are tested, each at every sigma, after as many ACT steps as were trained; all others are exploratory.
 SIGNALS = ("best", "final", "equal_compute", "perturbed", MODES)
 PRIMARY = ("best", 0.0)  # the metric, and its sigma, that a headline begins with where a sweep does not say

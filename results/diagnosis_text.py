@@ -11,6 +11,8 @@ from results.layout import Column, lines, paragraph
 from results.rows import rows_of
 
 WORDS = {"solved": "exactly right", "valid": "a valid path", "shortest": "a shortest path"}
+_MEASURES = {"-late_lambda_1": "-lambda_1, first eighth left out", "-late_drift": "-late drift"}
+_MEASURES |= {"-spectral_mean": "-spectral mean", "-positive_sum": "-sum of the positive"}
 _SHOWN = ("-lambda_1", "-late_lambda_1", "-spectral_mean", "-positive_sum", "-late_drift", "q_halt", "-drift")
 
 
@@ -77,8 +79,7 @@ def _areas(tables: dict[str, pd.DataFrame], outcomes: list[str], width: int) -> 
     }
     rows = found[outcomes[0]]
     names = [
-        row.measure.replace("_", " ").replace("lambda ", "lambda_") + ("" if row.window == "all" else f", {row.window}")
-        for row in rows
+        _MEASURES.get(row.measure, row.measure) + ("" if row.window == "all" else f", {row.window}") for row in rows
     ]
     columns = [Column("AUC, 95 % interval", names, number=False, key=True)]
     for name in outcomes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.compared import METRICS, MODES, SIGNALS
+from results.compared import CELLS, MEDIANS, METRICS, MODES, SIGNALS
 from results.flips import sign_flip_p
 from results.pairs import Pair, Pairing
 from results.runs import NOISE, Runs, flops_of, pair_scores
@@ -92,6 +92,8 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
                 place.reasons.append(common | _nothing(key[:2], primary, _missing(key, scored)))
             continue
         base, arm = (np.stack([pair[side][key] for pair in scored]) for side in (0, 1))  # [seeds, examples]
+        if any(np.isnan(seed).all() for side in (base, arm) for seed in side):
+            continue  # such as lambda_1 of the failed, where a run has none
         lost = [_failed_scores(runs, pair, key, pairing.arm) for pair in pairing.failed]
         place.measured.append(_measure(common, key, primary, base, arm, lost, done))
     return place
@@ -169,8 +171,8 @@ def _measure(
 ) -> Measured:
     """A metric of baseline and arm, [seeds, examples] each."""
     metric, sigma, depth = key
-    is_median = metric == "lambda_1"  # of examples: no example has a difference that it would be the mean of
-    base_seeds, arm_seeds = (np.median(x, axis=1) if is_median else x.mean(axis=1) for x in (base, arm))
+    is_median = metric in MEDIANS  # of examples: no example has a difference that it would be the mean of
+    base_seeds, arm_seeds = (np.nanmedian(x, axis=1) if is_median else x.mean(axis=1) for x in (base, arm))
     by_seed = arm_seeds - base_seeds
     over_seeds = over_one_sample(by_seed)
     paired_by, effect = "seed and puzzle", over_seeds
@@ -182,9 +184,10 @@ def _measure(
     else:
         effect = over_seeds_and_puzzles(arm - base)
     mean = float(by_seed.mean())
-    bounded = metric != MODES and not is_median
+    bounded = metric not in MEDIANS | CELLS | {MODES}
     against = np.array([_at_worst(*one, np.sign(mean)) for one in lost]) if bounded else np.empty(0)
-    worst = int(np.argmax(by_seed) if metric == MODES or is_median else np.argmin(by_seed))
+    more_is_worse = is_median or metric in (MODES, "settled_failed", "wandering_failed")
+    worst = int(np.argmax(by_seed) if more_is_worse else np.argmin(by_seed))
     tests = mcnemar(arm > 0, base > 0) if metric in BINARY else None
     row = common | {
         "metric": metric,

@@ -17,7 +17,7 @@ _EVALUATED = (
     *("trial_id", "step", "optimizer_steps", "act_steps", *NOISE, "split", "sigma", "depth", "rollouts", "n"),
     *("exact_accuracy", "correct", "best_q_correct", "majority_correct"),
 )
-_DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1")
+_DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1", "solved", "settled")
 
 
 @dataclass

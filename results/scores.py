@@ -11,6 +11,7 @@ from results.rows import best_step, clean_rows, unpack_correct
 Key = tuple[str, float, int]  # metric, sigma, depth: TRAINED, or the steps of a deeper reading
 TRAINED = 0  # read after as many ACT steps as the trial was trained with, however many those are
 EQUAL_ENOUGH = 0.75  # of the compute allowed, that the evaluation closest to it must have had
+_OF_EXAMPLE = ("lambda_1", "solved", "settled")
 # Metrics that are yes or no for an example, as McNemar's test needs them.
 BINARY = frozenset(
     ("final", "best", "equal_compute", "perturbed_all", "perturbed_any", "perturbed_best_q", "perturbed_majority")
@@ -57,8 +58,23 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
         diagnosed = [row for row in diagnostics if row.step == last_diagnosis]
         diagnosed.sort(key=lambda row: row.example)
         found["positive_modes", 0.0, TRAINED] = np.array([row.n_pos for row in diagnosed])
-        found["lambda_1", 0.0, TRAINED] = np.array([row.lambda_1 for row in diagnosed])
+        found |= {(name, 0.0, TRAINED): score for name, score in _by_outcome(diagnosed).items()}
     return {key: np.asarray(score, dtype=float) for key, score in found.items()}
+
+
+def _by_outcome(diagnosed: list[Any]) -> dict[str, np.ndarray]:
+    """lambda_1, of the solved and of the failed alone (else nan), and the cells of settled x solved."""
+    lambda_1, solved, settled = (np.array([getattr(row, name) for row in diagnosed]) for name in _OF_EXAMPLE)
+    solved, settled = solved.astype(bool), settled.astype(bool)
+    return {
+        "lambda_1": lambda_1,
+        "lambda_1_solved": np.where(solved, lambda_1, np.nan),
+        "lambda_1_failed": np.where(solved, np.nan, lambda_1),
+        "settled_solved": settled & solved,
+        "settled_failed": settled & ~solved,
+        "wandering_solved": ~settled & solved,
+        "wandering_failed": ~settled & ~solved,
+    }
 
 
 def trained_depth(evals: list[Any]) -> int:

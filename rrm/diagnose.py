@@ -89,25 +89,16 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
-# Computes the parts of a kind, a range of puzzles each, by the function given, in any process; returns them in order.
-ShareOut = Callable[[str, Sequence[range], Callable[[range], Found]], list[Found]]
+# Computes the parts of a kind, a range of puzzles each, by `find`, in any process; returns them in order. Is given what
+# is known of the examples.
+ShareOut = Callable[[str, Sequence[range], Found], list[Found]]
 
 
-@torch.no_grad()
-def diagnose_parts(
-    subject: Subject, config: DiagnosisConfig, kinds: Sequence[str], share_out: ShareOut
-) -> dict[str, Found]:
-    """What each of `kinds` finds about all puzzles of `subject`: a tensor a column, a row an example in each.
-
-    Raises ValueError if k is more than the size of the state.
-    """
+def diagnose_parts(config: DiagnosisConfig, n: int, kinds: Sequence[str], share_out: ShareOut) -> dict[str, Found]:
+    """What each of `kinds` finds about n puzzles: a tensor a column, a row an example in each."""
     found: dict[str, Found] = {}
     for kind in kinds:
-        parts = share_out(
-            kind,
-            part_ranges(kind, config, len(subject.batch.inputs)),
-            lambda rows, kind=kind: find(subject, config, kind, rows, found.get("examples", {})),
-        )
+        parts = share_out(kind, part_ranges(kind, config, n), found.get("examples", {}))
         found[kind] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return found
 
@@ -119,8 +110,12 @@ def part_ranges(kind: str, config: DiagnosisConfig, n: int) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
+@torch.no_grad()
 def find(subject: Subject, config: DiagnosisConfig, kind: str, rows: range, examples: Found) -> Found:
-    """A part of a diagnosis: what there is to find about some rows; `examples`: what is known of all of them."""
+    """A part of a diagnosis: what there is to find about some rows; `examples`: what is known of all of them.
+
+    Raises ValueError if k is more than the size of the state.
+    """
     return KINDS[kind].find(subject, config, rows, {name: x[rows.start : rows.stop] for name, x in examples.items()})
 
 

@@ -11,7 +11,7 @@ import torch
 
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
-from rrm.diagnose import DiagnoseConfig, asked_kinds, diagnose_parts
+from rrm.diagnose import DiagnoseConfig, asked_kinds, diagnose_parts, find
 from rrm.diagnoses import Diagnoses
 from rrm.dynamics import Subject
 from rrm.evaluate import Watch, evaluate_split
@@ -242,7 +242,14 @@ class Trainer:
         subject = Subject(self.model, Batch(*(x[: config.n] for x in self.eval_batches["test"])), task, loss)
         kinds = asked_kinds(config) if self.step == self.config.train.steps else ["examples"]
         with self.ema.applied():
-            found = diagnose_parts(subject, config, kinds, lambda _, work, do: self.workers.share_out(work, do))
+            found = diagnose_parts(
+                config,
+                len(subject.batch.inputs),
+                kinds,
+                lambda kind, work, examples: self.workers.share_out(
+                    work, lambda rows: find(subject, config, kind, rows, examples)
+                ),
+            )
         self.diagnoses.add(self.step, found)
 
     def _evaluate_if_due(self) -> None:

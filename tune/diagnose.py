@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from results.storage import Location, write_atomically
 from results.trial_files import DamagedFileError, read_json
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
-from rrm.diagnose import DiagnosisConfig, asked_kinds, depends_on, diagnose_parts
+from rrm.diagnose import DiagnosisConfig, asked_kinds, depends_on, diagnose_parts, find
 from rrm.diagnosis_tables import tables
 from rrm.dynamics import Found, Subject
 from rrm.models import build_model
@@ -28,7 +28,7 @@ from rrm.torch_setup import set_up_torch
 from tune.puzzle_table import difficulty
 
 PARTS = "parts"
-# Is told of each part that is done, the name of its kind, how many of the kind are, and how many there are.
+# Is told the name of a kind of parts, how many of the kind are done, and how many there are.
 Progress = Callable[[str, int, int], None]
 
 
@@ -109,30 +109,40 @@ def diagnose_checkpoint(
     folder: Location,
     *,
     threads: int,
+    workers: int = 0,
     progress: Progress = lambda kind, done, of: None,
 ) -> dict[str, pa.Table]:
     """The tables of a diagnosis (results.diagnosis_schema), which are written into `folder`, too; parts on the way.
 
-    Parts that an earlier call left in the folder are not computed again. Raises CheckpointError if the file does not
-    fit the config's model, DataError for its puzzles, ValueError if k is more than the size of the state.
+    Parts that an earlier call left in the folder are not computed again. So many `workers` of a Ray cluster compute
+    them, to the same bits with as many threads each; without any, this process does. Raises CheckpointError if the
+    file does not fit the config's model, DataError for its puzzles, ValueError if k is more than the size of the state,
+    WorkersError without workers.
     """
     set_up_torch(threads)
     subject = subject_of(checkpoint, config, asked.n)
     parts = Parts(folder, checkpoint, config, asked, threads)
 
-    def one_by_one(kind: str, work: Sequence[range], find: Callable[[range], Found]) -> list[Found]:
-        found = []
-        for done, rows in enumerate(work):
-            progress(kind, done, len(work))
-            part = parts.read(kind, rows)
-            if part is None:
-                part = find(rows)
-                parts.write(kind, rows, part)
-            found.append(part)
-        progress(kind, len(work), len(work))
-        return found
+    def share_out(kind: str, work: Sequence[range], examples: Found) -> list[Found]:
+        known = {rows: part for rows in work if (part := parts.read(kind, rows)) is not None}
+        progress(kind, len(known), len(work))
+        for rows, part in compute(kind, [rows for rows in work if rows not in known], examples):
+            parts.write(kind, rows, part)
+            known[rows] = part
+            progress(kind, len(known), len(work))
+        return [known[rows] for rows in work]
 
-    found = diagnose_parts(subject, asked, asked_kinds(asked), one_by_one)
+    def here(kind: str, work: Sequence[range], examples: Found) -> Iterator[tuple[range, Found]]:
+        return ((rows, find(subject, asked, kind, rows, examples)) for rows in work)
+
+    if workers:
+        from tune.diagnose_workers import on_workers  # Ray takes seconds to import
+
+        with on_workers(subject, asked, workers, threads) as compute:
+            found = diagnose_parts(asked, asked.n, asked_kinds(asked), share_out)
+    else:
+        compute = here
+        found = diagnose_parts(asked, asked.n, asked_kinds(asked), share_out)
     made = tables(found, subject.model.sub_updates)
     hard = difficulty(config.task, subject.batch)
     made["diagnostics"] |= {name: [row[name] for row in hard] for name in hard[0]}

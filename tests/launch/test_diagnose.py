@@ -129,6 +129,23 @@ def test_a_killed_diagnosis_goes_on_to_the_same_bits(trial, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_workers_of_a_cluster_find_the_same_bits(trial, tmp_path, capsys):
+    folder, _ = trial
+    command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "8", "--output"]
+    assert main([*command, str(tmp_path / "alone")]) == 0
+    assert main([*command, str(tmp_path / "two"), "--workers", "2"]) == 0
+    files = [{p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.p*t")} for name in ("alone", "two")]
+    assert files[0] == files[1]
+    assert len(files[0]) == 14 + 5
+    capsys.readouterr()
+    refused = [*command, str(tmp_path / "none"), "--workers", "1"]
+    assert main([*refused, "-k", "4000"]) == 2
+    assert "k: 4000 is not between 1 and" in capsys.readouterr().err
+    assert main([*refused, "--threads", "64"]) == 2
+    assert "--threads 64: the cluster has 2 cores; give fewer threads" in capsys.readouterr().err
+
+
 def test_a_published_file_needs_a_spec(trial, tmp_path, capsys):
     folder, spec = trial
     lonely = tmp_path / "step_8"

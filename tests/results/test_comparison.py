@@ -261,6 +261,8 @@ def diagnoses_of(trial_ids, n_pos, n=8):
             "q_halt": 1.0,
             "act_steps": 4,
             "token_accuracy": 1.0,
+            "solved": example < 6,
+            "settled": True,
         }
         for trial_id in trial_ids
         for example in range(n)
@@ -324,6 +326,23 @@ def test_modes_and_lambda_1_come_from_the_last_diagnosis():
     assert lambda_1.arm_mean == pytest.approx(0.02)  # the median, though one example has 0
     assert lambda_1.paired_by == "seed"
     assert metric(compare(*two_arms(range(2)), diagnoses, baseline="baseline"), "lambda_1").paired_by == "seed"
+
+
+def test_settled_and_solved_are_compared_by_seed_as_exploratory_rows():
+    trials, evals = two_arms(range(6))
+    rows = diagnoses_of(trials.trial_id, lambda name: 1)
+    of_arm = rows.trial_id.str.startswith("multi")
+    rows["settled"] = (rows.example < 7) | ~of_arm  # of the two failed, the arm's last wanders
+    rows["lambda_1"] = 0.1 * rows.example - of_arm * rows.trial_id.str[-1].astype(int)
+    comparison = compare(trials, evals, rows, baseline="baseline")
+    expected = {"settled_solved": 0, "settled_failed": -1 / 8, "wandering_solved": 0, "wandering_failed": 1 / 8}
+    for name, difference in (expected | {"lambda_1_solved": -2.5, "lambda_1_failed": -2.5}).items():
+        assert metric(comparison, name).difference == pytest.approx(difference), name
+        assert metric(comparison, name).role == "exploratory"
+    assert metric(comparison, "lambda_1_failed").baseline_mean == pytest.approx(0.65)
+    assert metric(comparison, "lambda_1_solved").n_seeds == 6
+    all_solved = rows.assign(solved=rows.solved | (rows.trial_id == "multi3"))  # no failure to take a median of
+    assert "lambda_1_failed" not in set(compare(trials, evals, all_solved, baseline="baseline").metric)
 
 
 def test_the_line_of_a_snapshot():

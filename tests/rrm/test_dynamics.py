@@ -10,7 +10,7 @@ import torch
 from tiny import TINY_SRM, tiny_config
 
 from results import diagnosis
-from rrm.diagnose import DiagnosisConfig, asked_kinds, diagnose_parts, part_ranges
+from rrm.diagnose import DiagnosisConfig, asked_kinds, diagnose_parts, find, part_ranges
 from rrm.diagnosis_tables import tables
 from rrm.dynamics import Subject, deepen, examine, restart, vary
 from rrm.lyapunov import windows
@@ -68,10 +68,10 @@ def frames(of: Subject, n: int, **asked) -> dict[str, pd.DataFrame]:
     """The tables of a diagnosis of n puzzles."""
     config = DiagnosisConfig(n=n, **asked)
 
-    def share_out(kind, work, find):
-        return [find(rows) for rows in work]
+    def share_out(kind, work, examples):
+        return [find(of, config, kind, rows, examples) for rows in work]
 
-    found = diagnose_parts(of, config, asked_kinds(config), share_out)
+    found = diagnose_parts(config, n, asked_kinds(config), share_out)
     return {name: pd.DataFrame(columns) for name, columns in tables(found, of.model.sub_updates).items()}
 
 
