@@ -7,7 +7,7 @@ import pandas as pd
 
 from results import diagnosis, plots
 from results.diagnosed import judged_by
-from results.diagnosis_text import WORDS
+from results.diagnosis_text import WORDS, doublings
 from results.diagnostics import summary
 from results.gather import SweepTables
 from results.page_items import figure, table
@@ -73,7 +73,9 @@ def _figures(
         yield "within", plots.auc_by_difficulty(bins, **drawn)
     if len(last["depths"]):
         curve = diagnosis.escape(last["depths"], examples, **how)
-        yield "far", plots.escape_by_depth(curve.loc[curve.depth >= examples.act_steps.min()], arms=arms)
+        shown = curve.loc[curve.depth.isin(doublings(int(examples.act_steps.min()), int(curve.depth.max())))]
+        if shown.escaped.notna().any():
+            yield "far", plots.escape_by_depth(shown.dropna(), arms=arms, title=f"Far past training{more}")
     if len(last["restarts"]):
         freed = diagnosis.restarts(last["restarts"], examples, **how)
         if len(freed):
@@ -97,6 +99,8 @@ def _tables(last: dict[str, pd.DataFrame], outcomes: list[str]) -> Iterator[tupl
 
     def of_outcomes(make: Any) -> pd.DataFrame:
         made = [make(outcome) for outcome in outcomes]
+        if len(outcomes) == 1:
+            return made[0]
         return pd.concat([one.assign(solved_is=WORDS[name]) for name, one in zip(outcomes, made, strict=True)])
 
     yield (

@@ -131,7 +131,7 @@ def _fates(tables: dict[str, pd.DataFrame], row: Any, outcome: str, more: str, w
     examples = tables["diagnostics"]
     depth, trained = int(examples.depth.max()), int(examples.act_steps.max())
     curve = {int(at.depth): at for at in rows_of(diagnosis.escape(tables["depths"], examples, outcome=outcome))}
-    shown = [at for at in (trained * 2**i for i in range(30)) if at < depth] + [depth]
+    shown = doublings(trained, depth)
     half = (
         "none escapes"
         if math.isinf(row.half_life)
@@ -177,6 +177,11 @@ def _robustness(table: pd.DataFrame, width: int) -> list[str]:
         Column("rank correlation", [number(row.order, ".3f") for row in rows]),
     ]
     return ["Robustness of the estimator, nats a sub-update", *lines(columns, width)]
+
+
+def doublings(first: int, last: int) -> list[int]:
+    """From the first number, twice as large each time, to the last."""
+    return [at for at in (first * 2**i for i in range(last.bit_length())) if at < last] + [last]
 
 
 def number(value: float, how: str) -> str:

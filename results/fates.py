@@ -102,12 +102,13 @@ def robustness(robustness: pd.DataFrame, *, by: Sequence[str] = DIAGNOSIS) -> pd
     """How much lambda_1 depends on how it is estimated: a row a diagnosis and variation.
 
     Columns of `by`, variation, n, largest and mean (absolute change of lambda_1 over examples), and order (Spearman's
-    rank correlation with the usual estimate; nan for fewer than three examples).
+    rank correlation with the usual estimate; nan where all are equal).
     """
     found = []
     for at, rows in groups(robustness, (*by, "variation")) if len(robustness) else ():
         change = (rows.lambda_1 - rows.usual_lambda_1).abs()
-        order = rows.lambda_1.corr(rows.usual_lambda_1, method="spearman") if len(rows) > 2 else NAN
+        differ = min(rows.lambda_1.nunique(), rows.usual_lambda_1.nunique()) > 1
+        order = rows.lambda_1.corr(rows.usual_lambda_1, method="spearman") if differ else NAN
         found.append(at | {"n": len(rows), "largest": change.max(), "mean": change.mean(), "order": order})
     return pd.DataFrame(found, columns=[*known(robustness, by), "variation", "n", "largest", "mean", "order"])
 

@@ -95,7 +95,9 @@ def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> a
     return together_or_apart(layers, solved, arms, "Solved against difficulty", "Clean, at the end, all seeds.")
 
 
-def escape_by_depth(escape: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart | alt.FacetChart:
+def escape_by_depth(
+    escape: pd.DataFrame, *, arms: Arms | None = None, title: str = "Escape by depth"
+) -> alt.LayerChart | alt.FacetChart:
     """Of the puzzles failed at the training's depth, the share that more ACT steps solve: a line an arm.
 
     escape: of `results.escape`: a row an arm and depth, with depth, escaped (share), failed (puzzles) and solved (the
@@ -103,7 +105,8 @@ def escape_by_depth(escape: pd.DataFrame, *, arms: Arms | None = None) -> alt.La
     """
     arms = arms or arms_of(escape)
     x = alt.X("depth:Q", title="ACT steps", scale=alt.Scale(type="log", base=2))
-    y = alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped"))
+    most = max(0.1, float(escape.escaped.max()))
+    y = alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped"), scale=alt.Scale(domain=[0, most]))
     base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
     told = ["arm:N", "depth:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("escaped", "solved")), "failed:Q"]
     layers = [
@@ -111,4 +114,4 @@ def escape_by_depth(escape: pd.DataFrame, *, arms: Arms | None = None) -> alt.La
         base.mark_point(filled=True, size=50, opacity=1).encode(x, y, colour, tooltip=told),
     ]
     says = "Share, of the puzzles failed at the training's depth, that are right after more ACT steps."
-    return together_or_apart(layers, escape, arms, "Escape by depth", says)
+    return together_or_apart(layers, escape, arms, title, says)
