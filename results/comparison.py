@@ -13,7 +13,7 @@ from results.pairs import Baseline, ComparisonError, Pairing, pairings
 from results.runs import Runs
 from results.types import typed
 
-VERSION = 1  # of the rules: what comparison and differences say of the same trials
+VERSION = 2  # of the rules: what comparison and differences say of the same trials
 
 
 class Compared(NamedTuple):
