@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.stats import t
 
 from results.points import common_point
-from results.rows import best_step, by_trial, clean_rows, rows_of
+from results.rows import best_step, by_trial, clean_rows, rows_of, with_when
 from results.stats import CONFIDENCE
 from results.types import by_value
 
@@ -83,7 +83,7 @@ def _sentence(row, alone: bool) -> str:
 
 
 def curve(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accuracy") -> pd.DataFrame:
-    """A metric of the evals table on its way: a row a sweep, arm, grid point, split, sigma, depth and step.
+    """A metric of the evals table on its way: a row a sweep, arm, grid point, split, when, sigma, depth and step.
 
     Columns n_seeds, mean, low and high (the 95 % t interval over seeds, of a share within 0 and 1; nan for one seed and
     for seeds without spread), worst and best seed. A trial that stands for several grid points counts at each of them.
@@ -91,7 +91,7 @@ def curve(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accura
     """
     values = seed_curves(trials, evals, metric)
     values["arm"] = pd.Categorical(values.arm, list(dict.fromkeys(trials.arm)))
-    by = ["sweep", "arm", "point", "split", "sigma", "depth", "step"]
+    by = ["sweep", "arm", "point", "split", "when", "sigma", "depth", "step"]
     groups = values.groupby(by, observed=True).value
     table = groups.agg(n_seeds="count", mean="mean", sd="std", worst="min", best="max").reset_index()
     spread = table.sd.where(table.sd > 0)  # equal seeds tell nothing of the others
@@ -108,6 +108,8 @@ def seed_curves(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_
     """
     places: pd.DataFrame = trials.loc[:, ["sweep", "trial_id", "arm", "points", "seed"]].explode(column="points")
     places["points"] = by_value(places["points"])
-    values = evals[["sweep", "trial_id", "split", "sigma", "depth", "step", metric]]
+    values = with_when(evals)[["sweep", "trial_id", "split", "when", "sigma", "depth", "step", metric]]
     table = places.merge(values, on=["sweep", "trial_id"]).rename(columns={"points": "point", metric: "value"})
-    return table.loc[:, ["sweep", "arm", "point", "split", "sigma", "depth", "step", "seed", "trial_id", "value"]]
+    return table.loc[
+        :, ["sweep", "arm", "point", "split", "when", "sigma", "depth", "step", "seed", "trial_id", "value"]
+    ]

@@ -5,7 +5,20 @@ import pandas as pd
 from results.rows import by_trial, unpack_correct
 from results.stats import NAN
 
+DECAY = 0.02  # of accuracy, by which a deeper reading than the best is worse, if it is
 ESCAPE_COLUMNS = ("arm", "depth", "failed", "escaped", "solved")
+
+
+def peak(accuracy: dict[int, float]) -> tuple[int | None, bool | None]:
+    """By accuracy at each depth: the depth of the highest, of equals the first, and whether it decays beyond it.
+
+    None for what cannot be said: of no depth, and of one alone.
+    """
+    if not accuracy:
+        return None, None
+    best = min(accuracy, key=lambda depth: (-accuracy[depth], depth))
+    decays = any(accuracy[best] - accuracy[depth] > DECAY for depth in accuracy if depth > best)
+    return best, decays if len(accuracy) > 1 else None
 
 
 def escape(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:

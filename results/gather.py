@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY
 from results.comparison import Compared, compare_by_seed
+from results.depths import peak
 from results.kept import MADE_OF, kept, made_of
 from results.locks import is_held
 from results.looks import all_looks, read_looks, record_looks
@@ -274,6 +275,7 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
     evaluations = len(set(evals["step"].to_pylist()))
     step, act_steps = (max(evals[name].to_pylist(), default=None) for name in ("step", "act_steps"))
     flops = record.get("flops_per_act_step")
+    peak_depth, decays = peak(_accuracy_by_depth(evals, step))
     return {
         "arm": places[0]["arm"],
         "point": common_point([place["point"] for place in places]),
@@ -292,6 +294,8 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "ended": _time(end.ended),
         "step": step,
         "steps": steps,
+        "peak_depth": peak_depth,
+        "decays": decays,
         "data_digest": record.get("data_digest"),
         "test_digest": record.get("test_digest"),
         "parameters": record.get("parameters"),
@@ -307,6 +311,13 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "config": json.dumps(config),
         "provenance": json.dumps(attempts),
     }
+
+
+def _accuracy_by_depth(evals: pa.Table, step: int | None) -> dict[int, float]:
+    """The clean run's on test, at a step."""
+    read = evals.select(["split", "sigma", "step", "depth", "exact_accuracy"]).to_pylist()
+    clean = (row for row in read if row["split"] == "test" and row["sigma"] == 0 and row["step"] == step)
+    return {row["depth"]: row["exact_accuracy"] for row in clean}
 
 
 def _time(text: str | None) -> datetime | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
-from results.rows import rows_of, unpack_correct
+from results.rows import rows_of, unpack_correct, with_when
 from results.schema import PARTITION, TABLE_SCHEMAS, TABLES, TRIALS, UNROLLS, UNROLLS_SCHEMA, check_version
 from results.storage import Location, location, on_filesystem
 from results.trial_files import read_table
@@ -117,14 +117,14 @@ def unroll(storage: str | Location, sweep: str, trial_id: str) -> pd.DataFrame:
 def unpack(evals: pd.DataFrame) -> pd.DataFrame:
     """Whether each example is solved: a row a row of the evals table, example and rollout (first rollout 0).
 
-    Columns sweep, trial_id, step, split, sigma, depth, example, rollout, solved. With the trials' test_digest, the rows
-    of test join to the puzzles table by sweep, test_digest and example.
+    Columns sweep, trial_id, step, split, when, sigma, depth, example, rollout, solved. With the trials' test_digest,
+    the rows of test join to the puzzles table by sweep, test_digest and example.
     """
-    keys = ["sweep", "trial_id", "step", "split", "sigma", "depth"]
+    keys = ["sweep", "trial_id", "step", "split", "when", "sigma", "depth"]
     sizes = (evals.n * evals.rollouts).to_numpy(dtype=int)
     packed = rows_of(evals.loc[:, ["correct", "n", "rollouts"]])
     solved = [unpack_correct(row.correct, row.n, row.rollouts) for row in packed]
-    found = evals.loc[evals.index.repeat(sizes), keys].reset_index(drop=True)
+    found = with_when(evals).loc[evals.index.repeat(sizes), keys].reset_index(drop=True)
     places = [np.indices(one.shape).reshape(2, -1) for one in solved]
     example, rollout = np.concatenate(places, axis=1) if places else np.empty((2, 0), int)
     bits = np.concatenate([one.ravel() for one in solved]) if solved else np.empty(0, bool)

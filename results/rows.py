@@ -20,6 +20,12 @@ def _plain(column: Any) -> list[Any]:
     return (column.to_numpy(dtype=object) if text else column).tolist()
 
 
+def with_when(evals: pd.DataFrame) -> pd.DataFrame:
+    """The evals table, `when` filled in where older versions, whose noise came at the start, have none."""
+    when = evals.reindex(columns=["when"])["when"].astype(object)
+    return evals.assign(when=when.where(when.notna(), "start").astype(evals["split"].dtype))
+
+
 def counted(statuses: pd.Series) -> str:
     """How many trials have each status, such as `3 done, 1 running`."""
     counts = statuses.value_counts()

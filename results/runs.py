@@ -8,14 +8,15 @@ import pandas as pd
 
 from results.curves import snapshot
 from results.pairs import ComparisonError, Pair
-from results.rows import by_trial, rows_of
+from results.rows import by_trial, rows_of, with_when
 from results.scores import Key, equal_compute, scores
 from results.stats import NAN
 
 NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity")
 _EVALUATED = (
     *("trial_id", "step", "optimizer_steps", "act_steps", *NOISE, "split", "sigma", "depth", "rollouts", "n"),
-    *("exact_accuracy", "correct", "best_q_correct", "majority_correct"),
+    *("when", "exact_accuracy", "correct", "best_q_correct", "majority_correct"),
+    *("most_settled_correct", "first_to_halt_correct"),
 )
 _DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1", "solved", "settled")
 
@@ -63,7 +64,8 @@ class Runs:
 def _read(evals: pd.DataFrame) -> pd.DataFrame:
     """What the comparison reads: the clean evaluations, and all on test at each trial's last step."""
     last = evals.step == evals.groupby("trial_id").step.transform("max")
-    return evals.loc[(evals.sigma == 0) | (last & (evals.split == "test")), list(_EVALUATED)]
+    read = evals.loc[(evals.sigma == 0) | (last & (evals.split == "test"))].reindex(columns=list(_EVALUATED))
+    return with_when(read)
 
 
 def pair_scores(runs: Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:

@@ -60,7 +60,13 @@ EVALS_SCHEMA = schema_of(
     ("noise_fidelity_unroll", FLOAT, "cosine", "The same after halt_max_steps ACT steps."),
     ("noise_norm_ratio", FLOAT, "ratio", "Size of that change after one ACT step, over float32's."),
     ("split", TEXT, "", "validation (chooses the best checkpoint) or test (scores it)."),
-    ("sigma", FLOAT, "latent RMS", "Standard deviation of the noise on the initial latents; 0 is the clean run."),
+    (
+        "when",
+        TEXT,
+        "",
+        "Noise comes at the start, as each act_step begins, or on each update; start for the clean run.",
+    ),
+    ("sigma", FLOAT, "latent RMS", "Standard deviation of the noise on the latents; 0 is the clean run."),
     (
         "depth",
         INT,
@@ -74,6 +80,25 @@ EVALS_SCHEMA = schema_of(
     ("any_exact_accuracy", FLOAT, "share", "Examples that some rollout solves (pass@K)."),
     ("best_q_exact_accuracy", FLOAT, "share", "Examples solved by the rollout with the highest halting logit."),
     ("majority_exact_accuracy", FLOAT, "share", "Examples solved by the answer that most rollouts give."),
+    (
+        "most_settled_exact_accuracy",
+        FLOAT,
+        "share",
+        "By the rollout whose logits change least in the last 3 ACT steps.",
+    ),
+    ("first_to_halt_exact_accuracy", FLOAT, "share", "By the rollout that wants to halt first; of equals the best_q."),
+    ("pass_at_k", pa.list_(FLOAT), "share", "Examples that some of k rollouts solves, unbiased: k = 1, 2, 4, ..., K."),
+    (
+        "halting_exact_accuracy",
+        FLOAT,
+        "share",
+        "Solved at the ACT step where each rollout wants to halt, else the last.",
+    ),
+    ("halting_steps", FLOAT, "ACT steps", "Mean number of steps taken so."),
+    ("done_share", FLOAT, "share", "Answers whose rollout says that it is done: a halting logit above 0."),
+    ("done_exact_accuracy", FLOAT, "share", "Puzzles solved, of those answers alone; null if there are none."),
+    ("settled_share", FLOAT, "share", "Answers that stayed the same over the last 3 ACT steps."),
+    ("settled_exact_accuracy", FLOAT, "share", "Puzzles solved, of those answers alone; null if there are none."),
     ("token_accuracy", FLOAT, "share", "Cells that are right, givens included."),
     ("valid_accuracy", FLOAT, "share", "Mazes: answers that are a path from start to goal; null for other tasks."),
     ("shortest_accuracy", FLOAT, "share", "Mazes: answers that are a shortest path, whichever; null for other tasks."),
@@ -81,7 +106,22 @@ EVALS_SCHEMA = schema_of(
     ("correct", pa.binary(), "bits", "Exact correctness, bool [n, rollouts] packed row-major."),
     ("best_q_correct", pa.binary(), "bits", "Correctness of the answer chosen by halting logit, bool [n] packed."),
     ("majority_correct", pa.binary(), "bits", "Correctness of the answer chosen by majority, bool [n] packed."),
-    newer={"winner_changes": None, "winner_entropy": None},
+    ("most_settled_correct", pa.binary(), "bits", "Correctness of the most settled rollout's answer, bool [n] packed."),
+    ("first_to_halt_correct", pa.binary(), "bits", "Correctness of the answer of the first to halt, bool [n] packed."),
+    newer={"when": "start"}
+    | dict.fromkeys(
+        (
+            *(
+                "winner_changes",
+                "winner_entropy",
+                "pass_at_k",
+                "most_settled_exact_accuracy",
+                "first_to_halt_exact_accuracy",
+            ),
+            *("halting_exact_accuracy", "halting_steps", "done_share", "done_exact_accuracy", "settled_share"),
+            *("settled_exact_accuracy", "most_settled_correct", "first_to_halt_correct"),
+        )
+    ),
 )
 
 UNROLLS_SCHEMA = schema_of(
@@ -124,6 +164,8 @@ TRIALS_SCHEMA = schema_of(
     ("ended", TIME, "UTC", "When it was done, stopped or failed; null until then."),
     ("step", INT, "batches", "Step of its last evaluation; null before the first."),
     ("steps", INT, "batches", "Steps asked for."),
+    ("peak_depth", INT, "ACT steps", "The first depth of the highest clean accuracy on test, at that step."),
+    ("decays", BOOL, "", "Whether a deeper reading than that is lower by more than 2 points; null for one depth."),
     ("data_digest", TEXT, "", "sha256 of its puzzles; null before the start."),
     ("test_digest", TEXT, "", "sha256 of the test puzzles it is scored on; null before the start."),
     ("parameters", INT, "weights", "Trained weights of the model; null before the start."),

@@ -14,7 +14,10 @@ EQUAL_ENOUGH = 0.75  # of the compute allowed, that the evaluation closest to it
 _OF_EXAMPLE = ("lambda_1", "solved", "settled")
 # Metrics that are yes or no for an example, as McNemar's test needs them.
 BINARY = frozenset(
-    ("final", "best", "equal_compute", "perturbed_all", "perturbed_any", "perturbed_best_q", "perturbed_majority")
+    (
+        *("final", "best", "equal_compute", "perturbed_all", "perturbed_any", "perturbed_best_q", "perturbed_majority"),
+        *("perturbed_most_settled", "perturbed_first_to_halt"),
+    )
 )
 
 
@@ -45,6 +48,9 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
         if row.sigma == 0:
             found["final", 0.0, depth] = solved[:, 0]
             continue
+        if row.when != "start":
+            found[f"perturbed_{row.when}", row.sigma, depth] = solved.mean(axis=1)
+            continue
         of_rollouts = {
             "perturbed": solved.mean(axis=1),
             "perturbed_all": solved.all(axis=1),
@@ -52,6 +58,10 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
             "perturbed_best_q": unpack_correct(row.best_q_correct, row.n, 1)[:, 0],
             "perturbed_majority": unpack_correct(row.majority_correct, row.n, 1)[:, 0],
         }
+        for rule in ("most_settled", "first_to_halt"):
+            bits = getattr(row, f"{rule}_correct")
+            if isinstance(bits, bytes):  # evaluations of older versions have none
+                of_rollouts[f"perturbed_{rule}"] = unpack_correct(bits, row.n, 1)[:, 0]
         found |= {(metric, row.sigma, depth): score for metric, score in of_rollouts.items()}
     if diagnostics:
         last_diagnosis = max(row.step for row in diagnostics)

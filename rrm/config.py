@@ -126,6 +126,9 @@ class TrialConfig(Settings):
             yield f"perturb.where: {', '.join(unknown)} is no latent of this model; it has {latents}"
         if not set(self.eval.where) & set(self.model.latent_names):
             yield f"eval.where: {', '.join(self.eval.where)} is no latent of this model; it has {latents}"
+        for i, level in enumerate(self.eval.noise):
+            if not set(level.where) & set(self.model.latent_names):
+                yield f"eval.noise.{i}.where: {', '.join(level.where)} is no latent of this model; it has {latents}"
         shallow = [depth for depth in self.eval.depths if depth <= self.model.halt_max_steps]
         if shallow:
             yield (
@@ -222,7 +225,7 @@ class TrialConfig(Settings):
     def evaluation_act_steps(self) -> int:
         """ACT steps of all evaluations' trajectories, from step 0 to the last."""
         deepest = max((self.model.halt_max_steps, *self.eval.depths))
-        trajectories = 1 + len(self.eval.sigmas) * self.eval.rollouts
+        trajectories = 1 + len(self.eval.levels) * self.eval.rollouts
         evaluations = self.train.steps // self.eval.every + 1
         return evaluations * 2 * self.eval.n * trajectories * deepest
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rrm.evaluate import EvalConfig
+from rrm.evaluate import EvalConfig, EvalNoise
 from rrm.models.act import Batch, StepOutput
 from rrm.puzzles.tasks import BaseTask
 
@@ -14,26 +14,28 @@ UNROLLED = 2  # the first puzzles of the split
 class Unrolls:
     """Watches one `evaluate_split` of `batch` and keeps what it says of the first UNROLLED examples.
 
-    Of the clean run, and of rollout 0 at the largest of `config.sigmas`, for the first `steps` ACT steps.
+    Of the clean run, and of rollout 0 with the last of `config.levels`, for the first `steps` ACT steps.
     """
 
     def __init__(self, config: EvalConfig, task: BaseTask, batch: Batch, steps: int):
-        self.sigmas = (0.0, *config.sigmas[-1:])
+        self.levels = (None, *config.levels[-1:])
         self.task = task
         self.batch = batch
         self.steps = steps
         self._seen: dict[tuple[int, float], list[tuple[Tensor, Tensor]]] = {}
 
-    def watch(self, sigma: float, rows: range, step: int, output: StepOutput) -> None:
+    def watch(self, level: EvalNoise | None, rows: range, step: int, output: StepOutput) -> None:
         """Keep an ACT step's answers to the examples `rows`; output holds [len(rows) * K], trajectory fastest."""
         examples = range(rows.start, min(rows.stop, UNROLLED))
-        if not examples or sigma not in self.sigmas or step > self.steps:
+        if not examples or level not in self.levels or step > self.steps:
             return
         # All rows at once, as the evaluation does: of equal logits the same one is taken.
         predicted, K = output.logits.argmax(-1), len(output.logits) // len(rows)
         for example in examples:
             row = (example - rows.start) * K
-            self._seen.setdefault((example, sigma), []).append((predicted[row], output.q_halt_logits[row]))
+            self._seen.setdefault((example, level.sigma if level else 0.0), []).append(
+                (predicted[row], output.q_halt_logits[row])
+            )
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each example and sigma: question, answer and `predicted`, a text an ACT step, as a CSV holds grids.

@@ -20,7 +20,7 @@ from rrm.settings import Settings
 
 _OF_TRAINING = (
     *("optimizer_steps", "act_steps", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L"),
-    *("noise_fidelity", "noise_fidelity_unroll", "noise_norm_ratio"),
+    *("noise_fidelity", "noise_fidelity_unroll", "noise_norm_ratio", "winner_changes", "winner_entropy"),
 )
 _OF_A_ROW = [
     field.name
@@ -70,7 +70,8 @@ def scalars(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The numbers of one evaluation (rows of results.schema.EVALS_SCHEMA) by name: `test/sigma_0.3/exact_accuracy`."""
     values = {name: rows[0].get(name) for name in _OF_TRAINING}
     for row in rows:
-        noise = f"sigma_{row['sigma']:g}" if row["sigma"] else ""
+        when = row.get("when", "start")  # a history may have begun before there was another
+        noise = f"{'sigma' if when == 'start' else when}_{row['sigma']:g}" if row["sigma"] else ""
         deeper = f"depth_{row['depth']}" if row["depth"] != rows[0]["depth"] else ""
         place = "/".join(filter(None, (row["split"], noise, deeper)))
         values |= {f"{place}/{name}": row.get(name) for name in _OF_A_ROW}

@@ -30,6 +30,6 @@ def primary_problems(primary: Primary, configs: Iterable[TrialConfig]) -> Iterat
     for config in configs:
         if primary.metric == MODES and config.diagnose is None:
             yield f"primary.metric: {MODES} with trials that are not diagnosed; give base.diagnose, or another metric"
-        if primary.sigma and primary.sigma not in config.eval.sigmas:
-            known = ", ".join(f"{sigma:g}" for sigma in config.eval.sigmas)
+        if primary.sigma and primary.sigma not in config.eval.start_sigmas:
+            known = ", ".join(f"{sigma:g}" for sigma in config.eval.start_sigmas)
             yield f"primary.sigma: {primary.sigma:g} is not evaluated; give one of eval.sigmas: {known or 'none'}"

@@ -9,7 +9,7 @@ from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rrm.evaluate import EvalConfig, evaluate_split, majority
+from rrm.evaluate import EvalConfig, evaluate_split
 from rrm.flops import flops_per_act_step
 from rrm.models.act import Batch, Latents, StepOutput
 from rrm.puzzles.dataset import load_task
@@ -18,19 +18,6 @@ from rrm.puzzles.tasks import GenerateMaze, MazeTask
 from rrm.train import Trainer
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("answers", "q_halt", "chosen"),
-    [
-        ([[1], [2], [2]], [9.0, 0.0, 1.0], 2),  # two votes beat the highest q; of the two the higher q
-        ([[1], [2], [3]], [0.0, 2.0, 1.0], 1),  # all alone: the highest q
-        ([[1], [1], [2], [2]], [0.0, 1.0, 3.0, 2.0], 2),
-        ([[1, 1], [1, 2], [1, 2]], [5.0, 0.0, 0.0], 1),  # whole answers count, not cells
-    ],
-)
-def test_majority(answers, q_halt, chosen):
-    assert majority(np.array([answers]), np.array([q_halt])).tolist() == [chosen]
 
 
 class Script:
