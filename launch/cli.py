@@ -120,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
         ("data", "build, generate, show and check puzzle files"),
         ("export", "the weights of a checkpoint as a safetensors file"),
         ("diagnose", "the Lyapunov spectrum of a checkpoint on test puzzles, as a table by example"),
+        (
+            "evaluate",
+            "what a checkpoint solves: clean and under noise, by depth and number of rollouts; without training",
+        ),
         ("watch", "serve a page of a storage's sweeps that goes on by itself; read-only, on this machine alone"),
         ("schema", "what a field of a sweep file holds; without FIELD the JSON schema, for editors"),
     ):

@@ -46,6 +46,10 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     kind.add_argument("--maze", type=int, metavar="SIDE", help="mazes of SIDE x SIDE cells")
     generate.add_argument("--blanks", type=int, default=9, help="Sudoku: at most so many blank cells (default 9)")
     generate.add_argument("--min-path", type=int, default=10, help="mazes: cells on a shortest path, at least (10)")
+    generate.add_argument(
+        "--kind", choices=("random", "perfect"), default="random", help="mazes: random walls (default)"
+    )
+    generate.add_argument("--unique", action="store_true", help="mazes: with one shortest path only")
     for split, count in (("train", 1000), ("validation", 0), ("test", 1000)):
         generate.add_argument(f"--{split}", type=_count, default=count, metavar="N", help=f"puzzles (default {count})")
     generate.add_argument("--seed", type=int, default=0)
@@ -112,7 +116,8 @@ def _generate(arguments: argparse.Namespace) -> int:
     kind: type[MazeTask | SudokuTask] = SudokuTask if arguments.maze is None else MazeTask
     options = {"puzzles": max(1, arguments.train), "seed": arguments.seed}
     if kind is MazeTask:
-        config = {"name": "maze", "side": arguments.maze, "generate": options | {"min_path": arguments.min_path}}
+        options |= {"min_path": arguments.min_path, "kind": arguments.kind, "unique": arguments.unique}
+        config = {"name": "maze", "side": arguments.maze, "generate": options}
     else:
         config = {"box": arguments.sudoku, "generate": options | {"blanks": arguments.blanks}}
     try:

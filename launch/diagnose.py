@@ -59,7 +59,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
         raise CheckpointError(f"--output {folder}: a file; give a folder")
     checkpoint = checkpoint_here(arguments.checkpoint)
-    config = _config(arguments, checkpoint)
+    config = config_for(arguments, checkpoint)
     if asked.depth is not None and asked.depth <= config.model.halt_max_steps:
         raise CheckpointError(
             f"depth: {asked.depth} is not above model.halt_max_steps {config.model.halt_max_steps}, which is always "
@@ -98,7 +98,8 @@ def _asked(arguments: argparse.Namespace) -> DiagnosisConfig:
         raise CheckpointError(f"{name}: {what.removeprefix('Value error, ')}") from error
 
 
-def _config(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
+def config_for(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
+    """The config that a checkpoint is of: of the trial's folder it is in, or what --spec and --arm say."""
     if arguments.spec is None:
         config = config_beside(checkpoint)
         if config is None:

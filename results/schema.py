@@ -14,7 +14,7 @@ sweep is a partition of it, in Hive's layout: its name is the column `sweep` of 
 
 import pyarrow as pa
 
-from results.columns import FIDELITY, FLOAT, HARD, INT, TEXT, TIME, schema_of
+from results.columns import BOOL, FIDELITY, FLOAT, HARD, INT, TEXT, TIME, schema_of
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA
 from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
 from results.storage import Location

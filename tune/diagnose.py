@@ -1,6 +1,5 @@
 """Diagnosis of a checkpoint, part by part: what is done is written down, and a killed one goes on to the same bits."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
 from results.schema import TRIAL
 from results.storage import Location, write_atomically
 from results.trial_files import DamagedFileError, read_json
-from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.diagnose import DiagnosisConfig, asked_kinds, depends_on, diagnose_parts, find
 from rrm.diagnosis_tables import tables
@@ -22,12 +20,11 @@ from rrm.dynamics import Found, Subject
 from rrm.models import build_model
 from rrm.models.published import initial_state
 from rrm.puzzles.dataset import load_task
-from rrm.puzzles.formats import file_digest
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
+from tune.parts import Parts
 from tune.puzzle_table import difficulty
 
-PARTS = "parts"
 # Is told the name of a kind of parts, how many of the kind are done, and how many there are.
 Progress = Callable[[str, int, int], None]
 
@@ -68,40 +65,6 @@ def subject_of(checkpoint: Path, config: TrialConfig, n: int) -> Subject:
     return Subject(model.to(device).eval(), batch, task, config.model.token_loss)
 
 
-class Parts:
-    """The parts of a diagnosis in a folder: a file each, named after all that its numbers depend on."""
-
-    def __init__(self, folder: Location, checkpoint: Path, config: TrialConfig, asked: DiagnosisConfig, threads: int):
-        self.folder, self.asked = folder / PARTS, asked
-        self.of = {
-            "checkpoint": file_digest(str(checkpoint)),
-            "model": config.model.model_dump(mode="json"),
-            "task": config.task.identity(),
-            "forward_dtype": config.train.forward_dtype,
-            "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{threads} threads",
-        }
-
-    def path(self, kind: str, rows: range) -> Location:
-        """The file of a part."""
-        text = json.dumps(self.of | depends_on(self.asked, kind), sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.folder / f"{kind}-{key}-{rows.start}-{rows.stop}.pt"
-
-    def read(self, kind: str, rows: range) -> Found | None:
-        """A part that is done; None if it is not, or its file is damaged."""
-        path = self.path(kind, rows)
-        try:
-            return loads(path.read_bytes(), path)
-        except (FileNotFoundError, CheckpointError):
-            return None
-
-    def write(self, kind: str, rows: range, found: Found) -> None:
-        """Write a part that is done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path(kind, rows), serialise(dict(found)))
-
-
 def diagnose_checkpoint(
     checkpoint: Path,
     config: TrialConfig,
@@ -121,13 +84,14 @@ def diagnose_checkpoint(
     """
     set_up_torch(threads)
     subject = subject_of(checkpoint, config, asked.n)
-    parts = Parts(folder, checkpoint, config, asked, threads)
+    parts = Parts(folder, checkpoint, config, threads)
 
     def share_out(kind: str, work: Sequence[range], examples: Found) -> list[Found]:
-        known = {rows: part for rows in work if (part := parts.read(kind, rows)) is not None}
+        of = depends_on(asked, kind)
+        known = {rows: part for rows in work if (part := parts.read(kind, rows, of)) is not None}
         progress(kind, len(known), len(work))
         for rows, part in compute(kind, [rows for rows in work if rows not in known], examples):
-            parts.write(kind, rows, part)
+            parts.write(kind, rows, of, part)
             known[rows] = part
             progress(kind, len(known), len(work))
         return [known[rows] for rows in work]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rrm.puzzles import maze
+from rrm.puzzles import maze, maze_generator
 from rrm.puzzles.dataset import shared_keys
 from rrm.puzzles.puzzle import Puzzles
 from rrm.puzzles.sudoku import solve
@@ -53,6 +53,8 @@ def check_split(path: str) -> CheckedSplit:
     if isinstance(task, MazeTask):
         count("paths", everything)
         count("shortest", maze.judge(puzzles.questions, puzzles.answers).shortest, "the answer is no shortest path")
+        paths = [maze_generator.shortest_paths(question) for question in puzzles.questions]
+        count("with one shortest path", np.array(paths) == 1)
         labels = [maze.shortest_path(question) for question in puzzles.questions]
         count(
             "by Maze-Hard's rule",

@@ -1,4 +1,4 @@
-"""Mazes on a square grid: generator, the label rule of Maze-Hard, dihedral images, and a judge of answers.
+"""Mazes on a square grid: the label rule of Maze-Hard, dihedral images, and a judge of answers.
 
 A grid is an int8 array [side, side] of cells: 0 wall, 1 free, 2 start, 3 goal, 4 free and marked as part of the path.
 A step goes to one of four neighbours. The length of a path counts its cells, start and goal included.
@@ -10,17 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rrm.puzzles.puzzle import Puzzle, Split, split_of
-from rrm.streams import numpy_generator
-
 CELLS = "# SGo"
 WALL, FREE, START, GOAL, PATH = range(5)
 MAX_SIDE = 63  # a row is a word of 64 bits
-WALL_SHARE = (0.3, 0.5)
-LAYOUTS_PER_MAZE = 4_000_000
 WALK_STEPS = 10_000
-CELLS_TRIED = 32
-REPEATING_SIDE = 12  # from here on two random mazes are the same with a probability below 1e-30
 # Quarter turns are counter-clockwise; the identifiers are the published ones.
 DIHEDRAL = (
     lambda x: x,
@@ -54,8 +47,8 @@ def maze_keys(questions: np.ndarray) -> list[bytes]:
     return [min(row.tobytes() for row in rows) for rows in zip(*images, strict=True)]
 
 
-def _neighbours(cell: int, side: int) -> Iterator[int]:
-    """Down, left, right, up."""
+def neighbours(cell: int, side: int) -> Iterator[int]:
+    """The cells beside one, by their numbers row-major: down, left, right, up."""
     row, column = divmod(cell, side)
     if row + 1 < side:
         yield cell + side
@@ -80,7 +73,7 @@ def shortest_path(question: np.ndarray) -> np.ndarray | None:
     queue = deque([start])
     while queue and goal not in parent:
         cell = queue.popleft()
-        for neighbour in _neighbours(cell, side):
+        for neighbour in neighbours(cell, side):
             if cells[neighbour] != WALL and neighbour not in parent:
                 parent[neighbour] = cell
                 queue.append(neighbour)
@@ -120,41 +113,6 @@ def _row_bits(mask: np.ndarray) -> np.ndarray:
     return np.packbits(wide, axis=-1, bitorder="little").view(np.uint64)[..., 0]
 
 
-def generate(side: int, min_path: int, split: Split, seed: int, index: int) -> Puzzle | None:
-    """Maze number `index` of a split: a function of its arguments alone; None if four million layouts hold none.
-
-    The procedure that fits Maze-Hard: each cell is a wall with a probability p, drawn from U(0.3, 0.5) for the maze;
-    start and goal are two random free cells; kept if a shortest path has `min_path` cells or more (Maze-Hard: 110).
-    """
-    rng = numpy_generator(seed, f"maze.{split}", side, index)
-    n = 64 if side < REPEATING_SIDE else 1024
-    for _ in range(LAYOUTS_PER_MAZE // n):
-        layouts = _layouts(rng, n, side)
-        if side < REPEATING_SIDE:
-            layouts = layouts[[split_of(key) == split for key in maze_keys(layouts)]]
-        for question in layouts[path_lengths(layouts) >= min_path]:
-            answer = shortest_path(question)
-            if answer is not None:
-                return Puzzle(question, answer)
-    return None
-
-
-def _layouts(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
-    """n random grids [.., side, side], less those without two free cells among the first that were tried for them."""
-    cells = side * side
-    p = rng.uniform(*WALL_SHARE, size=(n, 1))
-    free = rng.integers(0, 2**16, size=(n, cells), dtype=np.uint16) >= p * 2**16
-    tried = rng.integers(0, cells, size=(n, CELLS_TRIED))
-    fits = np.take_along_axis(free, tried, axis=1)
-    rows = np.arange(n)
-    start = tried[rows, fits.argmax(axis=1)]
-    fits &= tried != start[:, None]
-    goal = tried[rows, fits.argmax(axis=1)]
-    grids = free.astype(np.int8)
-    grids[rows, start], grids[rows, goal] = START, GOAL
-    return grids[fits.any(axis=1)].reshape(-1, side, side)
-
-
 class Judgement(NamedTuple):
     """Of n answers, bool [n] each: a path from start to goal; a shortest one."""
 
@@ -184,7 +142,7 @@ def _can_be_walked(way: np.ndarray, question: np.ndarray) -> bool:
     side = len(way)
     start, goal = (int(np.flatnonzero(question == end)[0]) for end in (START, GOAL))
     unvisited = set(np.flatnonzero(way).tolist())
-    near = {cell: [n for n in _neighbours(cell, side) if n in unvisited] for cell in unvisited}
+    near = {cell: [n for n in neighbours(cell, side) if n in unvisited] for cell in unvisited}
     if any(len(near[cell]) < (1 if cell in (start, goal) else 2) for cell in unvisited):
         return False
     unvisited.remove(start)

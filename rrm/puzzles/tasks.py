@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from rrm.puzzles import maze, sudoku
+from rrm.puzzles import maze, maze_generator, sudoku
 from rrm.puzzles.formats import DataError, data_digest, read_csv, read_metadata, read_processed, read_rows
 from rrm.puzzles.puzzle import Puzzle, Puzzles, Split
 from rrm.puzzles.sources import on_this_node, splits_in
@@ -221,10 +221,14 @@ class SudokuTask(BaseTask):
 class GenerateMaze(Generate):
     """Mazes whose shortest paths have `min_path` cells or more, start and goal counted.
 
-    Each cell is a wall with a probability drawn for the maze from U(0.3, 0.5).
+    `kind`: random, each cell is a wall with a probability drawn for the maze from U(0.3, 0.5); perfect, walls between
+    cells on a lattice, where only one path leads from one cell to another. `unique`: the answer is the only shortest
+    path, as it is in every perfect maze; in a random one the other shortest paths are walled off.
     """
 
     min_path: int = Field(ge=2)
+    kind: maze_generator.Kind = "random"
+    unique: bool = False
 
 
 class MazeTask(BaseTask):
@@ -255,7 +259,10 @@ class MazeTask(BaseTask):
 
     def make(self, split: Split, index: int) -> Puzzle | None:
         assert self.generate is not None
-        return maze.generate(self.side, self.generate.min_path, split, self.generate.seed, index)
+        asked = self.generate
+        return maze_generator.generate(
+            self.side, asked.min_path, split, asked.seed, index, asked.kind, asked.unique and asked.kind == "random"
+        )
 
     def keys(self, puzzles: Puzzles) -> list[bytes]:
         return maze.maze_keys(puzzles.questions)

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from rrm.puzzles import maze
+from rrm.puzzles import maze, maze_generator
 from rrm.puzzles.maze import CELLS, FREE, GOAL, PATH, START, WALL, judge, shortest_path
 from rrm.puzzles.puzzle import SPLITS
-from rrm.puzzles.tasks import MazeTask
+from rrm.puzzles.tasks import GenerateMaze, MazeTask
 
 
 def grid(*rows: str) -> np.ndarray:
@@ -108,18 +108,18 @@ def test_shortest_path_takes_down_then_left_then_right_then_up():
 
 
 def test_generated_mazes_are_a_function_of_their_arguments():
-    first, again = (maze.generate(8, 12, "train", 3, 5) for _ in range(2))
+    first, again = (maze_generator.generate(8, 12, "train", 3, 5) for _ in range(2))
     assert first is not None
     assert again is not None
     assert np.array_equal(first.question, again.question)
-    other = maze.generate(8, 12, "train", 3, 6)
+    other = maze_generator.generate(8, 12, "train", 3, 6)
     assert other is not None
     assert not np.array_equal(first.question, other.question)
 
 
 @pytest.mark.parametrize("side", [6, 12])
 def test_generated_mazes_have_the_path_asked_for_and_share_none(side):
-    mazes = {split: [maze.generate(side, 10, split, 0, index) for index in range(60)] for split in SPLITS}
+    mazes = {split: [maze_generator.generate(side, 10, split, 0, index) for index in range(60)] for split in SPLITS}
     keys = {}
     for split, made in mazes.items():
         questions, answers = (np.stack([puzzle[i] for puzzle in made]) for i in range(2))
@@ -136,7 +136,7 @@ def test_generated_mazes_have_the_path_asked_for_and_share_none(side):
 
 
 def test_start_and_goal_are_any_free_cells():
-    layouts = maze._layouts(np.random.default_rng(0), 1024, 5)
+    layouts = maze_generator._layouts(np.random.default_rng(0), 1024, 5)
     for cell in (START, GOAL):
         counts = (layouts == cell).sum(axis=0)
         assert (layouts == cell).sum(axis=(1, 2)).tolist() == [1] * len(layouts)
@@ -146,12 +146,12 @@ def test_start_and_goal_are_any_free_cells():
 
 
 def test_an_impossible_path_is_none_not_for_ever(monkeypatch):
-    monkeypatch.setattr(maze, "LAYOUTS_PER_MAZE", 2048)
-    assert maze.generate(5, 24, "train", 0, 0) is None
+    monkeypatch.setattr(maze_generator, "LAYOUTS_PER_MAZE", 2048)
+    assert maze_generator.generate(5, 24, "train", 0, 0) is None
 
 
 def test_images_share_a_key_and_stay_shortest():
-    puzzles = [maze.generate(7, 9, "train", 0, index) for index in range(5)]
+    puzzles = [maze_generator.generate(7, 9, "train", 0, index) for index in range(5)]
     questions, answers = (np.stack([puzzle[i] for puzzle in puzzles]) for i in range(2))
     keys = maze.maze_keys(questions)
     assert len(set(keys)) == 5
@@ -175,3 +175,60 @@ def test_official_mazes(shared_data, split):
     assert judge(puzzles.questions, puzzles.answers).shortest.all()
     for question, answer in zip(puzzles.questions[:200], puzzles.answers, strict=False):
         assert np.array_equal(shortest_path(question), answer)
+
+
+def shortest_answers(question: np.ndarray) -> list[bytes]:
+    paths = simple_paths(question)
+    marks = {path: np.frombuffer(path, dtype=np.int8).tolist().count(PATH) for path in paths}
+    return [path for path in paths if marks[path] == min(marks.values())]
+
+
+def test_shortest_paths_are_counted_and_the_others_walled_off():
+    rng = np.random.default_rng(1)
+    several = 0
+    for _ in range(40):
+        question = np.where(rng.random((4, 4)) < 0.3, WALL, FREE).astype(np.int8)
+        question.flat[rng.choice(16, 2, replace=False)] = START, GOAL
+        answers = shortest_answers(question)
+        assert maze_generator.shortest_paths(question) == len(answers)
+        several += len(answers) > 1
+        answer = shortest_path(question)
+        if answer is not None:
+            alone, same = maze_generator.without_other_paths(question, answer)
+            assert shortest_answers(alone) == [same.tobytes()]
+            assert np.array_equal(same == PATH, answer == PATH)
+    assert several > 5
+
+
+@pytest.mark.parametrize(("kind", "side"), [("random", 6), ("random", 13), ("perfect", 6), ("perfect", 7)])
+def test_of_one_answer_exact_and_judged_agree(kind, side):
+    """Every way through some unique mazes: shortest is exact, and in a perfect maze valid is, too."""
+    task = MazeTask(
+        name="maze", side=side, generate=GenerateMaze(puzzles=1, min_path=8, kind=kind, unique=kind == "random")
+    )
+    made = {split: [task.make(split, index) for index in range(12)] for split in SPLITS}
+    for question, answer in itertools.chain(*made.values()):
+        assert maze_generator.shortest_paths(question) == 1
+        assert (answer == PATH).sum() + 2 >= 8
+        others = (
+            [np.frombuffer(path, dtype=np.int8).reshape(side, side) for path in simple_paths(question)]
+            if side < 8
+            else []
+        )
+        answers = np.stack([answer, question, *others])
+        judged = judge(np.repeat(question[None], len(answers), axis=0), answers)
+        exact = (answers == answer).all(axis=(1, 2))
+        assert np.array_equal(judged.shortest, exact)
+        if kind == "perfect":
+            assert np.array_equal(judged.valid, exact)
+            assert len(others) == 1
+    keys = [set(maze.maze_keys(np.stack([question for question, _ in mazes]))) for mazes in made.values()]
+    assert not any(a & b for a, b in itertools.combinations(keys, 2))
+
+
+def test_a_perfect_maze_joins_all_its_cells_and_has_long_paths():
+    made = [maze_generator.generate(15, 60, "train", 0, index, "perfect") for index in range(5)]
+    for question, _ in made:
+        assert (question != WALL).sum() == 8 * 8 + 63  # a spanning tree of 64 cells has 63 edges
+    assert len({question.tobytes() for question, _ in made}) == 5
+    assert maze.path_lengths(np.stack([question for question, _ in made])).min() >= 60

@@ -1,0 +1,135 @@
+"""`rrm evaluate`: what a checkpoint solves, clean and under noise, at several depths and numbers of rollouts."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from rich.table import Table
+
+from launch.diagnose import config_for
+from launch.paths import folder_path, input_path
+from launch.progress import progress_bar
+from results.schema import EVALS
+from results.storage import back_from
+from rrm.checkpoint import CheckpointError
+from rrm.config import TrialConfig
+from rrm.evaluate import EvalConfig
+from rrm.torch_setup import out_of_memory_is
+from rrm.weights import checkpoint_here
+from tune.evaluate import evaluate_checkpoint
+from tune.output import console
+
+_SHOWN = {  # the share solved, by the mean rollout or by the answer that a rule chooses
+    "exact": "exact_accuracy",
+    "any": "any_exact_accuracy",
+    "best q": "best_q_exact_accuracy",
+    "majority": "majority_exact_accuracy",
+    "settled": "most_settled_exact_accuracy",
+    "first": "first_to_halt_exact_accuracy",
+    "halting": "halting_exact_accuracy",
+    "valid": "valid_accuracy",
+    "shortest": "shortest_accuracy",
+}
+_LEGEND = (
+    "share of puzzles solved: exact, by the mean rollout; any, by one of K; by the one with the highest halting logit, "
+    "by the majority, by the most settled, by the first that wants to halt; halting, where each wants to halt"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rrm evaluate` to its parser."""
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=input_path, help="best.pt, final.pt, or a published file"
+    )
+    parser.add_argument(
+        "--spec", help="a sweep file whose model, puzzles and eval to take; needed outside a trial's folder"
+    )
+    parser.add_argument("--arm", help="of the sweep file (default: its baseline)")
+    parser.add_argument(
+        "--sigma", type=float, nargs="+", help="noise, in place of the config's eval.sigmas or eval.noise"
+    )
+    parser.add_argument("--when", nargs="+", help="start, act_step, update: when that noise comes (default start)")
+    parser.add_argument("--where", nargs="+", help="z_H, z_L: where (default both)")
+    parser.add_argument(
+        "--rollouts", type=int, nargs="+", metavar="K", help="a row for each number, the first of the most"
+    )
+    parser.add_argument("--depths", type=int, nargs="+", help="ACT steps beyond those of the training")
+    parser.add_argument("-n", type=int, help="test puzzles")
+    parser.add_argument("--batch-size", type=int, help="trajectories at a time")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: every core")
+    parser.add_argument("--output", metavar="FOLDER", type=folder_path, help="default: CHECKPOINT.evaluation")
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.threads < 1:
+        raise CheckpointError(f"threads: {arguments.threads} is below 1; give 1 or more")
+    folder = arguments.output or back_from(f"{arguments.checkpoint}.evaluation")
+    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"--output {folder}: a file; give a folder")
+    checkpoint = checkpoint_here(arguments.checkpoint)
+    trained = config_for(arguments, checkpoint)
+    config = _asked(arguments, trained)
+    try:
+        with (
+            out_of_memory_is(lambda: f"lower --batch-size ({config.eval.batch_size})"),
+            progress_bar() as progress,
+        ):
+            table = evaluate_checkpoint(
+                checkpoint,
+                config,
+                folder,
+                threads=arguments.threads,
+                trial_id=trained.trial_id(),
+                fewer=tuple(arguments.rollouts or ()),
+                progress=progress,
+            )
+    except (ValueError, torch.OutOfMemoryError) as error:
+        raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error
+    out = console()
+    out.print(_shown(table.to_pylist()))
+    out.print(_LEGEND, soft_wrap=True, highlight=False)
+    out.print(f"Written: {folder / EVALS}", soft_wrap=True)
+    return 0
+
+
+def _asked(arguments: argparse.Namespace, config: TrialConfig) -> TrialConfig:
+    """The config with what the flags say of its evaluation."""
+    fields: dict[str, Any] = {}
+    if arguments.sigma is None and (arguments.when or arguments.where):
+        raise CheckpointError("--when and --where say of --sigma when and where it comes; give --sigma, too")
+    if arguments.sigma is not None:
+        where = {"where": arguments.where} if arguments.where else {}
+        levels = [{"when": when, "sigma": x} | where for when in arguments.when or ("start",) for x in arguments.sigma]
+        fields |= {"noise": levels, "sigmas": []}
+    if arguments.rollouts:
+        fields["rollouts"] = max(arguments.rollouts)
+        if min(arguments.rollouts) < 1:
+            raise CheckpointError(f"--rollouts {min(arguments.rollouts)}: give 1 or more")
+    for name in ("depths", "n", "batch_size"):
+        if (value := getattr(arguments, name)) is not None:
+            fields[name] = value
+    try:
+        evaluation = EvalConfig.model_validate(config.eval.model_dump() | fields)
+        plain = config.model_dump() | {"eval": evaluation.model_dump(), "diagnose": None}
+        return TrialConfig.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        text = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(f"{place}: {text}" if place else text) from error
+
+
+def _shown(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = {heading: name for heading, name in _SHOWN.items() if rows[0][name] is not None}
+    for heading in ("noise", "K", "depth", *columns, "steps"):
+        table.add_column(heading, justify="left" if heading == "noise" else "right")
+    for row in rows:
+        noise = f"{row['when']} {row['sigma']:g}" if row["sigma"] else "clean"
+        values = (f"{row[name]:.4f}" for name in columns.values())
+        table.add_row(noise, str(row["rollouts"]), str(row["depth"]), *values, f"{row['halting_steps']:.1f}")
+    return table
