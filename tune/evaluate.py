@@ -12,7 +12,7 @@ from results.storage import Location, write_atomically
 from rrm.config import TrialConfig
 from rrm.evaluate import Chunk, evaluate_split
 from rrm.torch_setup import set_up_torch
-from rrm.workers import Workers
+from rrm.workers import Work, Workers
 from tune.diagnose import Progress, subject_of
 from tune.parts import Parts
 
@@ -23,10 +23,11 @@ class KeptChunks(Workers):
     def __init__(self, parts: Parts, config: TrialConfig, progress: Progress):
         self.parts, self.config, self.progress = parts, config, progress
 
-    def share_out(self, work: Sequence[Chunk], do: Callable[[Chunk], Any]) -> list[Any]:
+    def share_out(self, work: Sequence[Work], do: Callable[[Work], Any]) -> list[Any]:
         """What `do` returns for each chunk, in order."""
         found, evaluation = [], self.config.eval
         for done, chunk in enumerate(work):
+            assert isinstance(chunk, Chunk)
             level = chunk.level
             name = f"{level.when} {level.sigma:g}" if level else "clean"
             asked = {"seed": self.config.seed, "rollouts": evaluation.rollouts, "depths": evaluation.depths}

@@ -1,6 +1,8 @@
 """What K rollouts say together, against counting by hand."""
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,10 +75,8 @@ def test_the_course_of_trajectories():
     ]
     wants = [[-1, 1, -1], [1, -1, -1], [-1, 1, -1], [1, 1, -1], [1, 1, -1]]
 
-    class Model:
-        learns_q_continue = False
-
-    course, seen = Course(Model(), Batch(labels, labels, labels[:, 0])), []
+    model: Any = SimpleNamespace(learns_q_continue=False)
+    course, seen = Course(model, Batch(labels, labels, labels[:, 0])), []
     for step, (answer, want) in enumerate(zip(answers, wants, strict=True)):
         logits = torch.nn.functional.one_hot(torch.tensor(answer), 4).float() * (step + 1)
         course.take(StepOutput(logits, torch.tensor(want).float(), torch.zeros(3)))
@@ -121,6 +121,7 @@ def test_noise_in_time_is_that_of_a_plain_evaluation(model, when):
                 return z
             return z + 0.5 * normals(3, "eval.test.z_L", 0, range(i, i + 1), k, tuple(z.shape[1:]), CPU, moment)
 
+        output: Any = None
         for t in range(4):
             updates = itertools.count()
             with torch.no_grad():
