@@ -17,7 +17,7 @@ from results.trial_files import DamagedFileError
 from tune.environment import settle
 from tune.output import console, outlets
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, note_manifest, plan, planned
-from tune.signals import ENDING, handled
+from tune.signals import ENDING, GOES_ON, handled
 
 # torch and Ray take seconds to import: commands that train import them, on use.
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _carried_out(arguments: argparse.Namespace, argv: list[str] | None) -> int:
     except OSError as error:
         print(f"{error.filename or ' '.join(argv or sys.argv[1:])}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        print(GOES_ON, file=sys.stderr)
         return STOPPED
     except _bad_input() as error:
         print(error, file=sys.stderr)
@@ -145,7 +145,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from tune.experiment import RunBroken, RunRefused, run_sweep  # Ray takes seconds to import; bad input should not
 
     try:
-        code = run_sweep(sweep, arguments.retry_failed)
+        with handled(ENDING, signal.default_int_handler):  # until trials run: then the run has its own
+            code = run_sweep(sweep, arguments.retry_failed)
     except RunRefused as error:
         raise UsageError(str(error)) from error
     except RunBroken as error:

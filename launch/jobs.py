@@ -157,7 +157,7 @@ def submit(arguments: argparse.Namespace) -> int:
                 raise JobError(f"{what}; give this one a name of its own (--set name=...)")
             raise JobError(f"{name}: job {job.submission_id} is running it; `rrm logs {name}`, or `rrm stop {name}`")
     job_id = f"{name}-{1 + max((attempt for _, attempt, _ in jobs), default=0)}"
-    command = ["exec", "python", "-m", "launch.cli", "run", SWEEP_FILE]
+    command = ["exec", "python", "-m", "launch.start", "run", SWEEP_FILE]
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "working_dir.zip"
         size = pack(sweep, package)

@@ -85,7 +85,6 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
     import ray
     from ray._raylet import Config

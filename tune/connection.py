@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from ray._private.services import canonicalize_bootstrap_address
 
 from tune.environment import ANSWER_SECONDS, host_and_port, local_problem, unreachable
 from tune.leftovers import marked
-from tune.signals import children_ignore_hangup
+from tune.signals import ENDING, children_ignore_hangup, handled
 
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
@@ -50,8 +51,11 @@ def connected() -> Iterator[None]:
         raise RunRefused(problem)
     with _on_loopback() if address == "local" else nullcontext():
         try:
-            with children_ignore_hangup():
+            # Ray takes SIGTERM for itself, and keeps it.
+            with handled(ENDING, signal.default_int_handler), children_ignore_hangup():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except SystemExit as error:  # what Ray makes of it until then
+            raise KeyboardInterrupt from error
         except Exception as error:  # Ray raises bare ones, too
             where = "here" if address == "local" else f"at RAY_ADDRESS {address}"
             reason = str(error).partition("\n")[0]

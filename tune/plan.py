@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from results.schema import ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
 from results.storage import Location, S3Path, side_by_side, sizes, write_atomically
 from results.trial_files import DamagedFileError, TrialEnd, read_json, read_table, trial_end
+from tune.signals import STOPPED
 
 if TYPE_CHECKING:
     from tune.expand import Cell
     from tune.spec import Sweep
 
-ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 4
+ALL_DONE, BAD_INPUT, SOME_FAILED = 0, 2, 3  # and STOPPED
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
         f"tiny: job tiny-1 runs another sweep of this name, in {tmp_path}/runs/tiny; give this one a name of its own "
         "(--set name=...)\n"
     )
+    listed, a_moment_before = jobs_module.jobs_of, [[]]
+    monkeypatch.setattr(jobs_module, "jobs_of", lambda *of: a_moment_before.pop() if a_moment_before else listed(*of))
+    assert main(["submit", spec, *on]) == 2
+    at_once = "tiny: job tiny-1, submitted at the same moment, is running it; `rrm logs tiny`, or `rrm stop tiny`\n"
+    assert capsys.readouterr().err == at_once
 
     wait_for(lambda: len(list(tmp_path.rglob("evals.parquet"))) == 2)
     wait_for(lambda: "rrm_exact_accuracy{" in (seen := scrape(local_ray)) and "rrm_steps_per_second{" in seen)
@@ -98,6 +103,7 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     for trial in trials(tmp_path):
         attempts = json.loads((trial / "trial.json").read_text())["attempts"]
         assert len(attempts) == 2
+        assert [attempt["visible_gpus"] for attempt in attempts] == ["", ""]  # for it has none
         assert attempts[0]["commit"] is not None
         evaluated = dict.fromkeys(read_table(trial / "evals.parquet", EVALS_SCHEMA).column("step").to_pylist())
         (run_file,) = (trial / "wandb").glob("offline-run-*/*.wandb")
