@@ -103,7 +103,6 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     for trial in trials(tmp_path):
         attempts = json.loads((trial / "trial.json").read_text())["attempts"]
         assert len(attempts) == 2
-        assert [attempt["visible_gpus"] for attempt in attempts] == ["", ""]  # for it has none
         assert attempts[0]["commit"] is not None
         evaluated = dict.fromkeys(read_table(trial / "evals.parquet", EVALS_SCHEMA).column("step").to_pylist())
         (run_file,) = (trial / "wandb").glob("offline-run-*/*.wandb")
