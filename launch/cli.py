@@ -182,6 +182,8 @@ def _train(arguments: argparse.Namespace) -> int:
         print(f"{cell.name}: already done, {trial.folder}")
         return ALL_DONE
     sweep.check_logs()
+    if cell.config.long_warm_up:
+        print(f"{cell.arm}: {cell.config.long_warm_up}")
     asked_to_stop: list[int] = []
     with handled((signal.SIGINT, *ENDING), lambda number, _: asked_to_stop.append(number)):
         return _train_here(sweep, trial, asked_to_stop)

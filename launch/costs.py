@@ -38,20 +38,16 @@ def print_costs(cells: list[Cell], gpu: str) -> None:
 def _warnings(cell: Cell) -> Iterator[str]:
     """What is allowed, and probably not meant."""
     config = cell.config
-    updates = config.train.steps * config.optimizer_steps_per_batch
-    if config.optim.warmup_steps > updates:
-        yield (
-            f"{cell.arm}: optim.warmup_steps {config.optim.warmup_steps} is more than the {updates} optimizer steps of "
-            "the whole training: the learning rate never reaches optim.lr"
-        )
-    sigma = config.perturb.smallest_sigma if config.perturb else 0.0
-    fidelity = fidelity_at_start(config, sigma)
-    if fidelity is not None and fidelity < DROWNED:
-        dtype = config.train.forward_dtype
-        yield (
-            f"{cell.arm}: train.forward_dtype {dtype} drowns the noise of perturb.sigma {sigma:g}: noise_fidelity "
-            f"{fidelity:.2f} after one ACT step of the untrained model; take a higher precision or sigma"
-        )
+    if config.long_warm_up:
+        yield f"{cell.arm}: {config.long_warm_up}"
+    for sigma in config.perturb.trained_sigmas if config.perturb else ():
+        fidelity = fidelity_at_start(config, sigma)
+        if fidelity is not None and fidelity < DROWNED:
+            dtype = config.train.forward_dtype
+            yield (
+                f"{cell.arm}: train.forward_dtype {dtype} drowns the noise of perturb.sigma {sigma:g}: noise_fidelity "
+                f"{fidelity:.2f} after one ACT step of the untrained model; take a higher precision or sigma"
+            )
 
 
 def _costs(config: TrialConfig, gpu: Gpu) -> list[str]:

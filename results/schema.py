@@ -58,6 +58,7 @@ EVALS_SCHEMA = schema_of(
     ("winner_entropy", FLOAT, "nats", "Of which trajectory wins, by its number: ln K if all do alike, 0 if one does."),
     ("noise_fidelity", FLOAT, "cosine", f"Of the change that noise makes to the first latent, {FIDELITY}"),
     ("noise_fidelity_unroll", FLOAT, "cosine", "The same after halt_max_steps ACT steps."),
+    ("noise_fidelity_largest", FLOAT, "cosine", "noise_fidelity at the largest sigma of training."),
     ("noise_norm_ratio", FLOAT, "ratio", "Size of that change after one ACT step, over float32's."),
     ("split", TEXT, "", "validation (chooses the best checkpoint) or test (scores it)."),
     (

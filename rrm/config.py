@@ -183,6 +183,17 @@ class TrialConfig(Settings):
             )
 
     @property
+    def long_warm_up(self) -> str | None:
+        """What is allowed and probably not meant: a warm-up that outlasts the training."""
+        updates = self.train.steps * self.optimizer_steps_per_batch
+        if self.optim.warmup_steps <= updates:
+            return None
+        return (
+            f"optim.warmup_steps {self.optim.warmup_steps} is more than the {updates} optimizer steps of the whole "
+            "training: the learning rate never reaches optim.lr"
+        )
+
+    @property
     def rollouts(self) -> int:
         """Trajectories a puzzle in training, K."""
         return self.perturb.rollouts if self.perturb else 1

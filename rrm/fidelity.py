@@ -76,7 +76,7 @@ def _computing_in(model: BaseModel, dtype: ForwardDtype) -> Iterator[None]:
 
 def fidelity_at_start(config: TrialConfig, sigma: float) -> float | None:
     """`noise_fidelity` after an ACT step of the untrained model, on a row of random tokens; None for a clean trial."""
-    if config.perturb is None or not sigma or config.train.forward_dtype == "float32":
+    if config.perturb is None or config.train.forward_dtype == "float32":
         return None
     task = config.task
     generator = torch_generator(config.seed, "init")

@@ -15,6 +15,7 @@ from rrm.models.losses import row_losses
 from rrm.models.products import ForwardDtype
 
 FREE_SHARE = 0.15  # of a GPU's memory, for what is not counted: temporary tensors, the libraries' own
+COMPILED = 1.4  # times as much is kept by compiled blocks, of which torch decides: at most, as an H100 showed
 FLOATS_PER_PARAMETER = 5  # itself, its average, two moments of the optimizer and a gradient
 
 
@@ -52,7 +53,8 @@ def needed_bytes(config: TrialConfig) -> int:
     weights = 4 * (FLOATS_PER_PARAMETER + levels) * parameters(config)
     positions = config.model.prefix_positions + config.task.seq_len
     latent = 4 * config.train.batch_size * config.rollouts * positions * config.model.hidden_size
-    return kept_bytes(config) + weights + latent * len(config.model.latent_names)
+    kept = int(kept_bytes(config) * (COMPILED if config.train.compile else 1))
+    return kept + weights + latent * len(config.model.latent_names)
 
 
 def fits(config: TrialConfig, memory: int) -> bool:

@@ -11,7 +11,7 @@ import torch
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 from torch import Tensor
 
-from rrm.models.act import Latents
+from rrm.models.act import Latents, sent
 from rrm.settings import Settings
 from rrm.streams import normals, uniforms
 
@@ -96,11 +96,13 @@ class PerturbConfig(Settings):
             yield f"band: {self.band:g} with sampling {self.sampling}; remove it or choose sampling: band"
 
     @property
-    def smallest_sigma(self) -> float:
-        """The least that is drawn after the ramp, other than 0."""
+    def trained_sigmas(self) -> tuple[float, ...]:
+        """What is drawn after the ramp: the one sigma above 0, or the least and the largest."""
         if isinstance(self.sigma, tuple):
-            return self.sigma[0]
-        return self.sigma / self.band if self.sampling == "band" else self.sigma
+            return self.sigma
+        if self.sampling == "band" and self.sigma:
+            return self.sigma / self.band, self.sigma * self.band
+        return (self.sigma,) if self.sigma else ()
 
     def ramp(self, step: int) -> float:
         """The share of its full size that sigma has at a step (0-based)."""
@@ -160,7 +162,7 @@ def perturb_latents(
         sigma_BK[:, 0] = 0.0
     drawn = sigma_BK.any(axis=0)
     device = next(iter(z0.values())).device
-    sigmas = torch.from_numpy(sigma_BK).float().to(device, non_blocking=True)[..., None, None]
+    sigmas = sent(torch.from_numpy(sigma_BK).float(), device)[..., None, None]
     perturbed: Latents = {}
     for name, z_BND in z0.items():
         trajectories = [z_BND] * rollouts

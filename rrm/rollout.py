@@ -7,7 +7,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput, continue_value, q_continue_target
+from rrm.models.act import (
+    Batch,
+    Latents,
+    RecursiveModel,
+    StepOutput,
+    continue_value,
+    on_its_way,
+    q_continue_target,
+    sent,
+)
 from rrm.models.losses import RowLosses, TokenLoss, row_losses
 from rrm.noise import NoiseInTime, act_step_of
 
@@ -105,17 +114,19 @@ def _until_halted(
     min_steps = None if start.min_steps is None else start.min_steps.flatten()
     for step in range(1, model.halt_max_steps + 1):
         latents, output = act_step_of(model, start.noise, step - 1, rows)(latents, batch)
-        yield rows, latents, batch, output
-        if step == model.halt_max_steps:
-            return
         if steps_taken is not None:
             halts = steps_taken[rows] == step
         else:
             halts = wants_to_halt(model, output, step, None if min_steps is None else min_steps[rows])
-        going = (~halts).nonzero().squeeze(1)
+        halted = on_its_way(halts)  # while the caller's backward pass runs
+        yield rows, latents, batch, output
+        if step == model.halt_max_steps:
+            return
+        going = (~halted()).nonzero().squeeze(1)
         if len(going) == 0:
             return
         if len(going) < len(rows):
+            going = sent(going, rows.device)
             rows, batch = rows[going], Batch(*(x[going] for x in batch))
             latents = {name: z[going] for name, z in latents.items()}
 

@@ -87,6 +87,7 @@ class Shard:
             total = losses.total.sum()
             with self.model.tensorfloat32():
                 (total * scale).backward()
+            self.model.collect_gradients()
             loss += total.detach() / rows
             trained += len(losses.total)
         noise, self._noise = self._noise, {}
@@ -206,14 +207,14 @@ def shard_rows(batch_size: int, shards: int) -> list[range]:
 
 
 def join_rows(parts: list[Any]) -> Any:
-    """Lists and dicts of tensors, each for some rows, as one for all of them in order; of no parts, nothing."""
+    """Lists and dicts of tensors, each for some rows, as one for all of them in order, on the CPU; of none, nothing."""
     if len(parts) < 2:
         return parts[0] if parts else []
     if isinstance(parts[0], dict):
         return {name: join_rows([part[name] for part in parts]) for name in parts[0]}
     if isinstance(parts[0], list):
         return [join_rows(list(items)) for items in zip(*parts, strict=True)]
-    return torch.cat(parts)
+    return torch.cat([part.cpu() for part in parts])  # those of other workers are there
 
 
 def cut_rows(whole: Any, rows: range) -> Any:

@@ -42,7 +42,7 @@ def numpy_generator(seed: int, stream: str, *indices: int) -> np.random.Generato
 def torch_generator(seed: int, stream: str, *indices: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator at the start of the stream (seed, stream, indices).
 
-    CPU and CUDA numbers differ. Torch's CPU generator keeps 32 bits of the key.
+    CPU and CUDA numbers differ, and those of two GPU models may. Torch's CPU generator keeps 32 bits of the key.
     """
     return torch.Generator(device).manual_seed(stream_key(seed, stream, *indices))
 
@@ -72,8 +72,9 @@ def normals(
     """Standard normal float32 [len(rows), *shape] for trajectory k of some rows of a step's global batch.
 
     `moment` says when on the trajectory's way, if not at its start. A row's numbers depend on (seed, stream, step, row,
-    k, moment) and the kind of device alone. Torch's CPU generator keeps 32 bits of their key: of millions of draws, a
-    few pairs far apart are the same.
+    k, moment) and the device alone: all CPUs have the same, and all GPUs of one model (torch deals a large draw out to
+    as many threads as there are on the GPU's multiprocessors). Torch's CPU generator keeps 32 bits of their key: of
+    millions of draws, a few pairs far apart are the same.
     """
     block = ROWS_PER_BLOCK if moment else ROWS_PER_DRAW.get(device.type, ROWS_PER_BLOCK)
     first, last = rows.start // block, (rows.stop - 1) // block

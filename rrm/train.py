@@ -107,7 +107,7 @@ class Trainer:
         self.unrolls: list[dict[str, Any]] = []
         self.losses_since_evaluation: list[float] = []
         self.later = LATER if device.type == "cuda" else 0
-        self._unread: deque[tuple[int, Callable[[], float]]] = deque()
+        self._unread: deque[tuple[int, Callable[[], torch.Tensor]]] = deque()
         self.seconds = {"train": 0.0, "evaluate": 0.0, "last_evaluation": 0.0}
         self.noise_since_evaluation: dict[str, torch.Tensor] = {}
 
@@ -143,8 +143,9 @@ class Trainer:
         self.model.train()
         for _ in range(config.optimizer_steps_per_batch):
             tree = TreeSum()
-            for shard in shards:
-                tree.add(shard.backward(act_steps=1 if config.optimizer_steps_per_batch > 1 else None))
+            with self.model.constant_weights():
+                for shard in shards:
+                    tree.add(shard.backward(act_steps=1 if config.optimizer_steps_per_batch > 1 else None))
             total = self._total(tree.total())
             loss += total[LOSS]
             trained += int(total[TRAINED])
@@ -165,7 +166,7 @@ class Trainer:
         """
         while len(self._unread) > later:
             step, loss = self._unread.popleft()
-            value = loss()
+            value = loss().item()
             if not math.isfinite(value):
                 raise DivergedError(f"the training loss is {'NaN' if math.isnan(value) else value} at step {step}")
             self.losses_since_evaluation.append(value)
@@ -218,7 +219,7 @@ class Trainer:
         `watch` sees every ACT step that this worker takes on the test puzzles.
         """
         self.model.eval()
-        with self.ema.applied():
+        with self.ema.applied(), self.model.constant_weights():
             return [
                 row
                 for split, batch in self.eval_batches.items()
@@ -284,13 +285,14 @@ class Trainer:
         self.seconds["evaluate"] += self.seconds["last_evaluation"]
 
     def _noise_fidelity(self) -> dict[str, float]:
-        """What the precision leaves of the smallest noise in training, by the averaged weights (see rrm.fidelity)."""
+        """What the precision leaves of the noise in training, by the averaged weights (see rrm.fidelity)."""
         perturb = self.config.perturb
-        if perturb is None or not perturb.smallest_sigma:
+        if perturb is None or not perturb.trained_sigmas:
             return {}
-        batch = Batch(*(x[:ROWS] for x in self.eval_batches["test"]))
-        with self.ema.applied():
-            return noise_fidelity(self.model, batch, perturb, perturb.smallest_sigma, self.model.halt_max_steps)
+        batch, steps = Batch(*(x[:ROWS] for x in self.eval_batches["test"])), self.model.halt_max_steps
+        with self.ema.applied(), self.model.constant_weights():
+            found = [noise_fidelity(self.model, batch, perturb, sigma, steps) for sigma in perturb.trained_sigmas]
+        return found[0] | {"noise_fidelity_largest": found[-1]["noise_fidelity"]}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The averaged weights, those that are evaluated, as a state dict of the model."""

@@ -232,7 +232,7 @@ def _last_error(trial: Any) -> str:
     lines = [line.strip() for line in Path(trial.error_file).read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1] if lines else "its worker died"
     deaths = (said for word, said in _DEATHS.items() if word in last and last.startswith("The actor "))
-    return next(deaths, last)
+    return next(deaths, last.removeprefix("rrm.workers.WorkerLostError: "))
 
 
 def _minutes(seconds: float) -> str:

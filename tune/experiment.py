@@ -183,6 +183,10 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], no
     )
     keep_from_runtime_env()
     survive_deaths()
+    for warning in dict.fromkeys(
+        f"{t.cell.arm}: {t.cell.config.long_warm_up}" for t in left if t.cell.config.long_warm_up
+    ):
+        print(warning, flush=True)
     print(f"Watch it on a page: rrm watch {sweep.folder.parent}", flush=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.

@@ -20,7 +20,8 @@ from rrm.settings import Settings
 
 _OF_TRAINING = (
     *("optimizer_steps", "act_steps", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L"),
-    *("noise_fidelity", "noise_fidelity_unroll", "noise_norm_ratio", "winner_changes", "winner_entropy"),
+    *("noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
+    *("winner_changes", "winner_entropy"),
 )
 _OF_A_ROW = [
     field.name

@@ -42,19 +42,19 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device)
 
 
-def on_its_way(x: Tensor) -> Callable[[], float]:
-    """A function that returns the number x []: from a GPU it is copied meanwhile, and waited for when it is asked."""
+def on_its_way(x: Tensor) -> Callable[[], Tensor]:
+    """A function that returns x on the CPU: from a GPU it is copied meanwhile, and waited for when it is asked."""
     if x.device.type != "cuda":
-        return x.item
+        return lambda: x
     copy = torch.empty_like(x, device="cpu", pin_memory=True).copy_(x, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record()
 
-    def number() -> float:
+    def arrived() -> Tensor:
         copied.synchronize()
-        return copy.item()
+        return copy
 
-    return number
+    return arrived
 
 
 class StepOutput(NamedTuple):

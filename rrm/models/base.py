@@ -1,8 +1,9 @@
 """What HRM, TRM and SRM share: input embedding, initial latents, heads, and the shape of an ACT step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from rrm.models.puzzle_embedding import PuzzleEmbedding
 from rrm.settings import Settings
 
 Q_HEAD_BIAS = -5.0
+Derived = TypeVar("Derived")
 
 
 class BaseConfig(Settings):
@@ -85,6 +87,8 @@ class BaseModel(nn.Module, ABC):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self._derived: dict[Hashable, Any] | None = None
+        self._reached: list[tuple[Tensor, Tensor, Tensor]] = []
         self.latent_names = config.latent_names
         self.halt_max_steps = config.halt_max_steps
         self.sub_updates = config.sub_updates
@@ -128,16 +132,54 @@ class BaseModel(nn.Module, ABC):
         return {name: z.detach() for name, z in latents.items()}, output
 
     @contextmanager
+    def constant_weights(self) -> Iterator[None]:
+        """Within this context no weight changes: what follows from weights alone is computed once, not each ACT step.
+
+        A backward pass may then stop at a tensor that follows from weights; `collect_gradients` goes on from there.
+        """
+        self._derived = {}
+        try:
+            yield
+        finally:
+            self._derived, self._reached = None, []
+
+    def once(self, name: Hashable, derive: Callable[[], Derived]) -> Derived:
+        """What `derive` makes of the weights; within `constant_weights` it is asked once for each name."""
+        if self._derived is None:
+            return derive()
+        if name not in self._derived:
+            self._derived[name] = derive()
+        return self._derived[name]
+
+    def as_leaf(self, x: Tensor) -> Tensor:
+        """x, which follows from weights; within `constant_weights` cut off, so that many backward passes end there."""
+        if self._derived is None or not x.requires_grad:
+            return x
+        leaf = x.detach().requires_grad_()
+        leaf.register_hook(lambda gradient: self._reached.append((x, leaf, gradient)))
+        return leaf
+
+    def collect_gradients(self) -> None:
+        """Take the gradients that a backward pass left at leaves to the weights, and forget them there."""
+        reached, self._reached = self._reached, []
+        if reached:  # those that the hooks saw: leaf.grad has the strides of the leaf, and so would be summed otherwise
+            torch.autograd.backward([x for x, *_ in reached], [gradient for *_, gradient in reached], retain_graph=True)
+        for _, leaf, _ in reached:
+            leaf.grad = None
+
+    @contextmanager
     def _products_rounded(self) -> Iterator[None]:
-        """Within this context the recursion's products are in `forward_dtype`; its weights are rounded here, once."""
+        """Within this context the recursion's products are in `forward_dtype`; its weights are rounded here."""
+        dtype = self.forward_dtype
         layers = [
             module
             for name, module in self.named_modules()
-            if isinstance(module, Linear) and name != "lm_head" and self.forward_dtype != "float32"
+            if isinstance(module, Linear) and name != "lm_head" and dtype != "float32"
         ]
-        self.product_dtype = self.forward_dtype
-        for layer in layers:
-            layer.rounded = rounded(layer.weight, self.forward_dtype)
+        self.product_dtype = dtype
+        weights = self.once(("rounded", dtype), lambda: [rounded(layer.weight, dtype) for layer in layers])
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.rounded = weight
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ ForwardDtype = Literal["float32", "tensorfloat32", "bfloat16"]
 # MKL leaves half of the width of an AMD core's 512-bit vectors unused, oneDNN does not; on others they are level.
 CONVOLVES = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 CONVOLVE_FROM = 2**23  # multiplications of a product; below, setting up a convolution costs more than it saves
+ALIGNED = 8  # numbers that a row must be a multiple of, for a GPU's fast kernels; padding with zeros changes no product
 LOST_BITS = 13  # of float32's 23 bits of mantissa, TensorFloat-32 has 10
 
 
@@ -205,7 +206,7 @@ class _SwiGLU(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, _: Tensor, gate_up: Tensor, down: Tensor, *rounded: Tensor) -> Tensor:
-        ctx.rounds = bool(rounded)
+        ctx.rounds = len(rounded) > 0
         kept, y = _swiglu(x, gate_up, down, rounded)
         ctx.save_for_backward(*kept)
         return y
@@ -231,7 +232,7 @@ def _swiglu(x: Tensor, gate_up: Tensor, down: Tensor, rounded: tuple[Tensor, ...
         x, (gate_up, down) = _like(x, rounded[0]), rounded
     # Two products, not one cut in two: elementwise steps are faster on whole tensors.
     gate, up = (linear(x, weight) for weight in gate_up.chunk(2))
-    y = linear(_like(F.silu(gate) * up, down, bool(rounded)), down)
+    y = linear(_like(F.silu(gate) * up, down, len(rounded) > 0), down)  # dynamo knows no bool(tuple)
     return (x, gate, up, gate_up, down), y
 
 
@@ -240,7 +241,15 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, rounded: tuple[Tensor, ...]
 
     `rounded` holds both weights as the precision has them, where they are rounded.
     """
+    width = x.shape[-1]
+    padding = -width % ALIGNED if x.is_cuda else 0
+    if padding:
+        inwards, outwards = (0, padding), (0, 0, 0, padding)
+        x, gate_up, down = F.pad(x, inwards), F.pad(gate_up, inwards), F.pad(down, outwards)
+        rounded = tuple(map(F.pad, rounded, (inwards, outwards)))
     if torch.is_grad_enabled():
         again = x.view_as(x) if torch.compiler.is_compiling() else x  # dynamo takes no tensor twice
-        return _SwiGLU.apply(x, again, gate_up, down, *rounded)
-    return _swiglu(x, gate_up, down, rounded)[1]  # which has forward-mode derivatives, too
+        y = _SwiGLU.apply(x, again, gate_up, down, *rounded)
+    else:
+        y = _swiglu(x, gate_up, down, rounded)[1]  # which has forward-mode derivatives, too
+    return y[..., :width] if padding else y

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rrm.models.act import AfterUpdate, Latents, unchanged
 from rrm.models.base import BaseConfig, BaseModel
 from rrm.models.layers import rms_norm
-from rrm.models.products import ForwardDtype, product, rounded, tensorfloat32_products
+from rrm.models.products import product, rounded, tensorfloat32_products
 
 KAPPA_LOGIT_START = 1.492  # 0.5 + 0.49 * sigmoid(1.492) = 0.9
 KAPPA_PENALTY = 10.0
@@ -75,13 +75,12 @@ class Sandwich(nn.Module):
         self.inner_bias = nn.Parameter(torch.ones(size))
         self.outer_bias = nn.Parameter(-torch.ones(size))
 
-    def factors(self, dtype: ForwardDtype) -> Factors:
-        """The two matrices of the layer, in and out, [n, n] each; the costly part, the same for a whole ACT step."""
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The two matrices of the layer, in and out, [n, n] each: the costly part, from the weights alone."""
         Q = cayley(self.W)
         A, B = Q[: len(self.psi)], Q[len(self.psi) :]
         scale = self.psi.exp()
-        into, out = math.sqrt(2) * (B.T / scale[:, None]), math.sqrt(2) * (A * scale)
-        return (into, rounded(into, dtype)), (out, rounded(out, dtype))
+        return math.sqrt(2) * (B.T / scale[:, None]), math.sqrt(2) * (A * scale)
 
     def forward(self, x: Tensor, factors: Factors) -> Tensor:
         into, out = factors
@@ -95,10 +94,6 @@ class SandwichBlock(nn.Module):
         super().__init__()
         self.tokens = Sandwich(positions, generator)
         self.channels = Sandwich(channels, generator)
-
-    def factors(self, dtype: ForwardDtype) -> BlockFactors:
-        """The factors of both sandwiches."""
-        return self.tokens.factors(dtype), self.channels.factors(dtype)
 
     def forward(self, x_BND: Tensor, factors: BlockFactors) -> Tensor:
         x_BND = self.tokens(x_BND.transpose(1, 2), factors[0]).transpose(1, 2)
@@ -148,9 +143,7 @@ class SRM(BaseModel):
 
     def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
         """H_cycles cycles; the last grad_cycles of them carry gradient, and the factors are computed once for all."""
-        factors = [block.factors(self.product_dtype) for block in self._stack()]
-        U = cayley(self.mix)
-        mix = U, rounded(U, self.product_dtype)
+        factors, mix = self.once(("factors", self.product_dtype, torch.is_grad_enabled()), self._factors)
         with_gradient = self.config.grad_cycles or self.config.H_cycles
         for cycle in range(self.config.H_cycles):
             learns = cycle >= self.config.H_cycles - with_gradient
@@ -176,6 +169,18 @@ class SRM(BaseModel):
         back = mix[0].T, None if mix[1] is None else mix[1].T
         high = (1 - alpha) * high + alpha * self._f(own * high + from_low * product(low, *back), factors)
         return {"z_H": after_update("z_H", high), "z_L": low}
+
+    def _factors(self) -> tuple[list[BlockFactors], Operand]:
+        def operand(x: Tensor) -> Operand:
+            x = self.as_leaf(x)
+            return x, rounded(x, self.product_dtype)
+
+        def factors(sandwich: Sandwich) -> Factors:
+            into, out = sandwich.factors()
+            return operand(into), operand(out)
+
+        blocks = [(factors(block.tokens), factors(block.channels)) for block in self._stack()]
+        return blocks, operand(cayley(self.mix))
 
     def _stack(self) -> list[SandwichBlock]:
         return [block for block in self.blocks if isinstance(block, SandwichBlock)]

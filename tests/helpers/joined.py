@@ -21,6 +21,7 @@ from rrm.workers import ALONE, JoinedWorkers, Workers
 
 CPU = torch.device("cpu")
 MOST_WORKERS = 4
+STAGES = {"one": 1, "two": 2, "four": MOST_WORKERS, "again": 1}
 MIDDLE, LAST = 2, 4
 MODELS: dict[str, dict[str, Any]] = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8}}
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -57,6 +58,11 @@ def configs() -> dict[str, dict[str, Any]]:
     return found
 
 
+def from_the_start(name: str) -> bool:
+    """Whether four workers train it from step 0, and one goes on from their middle; else they go on from a pair's."""
+    return "multi" in name
+
+
 def halting_trainer(changes: dict[str, Any], workers: Workers) -> Trainer:
     """With a halting head that says yes half of the time, where an untrained one never does."""
     trainer = Trainer(tiny_config(**changes), CPU, workers)
@@ -72,25 +78,30 @@ def join(folder: Path, name: str, rank: int, count: int) -> Workers:
 
 
 def train_all(process: int, folder: Path) -> None:
-    """The life of one of four processes: alone, then in two pairs, then all four, each with its share of the configs.
+    """The life of one of four processes, each with its share of the configs: alone, in pairs, all four, alone again.
 
-    Alone and in pairs from the start to the end, all four from where the pairs had got in the middle.
+    Alone and in pairs from the start to the end; all four from there or from where the pairs had got in the middle;
+    alone again from where four had got.
     """
     set_up_torch(1)
-    for count in (1, 2, MOST_WORKERS):
+    for stage, count in STAGES.items():
         group, rank = divmod(process, count)
-        workers = join(folder, f"{count}.{group}", rank, count)
+        workers = join(folder, f"{stage}.{group}", rank, count)
         for number, (name, changes) in enumerate(configs().items()):
             if number % (MOST_WORKERS // count) != group:
                 continue
+            if stage == "again" and not from_the_start(name):
+                continue
             trainer = halting_trainer(changes, workers)
-            middle, end = (folder / f"{name}.{which}.pt" for which in ("middle", f"end.{count}"))
-            if count == MOST_WORKERS:
-                trainer.load_state_dict(checkpoint.load(middle))
+            middle, end = folder / f"{name}.middle.{count}.pt", folder / f"{name}.end.{stage}.pt"
+            if stage == "again":
+                trainer.load_state_dict(checkpoint.load(folder / f"{name}.middle.{MOST_WORKERS}.pt"))
+            elif stage == "four" and not from_the_start(name):
+                trainer.load_state_dict(checkpoint.load(folder / f"{name}.middle.2.pt"))
             else:
                 trainer.train_until(MIDDLE)
                 state = serialise(trainer.state_dict())
-                if count == 2 and rank == 0:
+                if rank == 0:
                     middle.write_bytes(state)
             trainer.train_until(LAST)
             state = serialise(trainer.state_dict())
@@ -99,12 +110,12 @@ def train_all(process: int, folder: Path) -> None:
             else:  # it has none of its own to save, and must have the same
                 weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
                 mine = {"weights": weights, "history": trainer.history, "diagnoses": trainer.diagnoses.state_dict()}
-                (folder / f"{name}.end.{count}.{rank}.pt").write_bytes(serialise(mine))
+                (folder / f"{name}.end.{stage}.{rank}.pt").write_bytes(serialise(mine))
         if isinstance(workers, JoinedWorkers):
             dist.barrier()  # the pairs' states are whole
             workers.leave()
-        (folder / f"{process}.{count}.done").touch()
-        while len(list(folder.glob(f"*.{count}.done"))) < MOST_WORKERS:
+        (folder / f"{process}.{stage}.done").touch()
+        while len(list(folder.glob(f"*.{stage}.done"))) < MOST_WORKERS:
             time.sleep(0.01)
 
 

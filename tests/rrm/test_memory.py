@@ -56,6 +56,21 @@ def test_shards_and_rollouts_scale_what_is_kept():
     assert kept_bytes(tiny_config(model=TINY_HRM, train=steps)) == 2 * kept_bytes(tiny_config(model=TINY_HRM))
 
 
+def test_compiled_blocks_need_more():
+    """Measured on an H100 with torch 2.11 (tests/benchmarks/gpu.py): eager, compiled, in GB."""
+    measured = {
+        "sudoku-extreme-trm-mlp": (13.5, 17.7),
+        "sudoku-extreme-trm-att": (21.5, 25.4),
+        "sudoku-extreme-hrm": (6.4, 7.3),
+        "maze-hard-trm": (21.4, 24.6),
+    }
+    for name, gigabytes in measured.items():
+        for compiled, found in zip((False, True), gigabytes, strict=True):
+            files = {"task": {"train": "train.csv", "test": "test.csv"}, "seed": 0, "train": {"compile": compiled}}
+            config = TrialConfig.model_validate(merge(PRESETS[name], files))
+            assert needed_bytes(config) / 1e9 == pytest.approx(found, rel=0.2), (name, compiled)
+
+
 def test_what_does_not_fit_is_told_the_number_of_shards_that_does():
     config = tiny_config(train={"batch_size": 64})
     floor = needed_bytes(tiny_config(train={"batch_size": 64, "shards": 64}))

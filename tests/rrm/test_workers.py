@@ -8,7 +8,7 @@ from typing import Any
 import joined
 import pytest
 import torch
-from joined import LAST, MODELS, MOST_WORKERS, configs
+from joined import LAST, MODELS, STAGES, configs, from_the_start
 
 from rrm import checkpoint
 
@@ -40,14 +40,17 @@ def _same(a: Any, b: Any, where: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_one_two_and_four_workers_end_with_the_same_bits(model, trained):
     for name in (name for name in configs() if name.split()[0] == model):
-        alone, *others = (checkpoint.load(trained / f"{name}.end.{count}.pt") for count in (1, 2, MOST_WORKERS))
+        alone = checkpoint.load(trained / f"{name}.end.one.pt")
         assert alone["step"] == LAST
         assert {row["step"] for row in alone["history"]} == {0, 2, 4}
         assert bool(alone["slots"]) == ("serial_act" in name)
         assert len(alone["unrolls"]) == 4  # two examples, clean and noisy
-        for count, other in zip((2, MOST_WORKERS), others, strict=True):
-            _same(other, alone, f"{name}, {count} workers")
-            for rank in range(1, count):
-                theirs = checkpoint.load(trained / f"{name}.end.{count}.{rank}.pt")
-                mine = {name: alone[name] for name in ("history", "diagnoses")} | {"weights": alone["model"]}
-                _same(theirs, mine, f"{name}, worker {rank} of {count}")
+        mine = {part: alone[part] for part in ("history", "diagnoses")} | {"weights": alone["model"]}
+        for stage in ("two", "four"):
+            _same(checkpoint.load(trained / f"{name}.end.{stage}.pt"), alone, f"{name}, {stage} workers")
+            for rank in range(1, STAGES[stage]):
+                theirs = checkpoint.load(trained / f"{name}.end.{stage}.{rank}.pt")
+                _same(theirs, mine, f"{name}, worker {rank} of {stage}")
+        if from_the_start(name):
+            again = checkpoint.load(trained / f"{name}.end.again.pt")
+            _same(again, alone, f"{name}, four workers and then one")

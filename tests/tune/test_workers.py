@@ -23,7 +23,7 @@ BASE = {
 }
 ARMS = {
     "multi2": MULTI,
-    "serial": {"rollout": "serial_act", "model": {"halt_max_steps": 3}},
+    "serial": {"rollout": "serial_act", "model": {"halt_max_steps": 3}, "optim": {"warmup_steps": 13}},
     "masked": {"rollout": "act_mask", "train": {"optimizer_step": "rollout"}},
 }
 
@@ -54,10 +54,12 @@ def test_two_workers_end_in_the_folder_that_one_does(tmp_path, capsys):
     for arm in one.spec.arms:  # without Ray, all shards in one process
         assert main(["train", one.path, "--arm", arm, "--seed", "0"]) == 0
     two = sweep(tmp_path / "two", arms=ARMS, resources={"workers": 2})
-    capsys.readouterr()
+    by_one = capsys.readouterr().out
     assert run_sweep(two) == 0
     log = capsys.readouterr().out
     assert all(len(re.findall(rf"{arm} seed=0: done", log)) == 1 for arm in two.spec.arms)
+    never = "serial: optim.warmup_steps 13 is more than the 12 optimizer steps of the whole training: the learning rate"
+    assert (by_one.count(never), log.count(never)) == (1, 1)
     assert_same_trials(two.folder / "trials", one.folder / "trials")
     records = [json.loads(path.read_text()) for path in (two.folder / "trials").glob("*/trial.json")]
     workers = [attempt["workers"] for record in records for attempt in record["attempts"]]
