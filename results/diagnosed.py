@@ -14,7 +14,7 @@ OUTCOMES = ("solved", "valid", "shortest")
 
 def judged_by(table: pd.DataFrame) -> list[str]:
     """The outcomes that a table has: solved, and of mazes valid and shortest."""
-    return [name for name in OUTCOMES if name in table and table[name].notna().any()]
+    return [name for name in OUTCOMES if name in table and bool(table[name].notna().any())]
 
 
 def judged(table: pd.DataFrame, outcome: str) -> pd.DataFrame:
@@ -43,7 +43,8 @@ def groups(table: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, A
     if not names:
         yield {}, table
         return
-    for values, mine in table.groupby(names, sort=False, dropna=False, observed=True):
+    grouped: Any = table.groupby(names, sort=False, dropna=False, observed=True)
+    for values, mine in grouped:
         yield dict(zip(names, values, strict=True)), mine
 
 

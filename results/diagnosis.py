@@ -179,7 +179,7 @@ def by_difficulty(
     """
     found = []
     for at, mine in groups(judged(diagnostics, outcome), by):
-        name = next((name for name in HARD if mine[name].nunique() > 1), None)
+        name = next((name for name in HARD if bool(mine[name].nunique() > 1)), None)
         if name is None:
             continue
         mine = mine.dropna(subset=[name])

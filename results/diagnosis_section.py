@@ -87,8 +87,10 @@ def _each(tables: SweepTables, last: dict[str, pd.DataFrame]) -> pd.DataFrame:
     diagnosed: Any = dict(iter(last["diagnostics"].groupby("trial_id")))
     rows = []
     for trial in rows_of(tables.trials):
-        mine = diagnosed.get(trial.trial_id)
-        for outcome in judged_by(mine) if mine is not None else ():
+        if trial.trial_id not in diagnosed:
+            continue
+        mine = diagnosed[trial.trial_id]
+        for outcome in judged_by(mine):
             named = {"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "solved_is": WORDS[outcome]}
             rows.append(named | summary(mine, outcome)._asdict())
     return pd.DataFrame(rows)

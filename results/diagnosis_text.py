@@ -11,7 +11,7 @@ from results.layout import Column, lines, paragraph
 from results.rows import rows_of
 
 WORDS = {"solved": "exactly right", "valid": "a valid path", "shortest": "a shortest path"}
-_MEASURES = {"-late_lambda_1": "-lambda_1, first eighth left out", "-late_drift": "-late drift"}
+_MEASURES: dict[str, str] = {"-late_lambda_1": "-lambda_1, first eighth left out", "-late_drift": "-late drift"}
 _MEASURES |= {"-spectral_mean": "-spectral mean", "-positive_sum": "-sum of the positive"}
 _SHOWN = ("-lambda_1", "-late_lambda_1", "-spectral_mean", "-positive_sum", "-late_drift", "q_halt", "-drift")
 
@@ -21,9 +21,9 @@ def told(tables: dict[str, pd.DataFrame], width: int) -> str:
     examples = tables["diagnostics"]
     outcomes = diagnosis.judged_by(examples)
     first = rows_of(examples)[0]
-    counts = ", ".join(
-        f"{int(examples[name].sum())} {'solved' if len(outcomes) == 1 else WORDS[name]}" for name in outcomes
-    )
+    right: Any = examples[outcomes].sum()
+    words = {"solved": "solved"} if len(outcomes) == 1 else WORDS
+    counts = ", ".join(f"{right[name]} {words[name]}" for name in outcomes)
     about = f"{len(examples)} test puzzles, {counts}; {first.act_steps} ACT steps of {first.sub_updates} latent updates"
     parts = [*paragraph(about, width)]
     for name in outcomes:
@@ -79,7 +79,7 @@ def _areas(tables: dict[str, pd.DataFrame], outcomes: list[str], width: int) -> 
     }
     rows = found[outcomes[0]]
     names = [
-        _MEASURES.get(row.measure, row.measure) + ("" if row.window == "all" else f", {row.window}") for row in rows
+        f"{_MEASURES.get(row.measure, row.measure)}{'' if row.window == 'all' else f', {row.window}'}" for row in rows
     ]
     columns = [Column("AUC, 95 % interval", names, number=False, key=True)]
     for name in outcomes:

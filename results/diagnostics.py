@@ -42,15 +42,21 @@ def summary(diagnostics: pd.DataFrame, outcome: str = "solved") -> Summary:
     def median(values: np.ndarray) -> float:
         return float(np.median(values)) if len(values) else float("nan")
 
+    area = auc_with_interval(-lambda_1, solved)
     return Summary(
-        len(rows),
-        int(solved.sum()),
-        *(int((one & other).sum()) for one in (settled, ~settled) for other in (solved, ~solved)),
-        median(lambda_1),
-        median(lambda_1[solved]),
-        median(lambda_1[~solved]),
-        float(rows.n_pos.mean()),
-        float(settled.mean()),
-        *auc_with_interval(-lambda_1, solved),
-        auc_with_interval(-rows.late_drift.to_numpy(dtype=float), solved).auc,
+        n=len(rows),
+        solved=int(solved.sum()),
+        settled_solved=int((settled & solved).sum()),
+        settled_failed=int((settled & ~solved).sum()),
+        wandering_solved=int((~settled & solved).sum()),
+        wandering_failed=int((~settled & ~solved).sum()),
+        lambda_1=median(lambda_1),
+        lambda_1_solved=median(lambda_1[solved]),
+        lambda_1_failed=median(lambda_1[~solved]),
+        n_pos=float(rows.n_pos.mean()),
+        settled=float(settled.mean()),
+        lambda_1_auc=area.auc,
+        lambda_1_auc_low=area.low,
+        lambda_1_auc_high=area.high,
+        late_drift_auc=auc_with_interval(-rows.late_drift.to_numpy(dtype=float), solved).auc,
     )

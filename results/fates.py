@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,8 @@ def escape(
     and wrong after as many as in training.
     """
     found = []
-    mine = with_outcome(judged(depths, outcome), diagnostics[[*known(diagnostics, DIAGNOSIS), "example", "act_steps"]])
+    of_run: Any = diagnostics[[*known(diagnostics, DIAGNOSIS), "example", "act_steps"]]
+    mine = with_outcome(judged(depths, outcome), of_run)
     keys = [*known(mine, DIAGNOSIS), "example"]
     trained = mine.loc[mine.depth == mine.act_steps, [*keys, "outcome"]].rename(columns={"outcome": "before"})
     for at, rows in groups(mine.merge(trained, on=keys), (*by, "depth")):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY
@@ -48,6 +48,7 @@ from results.storage import Location, S3Path, remove_leftovers, side_by_side, wr
 from results.trial_files import DamagedFileError, read_json, read_table, trial_end
 from results.types import frame, table_of, typed
 
+pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
 _OF_TRIALS = ("evals", *DIAGNOSIS_SCHEMAS)  # the tables whose rows are read from the trials' folders
 _READ = (TRIAL, DONE, FAILED, *(f"{name}.parquet" for name in _OF_TRIALS))
 

@@ -132,4 +132,5 @@ def as_rows(columns: Columns) -> Rows:
 
 
 def _spectra(examples: Found, sub_updates: int) -> Diagnosis:
-    return Diagnosis(*(examples[name].numpy() for name in ("log_growth", "drift", "norm")), sub_updates)
+    log_growth, drift, norm = (examples[name].numpy() for name in ("log_growth", "drift", "norm"))
+    return Diagnosis(log_growth, drift, norm, sub_updates)

@@ -54,7 +54,7 @@ def on_workers(subject: Subject, asked: DiagnosisConfig, count: int, threads: in
             raise WorkersError(f"--threads {threads}: the cluster has {has.get('CPU', 0):g} cores; give fewer threads")
         model: Any = subject.model
         held = ray.put(subject._replace(model=model.cpu(), batch=subject.batch.to(torch.device("cpu"))))
-        worker = ray.remote(DiagnosisWorker).options(
+        worker: Any = ray.remote(DiagnosisWorker).options(
             num_cpus=threads, num_gpus=gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS
         )
         actors = [worker.remote(held, asked, threads, bool(gpus)) for _ in range(count)]
@@ -62,7 +62,8 @@ def on_workers(subject: Subject, asked: DiagnosisConfig, count: int, threads: in
 
         def compute(kind: str, work: Sequence[range], examples: Found) -> Iterator[tuple[range, Found]]:
             known = {name: x for name, x in examples.items() if name == "solved"}  # all that a part asks of them
-            return pool.map_unordered(lambda actor, rows: actor.find.remote(kind, rows, known), list(work))
+            done: Any = pool.map_unordered(lambda actor, rows: actor.find.remote(kind, rows, known), list(work))
+            return done
 
         try:
             yield compute
