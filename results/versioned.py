@@ -61,7 +61,8 @@ def _write(path: S3Path, content: bytes, over: str | None) -> str | None:
     except FileNotFoundError:  # the version that it was to replace is gone
         return None
     except OSError as error:
-        code = error.__cause__.response["Error"]["Code"] if isinstance(error.__cause__, ClientError) else ""
+        cause = error.__cause__
+        code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
         if code in _OVERTAKEN:
             return None
         if code in _UNKNOWN:
