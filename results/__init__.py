@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from results.asking import asked as asked
     from results.comparison import compare as compare
     from results.comparison import differences as differences
     from results.curves import curve as curve
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(("compare", "differences"), "comparison"),
+    "asked": "asking",
     "verdicts": "signals",
     **dict.fromkeys(("configs", "load", "unpack", "unroll"), "query"),
     "escape": "depths",

@@ -36,6 +36,7 @@ CELLS = frozenset(("settled_solved", "settled_failed", "wandering_solved", "wand
 # The metrics that are tested, each at every sigma, after as many ACT steps as were trained; all others are exploratory.
 SIGNALS = ("best", "final", "equal_compute", "perturbed", MODES)
 PRIMARY = ("best", 0.0)  # the metric, and its sigma, that a headline begins with where a sweep does not say
+WORDS = ("up", "down", "level", "cannot tell")  # the verdicts on a signal; any other text says why there is none
 MARGIN = 0.02  # of clean accuracy: a difference whose interval lies within it counts as none
 
 _OF_METRIC = "as the metric"
@@ -44,14 +45,14 @@ _COMPARED = (
     ("arm", TEXT, "", "Arm that is compared."),
     ("baseline", TEXT, "", "Arm it is compared with; sweep/arm if it is another sweep's."),
     ("point", TEXT, "", "Grid point; empty without a grid."),
+    ("model", TEXT, "", "The arm's architecture: hrm, trm or srm."),
+    ("task", TEXT, "", "sudoku or maze."),
+    ("objective", TEXT, "", "The arm's: clean, or a perturbed objective."),
 )
 _ROLE = ("role", TEXT, "", "signal: tested, and corrected for the others; exploratory: an interval, and no verdict.")
 
 COMPARISON_SCHEMA = schema_of(
     *_COMPARED,
-    ("model", TEXT, "", "Architecture: hrm, trm or srm."),
-    ("task", TEXT, "", "sudoku or maze."),
-    ("objective", TEXT, "", "The arm's: clean, or a perturbed objective."),
     ("rollout", TEXT, "", "The arm's: parallel_fixed, act_mask or serial_act."),
     ("rollouts", INT, "trajectories", "The arm's trajectories a puzzle in training, K."),
     ("perturb", TEXT, "JSON", "The arm's noise in training; null if there is none."),
@@ -73,7 +74,7 @@ COMPARISON_SCHEMA = schema_of(
     ("n_failed", INT, "seeds", "Pairs that ended with a run failed; they count at their worst."),
     ("n_stopped", INT, "seeds", "Pairs of which the sweep's scheduler stopped a run early; the others are selected."),
     ("failed_seeds", pa.list_(INT), "", "The seeds of n_failed."),
-    ("unpaired_seeds", pa.list_(INT), "", "Seeds that only one side has, where the baseline is another sweep's."),
+    ("unpaired_seeds", pa.list_(INT), "", "Seeds of which one side has no run, or none that can be read."),
     ("n_examples", INT, "examples", "Test examples, the same in both arms."),
     ("baseline_mean", FLOAT, _OF_METRIC, "The baseline's, mean over paired seeds."),
     ("arm_mean", FLOAT, _OF_METRIC, "The arm's, mean over paired seeds."),
@@ -88,7 +89,12 @@ COMPARISON_SCHEMA = schema_of(
     ("paired_by", TEXT, "", "seed and puzzle: both are samples; puzzle: one pair of runs; seed: these puzzles only."),
     ("seeds_low", FLOAT, _OF_METRIC, "Lower end of the 95 % t interval over seeds, for these puzzles only."),
     ("seeds_high", FLOAT, _OF_METRIC, "Upper end."),
-    ("p", FLOAT, "probability", "Two-sided p of no difference by sign flips of seeds, of this row by itself."),
+    (
+        "p",
+        FLOAT,
+        "probability",
+        "Of a signal by itself: two-sided p of no difference by sign flips of seeds; null where exploratory.",
+    ),
     ("p_adjusted", FLOAT, "probability", "p for all signals of all arms and points; null until all pairs ended."),
     ("comparisons", INT, "places", "Distinct arms and points that p_adjusted is corrected for."),
     (

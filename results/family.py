@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from results.compared import MODES
+from results.compared import MODES, WORDS
 from results.flips import max_t
 from results.looks import Look, as_they_came, earlier_looks
 from results.measure import Measured, Place
@@ -13,12 +13,11 @@ from results.planning import detectable_from, seeds_needed
 from results.sequential import always_valid_p
 from results.stats import ALPHA, NAN
 
-WORDS = ("up", "down", "level", "cannot tell")  # the verdicts; any other text says why there is none
 CLEAN = ("best", "final", "equal_compute")
 MODES_MARGIN = 0.5  # modes: what the always-valid p takes for a small difference of them
 
 
-def judge(places: list[Place], looks: list[Look], margin: float) -> None:
+def judge(places: list[Place], looks: list[Look]) -> None:
     """Add to the rows of one sweep what depends on the others: corrected p, what more seeds would find, the verdict.
 
     Within an arm and point max-T over its signals, or Holm's correction of always-valid p-values where these pairs were
@@ -29,24 +28,24 @@ def judge(places: list[Place], looks: list[Look], margin: float) -> None:
     within: dict[Any, list[float]] = {}
     for place in places:
         before = earlier_looks(looks, place.pairing)
-        within[place.pairing.distinct] = _within(place, before, margin).tolist()
-        for one in place.measured:
-            one.row["looks"] = len(before)
+        if place.pairing.distinct not in within:  # the same runs again, under another name, are no other test
+            within[place.pairing.distinct] = _within(place, before, len(distinct)).tolist()
+        for row in (*(one.row for one in place.measured), *place.reasons):
+            row["looks"] = len(before)
     across = dict(zip(within, holm_across(list(within.values()), len(distinct)), strict=True))
     for place in places:
         for one, p in zip(place.tested, across[place.pairing.distinct], strict=True):
             one.row["p_adjusted"] = p
-        signals = sum(one.row["role"] == "signal" for one in place.measured)
         for one in place.measured:
-            _add_plan(one, place.pairing, len(distinct) * signals)
+            _add_plan(one, place.pairing, len(distinct) * len(place.signals))
             one.row |= {"comparisons": len(distinct), "seeds_needed": seeds_needed(len(distinct))}
-            one.row["verdict"] = _verdict(one, place.pairing)
+            one.row["verdict"] = _verdict(one, place)
             if one.row["metric"] in CLEAN and one.row["verdict"] in WORDS:
                 one.row["regressed"] = _regressed(one.row)
 
 
-def _within(place: Place, before: list[Look], margin: float) -> np.ndarray:
-    """p of each tested signal of a place, corrected for the others."""
+def _within(place: Place, before: list[Look], comparisons: int) -> np.ndarray:
+    """p of each tested signal of a place, corrected for the others, fine enough for so many places."""
     tested = place.tested
     if not tested:
         return np.empty(0)
@@ -59,7 +58,7 @@ def _within(place: Place, before: list[Look], margin: float) -> np.ndarray:
     else:
         over_seeds = differences.var(axis=1, ddof=1) / differences.shape[1]
         errors = np.sqrt(over_seeds + np.array([one.puzzles_error for one in tested]) ** 2)
-        corrected = max_t(differences, errors)
+        corrected = max_t(differences, errors, comparisons)
     # A failed pair at its worst may turn the sign: then nothing is shown of the one that was found.
     found = np.array([one.row["difference"] for one in tested])
     return np.where(found * differences.mean(axis=1) > 0, corrected, 1.0)
@@ -91,21 +90,19 @@ def _add_plan(one: Measured, pairing: Pairing, comparisons: int) -> None:
             one.row |= {"detectable": found, "detectable_seeds": seeds}
 
 
-def _verdict(one: Measured, pairing: Pairing) -> str:
-    row, planned = one.row, len(pairing.pairs)
+def _verdict(one: Measured, place: Place) -> str:
+    row, planned, untested = one.row, len(place.pairing.pairs), place.untested(one)
     if row["role"] != "signal":
         return "exploratory"
-    if not pairing.is_complete:
-        return f"interim, {len(pairing.done)} of {planned} seeds"
-    if pairing.stopped:
-        return f"selected: {len(pairing.stopped)} of {planned} seeds stopped early"
-    if planned < row["seeds_needed"]:
+    if planned < row["seeds_needed"] and (not untested or untested.startswith("not tested")):
         return f"too few seeds ({planned} of {row['seeds_needed']})"
+    if untested:
+        return untested
     low, high = _interval(row)
     if row.get("p_adjusted", NAN) < ALPHA and (low > 0 or high < 0):
         return "up" if low > 0 else "down"
     within = row["metric"] != MODES and -row["margin"] < low and high < row["margin"]
-    return "level" if within and not pairing.failed else "cannot tell"
+    return "level" if within and not place.pairing.failed else "cannot tell"
 
 
 def _regressed(row: dict[str, Any]) -> str:

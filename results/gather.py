@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY
+from results.asking import asked_of
+from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA
 from results.comparison import Compared, compare_by_seed
 from results.depths import peak
 from results.kept import MADE_OF, kept, made_of
@@ -83,9 +84,9 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
 
     The sweep is called as its folder is. `manifest` says which trials belong to it; the default is what its last run
     wrote (sweep.json). Only what the sweep asks for is taken: its trials, and their evaluations up to the steps asked
-    for. A trial whose files are those of the last time is taken from the tables. A trial with a damaged file is left
-    out and named in `problems`. Without `write` nothing is written; a storage that cannot be written is read all the
-    same. Raises FileNotFoundError if the folder holds no sweep.
+    for. A trial whose files are those of the last time is taken from the tables. A trial with a damaged file has no
+    evaluations, is `unreadable` and named in `problems`. Without `write` nothing is written; a storage that cannot be
+    written is read all the same. Raises FileNotFoundError if the folder holds no sweep.
     """
     manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -104,6 +105,9 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     for trial_id, found in zip(changed, read, strict=True):
         if isinstance(found, DamagedFileError):
             problems.append(str(found))
+            # Without a source it is read again the next time.
+            unreadable = {"status": "unreadable", "reason": str(found), "provenance": "[]", "source": ""}
+            rows[trial_id] = _planned_row(cells[trial_id]) | unreadable
             continue
         row, of_trial = found
         # A running trial is read again: its process may die and leave its files as they are.
@@ -121,9 +125,8 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     frames = {name: frame(table) for name, table in tables.items()}
     for each in frames.values():
         each.insert(0, PARTITION, pd.Series(sweep, each.index, dtype="str"))
-    looks, asked = read_looks(sweep_folder), manifest.get("primary", PRIMARY)
-    how = {"baseline": manifest["baseline"], "primary": (str(asked[0]), float(asked[1]))}
-    how |= {"margin": float(manifest.get("margin", MARGIN))}
+    looks = read_looks(sweep_folder)
+    how = asked_of(manifest)
     compared_rows = [rows[trial_id] for trial_id in order]
     try:
         compared = kept(sweep_folder, made_of(compared_rows, how, looks))
@@ -267,16 +270,9 @@ def _write(table: pa.Table, name: str, sweep_folder: Location) -> Location:
     return path
 
 
-def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals: pa.Table) -> dict[str, Any]:
-    end = trial_end(folder, steps)
-    record = read_json(folder / TRIAL) or {}
-    attempts, config = record.get("attempts", []), places[0]["config"]
-    last_attempt = attempts[-1] if attempts else {}
-    seconds = (end.done or {}).get("seconds", {})
-    evaluations = len(set(evals["step"].to_pylist()))
-    step, act_steps = (max(evals[name].to_pylist(), default=None) for name in ("step", "act_steps"))
-    flops = record.get("flops_per_act_step")
-    peak_depth, decays = peak(_accuracy_by_depth(evals, step))
+def _planned_row(places: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a trial's row says of it before it starts."""
+    config = places[0]["config"]
     return {
         "arm": places[0]["arm"],
         "point": common_point([place["point"] for place in places]),
@@ -289,12 +285,27 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "rollout": config["rollout"],
         "rollouts": (config["perturb"] or {}).get("rollouts", 1),
         "train_sigma": train_sigma(config),
+        "steps": config["train"]["steps"],
+        "config": json.dumps(config),
+    }
+
+
+def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals: pa.Table) -> dict[str, Any]:
+    end = trial_end(folder, steps)
+    record = read_json(folder / TRIAL) or {}
+    attempts = record.get("attempts", [])
+    last_attempt = attempts[-1] if attempts else {}
+    seconds = (end.done or {}).get("seconds", {})
+    evaluations = len(set(evals["step"].to_pylist()))
+    step, act_steps = (max(evals[name].to_pylist(), default=None) for name in ("step", "act_steps"))
+    flops = record.get("flops_per_act_step")
+    peak_depth, decays = peak(_accuracy_by_depth(evals, step))
+    return _planned_row(places) | {
         "status": end.status,
         "reason": end.reason,
         "started": _time(attempts[0].get("started")) if attempts else None,
         "ended": _time(end.ended),
         "step": step,
-        "steps": steps,
         "peak_depth": peak_depth,
         "decays": decays,
         "data_digest": record.get("data_digest"),
@@ -309,7 +320,6 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "evaluate_share": seconds["evaluate"] / (seconds["train"] + seconds["evaluate"]) if seconds else None,
         "device_hours": _device_hours(seconds, last_attempt),
         "seconds_per_evaluation": seconds["evaluate"] / evaluations if seconds and evaluations else None,
-        "config": json.dumps(config),
         "provenance": json.dumps(attempts),
     }
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.compared import CELLS, MEDIANS, METRICS, MODES, SIGNALS
+from results.compared import MEDIANS, METRICS, MODES, SIGNALS
+from results.failures import at_worst, failed_scores, most_of
 from results.flips import sign_flip_p
 from results.pairs import Pair, Pairing
 from results.runs import NOISE, Runs, flops_of, pair_scores
-from results.scores import BINARY, TRAINED, Key, trained_depth
+from results.scores import BINARY, DIAGNOSED, TRAINED, Key, trained_depth
 from results.stats import NAN, iqm, mcnemar, over_one_sample, over_seeds_and_puzzles, probability_of_improvement
 
 OTHER_PUZZLES = "not comparable: other test puzzles"
@@ -55,13 +56,25 @@ class Place:
     reasons: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def signals(self) -> list[Measured]:
+        """Those of the measured metrics that a test is made of, once all planned pairs have ended."""
+        return [one for one in self.measured if one.row["role"] == "signal"]
+
+    @property
     def tested(self) -> list[Measured]:
-        """The signals that a test is made of, once all planned pairs have ended; none if they were selected."""
-        if not self.pairing.is_complete or self.pairing.stopped:
-            return []
-        ended = len(self.pairing.done) + len(self.pairing.failed)
-        signals = [one for one in self.measured if one.row["metric"] in SIGNALS and one.row["role"] == "signal"]
-        return [one for one in signals if len(one.arm) > 1 and len(one.differences) == ended]
+        """The signals of which there is nothing against a test: see `untested`."""
+        return [one for one in self.signals if not self.untested(one)]
+
+    def untested(self, one: Measured) -> str:
+        """Why a signal is not tested, "" if it is: pairs have not ended, were selected, are lost or have no bound."""
+        pairing = self.pairing
+        if reason := _not_ended(pairing):
+            return reason
+        if len(one.arm) < 2:
+            return f"not tested: {len(one.arm)} of {len(pairing.pairs)} seeds is done"
+        if len(one.differences) < len(pairing.pairs):
+            return f"not tested: {len(pairing.failed)} of {len(pairing.pairs)} seeds failed, and have no worst case"
+        return ""
 
 
 def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], margin: float) -> Place:
@@ -69,12 +82,13 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
     place, done = Place(pairing), pairing.done
     common: dict[str, Any] = {
         **{name: getattr(pairing, name) for name in ("sweep", "arm", "baseline", "point")},
+        **_identity(pairing),
         "n_seeds": len(done),
         "n_planned": len(pairing.pairs),
         "n_failed": len(pairing.failed),
         "n_stopped": len(pairing.stopped),
         "failed_seeds": [pair.seed for pair in pairing.failed],
-        "unpaired_seeds": pairing.unpaired,
+        "unpaired_seeds": sorted([*pairing.unpaired, *(pair.seed for pair in pairing.lost if pairing.distinct)]),
         "margin": margin,
     }
     reason = _reason(pairing)
@@ -83,38 +97,51 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
         return place
     common |= _facts(runs, pairing)
     scored = [pair_scores(runs, pair, pairing.arm) for pair in done]
+    sides = [runs.of(run, keep) for pair in done for run, keep in ((pair.baseline, ""), (pair.arm, pairing.arm))]
+    same_diagnosed = len({side.diagnosed for side in sides}) == 1
     keys = {key for pair in scored for side in pair for key in side} | {(*primary, TRAINED)}
     order = list(METRICS)
     for key in sorted(keys, key=lambda key: (order.index(key[0]), key[1:])):
         sizes = {len(side[key]) if key in side else 0 for pair in scored for side in pair}
-        if len(sizes) > 1 or sizes == {0}:
+        if len(sizes) > 1 or sizes == {0} or (key[0] in DIAGNOSED and not same_diagnosed):
             if _is_signal(key):
                 place.reasons.append(common | _nothing(key[:2], primary, _missing(key, scored)))
             continue
         base, arm = (np.stack([pair[side][key] for pair in scored]) for side in (0, 1))  # [seeds, examples]
         if any(np.isnan(seed).all() for side in (base, arm) for seed in side):
             continue  # such as lambda_1 of the failed, where a run has none
-        lost = [_failed_scores(runs, pair, key, pairing.arm) for pair in pairing.failed]
-        place.measured.append(_measure(common, key, primary, base, arm, lost, done))
+        failed = [failed_scores(runs, pair, key, pairing.arm) for pair in pairing.failed]
+        place.measured.append(_measure(common, key, primary, base, arm, failed, done))
     return place
 
 
 def _reason(pairing: Pairing) -> str | None:
     """Why there is nothing to compare; None if there is."""
     done = pairing.done
-    if not pairing.pairs:
-        return f"not comparable: {pairing.baseline} has no trial at this point with these seeds"
+    for name, side in ((pairing.arm, "arm"), (pairing.baseline, "baseline")):
+        if all(getattr(pair, side) is None for pair in pairing.pairs):
+            nobody = name if pairing.pairs else pairing.baseline
+            return f"not comparable: {nobody} has no trial at this point with these seeds"
     runs = [run for pair in done for run in (pair.baseline, pair.arm)]
     digests = {None if pd.isna(run.test_digest) else run.test_digest for run in runs}
     if done and (None in digests or len(digests) > 1):
         return OTHER_PUZZLES
     if done:
         return None
+    failed = f"no pair to compare: {len(pairing.failed)} of {len(pairing.pairs)} seeds failed"
+    return _not_ended(pairing) or failed
+
+
+def _not_ended(pairing: Pairing) -> str:
+    """Why no test can be made of the pairs, "" if one can: all that were planned must have come to an end of theirs."""
+    planned = len(pairing.pairs)
     if not pairing.is_complete:
-        return f"interim, 0 of {len(pairing.pairs)} seeds"
+        return f"interim, {len(pairing.done)} of {planned} seeds"
     if pairing.stopped:
-        return f"selected: {len(pairing.stopped)} of {len(pairing.pairs)} seeds stopped early"
-    return f"no pair to compare: {len(pairing.failed)} of {len(pairing.pairs)} seeds failed"
+        return f"selected: {len(pairing.stopped)} of {planned} seeds stopped early"
+    if pairing.lost:
+        return f"incomplete: {len(pairing.lost)} of {planned} seeds unpaired"
+    return ""
 
 
 def _missing(key: Key, scored: list[Any]) -> str:
@@ -124,7 +151,7 @@ def _missing(key: Key, scored: list[Any]) -> str:
     measured = sum(all(key in side for side in pair) for pair in scored)
     if measured < len(scored):
         return f"not comparable: measured in {measured} of {len(scored)} pairs"
-    return "not comparable: other numbers of examples"
+    return f"not comparable: other examples{' were diagnosed' if metric in DIAGNOSED else ''}"
 
 
 def _is_signal(key: Key) -> bool:
@@ -136,37 +163,13 @@ def _nothing(metric: tuple[str, float], primary: tuple[str, float], reason: str)
     return named | {"role": "signal", "primary": metric == primary, "trained_depth": True, "verdict": reason}
 
 
-def _failed_scores(runs: Runs, pair: Pair, key: Key, arm: str) -> tuple[float | None, float | None]:
-    """Mean scores of a failed pair: None for a run that failed.
-
-    Compute that is equal to that of a run which failed is not known: the one that is done has its last accuracy.
-    """
-    if key[0] == "equal_compute":
-        key = ("final", *key[1:])
-    base = runs.of(pair.baseline, "").scores.get(key) if pair.baseline.status == "done" else None
-    mine = runs.of(pair.arm, arm).scores.get(key) if pair.arm.status == "done" else None
-    return (None if base is None else float(base.mean())), (None if mine is None else float(mine.mean()))
-
-
-def _at_worst(base: float | None, arm: float | None, sign: float) -> float:
-    """The difference of accuracies of a failed pair.
-
-    An arm that failed solves nothing. A baseline that failed is what speaks most against the sign that was found: all
-    solved if the arm is above it, nothing if the arm is below.
-    """
-    arm = 0.0 if arm is None else arm
-    if base is None:
-        base = arm if sign == 0 else 1.0 if sign > 0 else 0.0
-    return arm - base
-
-
 def _measure(
     common: dict[str, Any],
     key: Key,
     primary: tuple[str, float],
     base: np.ndarray,
     arm: np.ndarray,
-    lost: list[tuple[float | None, float | None]],
+    failed: list[tuple[float | None, float | None]],
     done: list[Pair],
 ) -> Measured:
     """A metric of baseline and arm, [seeds, examples] each."""
@@ -184,8 +187,8 @@ def _measure(
     else:
         effect = over_seeds_and_puzzles(arm - base)
     mean = float(by_seed.mean())
-    bounded = metric not in MEDIANS | CELLS | {MODES}
-    against = np.array([_at_worst(*one, np.sign(mean)) for one in lost]) if bounded else np.empty(0)
+    most = most_of(metric, done)
+    against = np.array([] if most is None else [at_worst(*one, np.sign(mean), metric, most) for one in failed])
     more_is_worse = is_median or metric in (MODES, "settled_failed", "wandering_failed")
     worst = int(np.argmax(by_seed) if more_is_worse else np.argmin(by_seed))
     tests = mcnemar(arm > 0, base > 0) if metric in BINARY else None
@@ -212,10 +215,10 @@ def _measure(
         "paired_by": paired_by,
         "seeds_low": over_seeds.low,
         "seeds_high": over_seeds.high,
-        "p": sign_flip_p(by_seed) if len(done) > 1 else NAN,
+        "p": sign_flip_p(by_seed) if _is_signal(key) and len(done) > 1 else NAN,
         "worst_seed": done[worst].seed,
         "worst_difference": by_seed[worst],
-        "bound": float(np.concatenate([by_seed, against]).mean()) if bounded and lost else None,
+        "bound": float(np.concatenate([by_seed, against]).mean()) if len(against) else None,
         "probability_of_improvement": probability_of_improvement(arm_seeds, base_seeds),
         "mcnemar_gained": tests and [test.gained for test in tests],
         "mcnemar_lost": tests and [test.lost for test in tests],
@@ -224,15 +227,22 @@ def _measure(
     return Measured(row, base_seeds, arm_seeds, against, effect.error, over_seeds.error)
 
 
+def _identity(pairing: Pairing) -> dict[str, Any]:
+    """What an arm is, whatever became of its runs."""
+    first = next((pair.arm for pair in (*pairing.done, *pairing.pairs) if pair.arm is not None), None)
+    if first is None:
+        return {}
+    perturb = json.loads(str(first.config)).get("perturb")
+    names = ("model", "task", "objective", "rollout", "rollouts", "parameters", "data_digest")
+    return {name: getattr(first, name) for name in names} | {"perturb": json.dumps(perturb) if perturb else None}
+
+
 def _facts(runs: Runs, pairing: Pairing) -> dict[str, Any]:
-    """What an arm is and costs, the same for all its metrics."""
+    """What an arm had and costs, the same for all its metrics."""
     arms, bases = [pair.arm for pair in pairing.done], [pair.baseline for pair in pairing.done]
     mine, theirs = [runs.of(run, pairing.arm) for run in arms], [runs.of(run, "") for run in bases]
-    first, perturb = arms[0], json.loads(str(arms[0].config)).get("perturb")
     digests = sorted({run.commit for run in arms if isinstance(run.commit, str)})
     return {
-        **{name: getattr(first, name) for name in ("model", "task", "objective", "rollout", "rollouts", "parameters")},
-        "perturb": json.dumps(perturb) if perturb else None,
         **{name: _mean(getattr(row, name) for run in mine for row in run.evals) for name in NOISE},
         "arm_depth": trained_depth(mine[0].evals),
         "baseline_depth": trained_depth(theirs[0].evals),
@@ -247,7 +257,6 @@ def _facts(runs: Runs, pairing: Pairing) -> dict[str, Any]:
         "minutes": _mean(run.line.minutes for run in mine),
         "baseline_minutes": _mean(run.line.minutes for run in theirs),
         "commit": ", ".join(digests) or None,
-        "data_digest": first.data_digest,
     }
 
 

@@ -24,6 +24,12 @@ class Pair:
     arm: Any
 
     @property
+    def ids(self) -> tuple[str | None, str | None]:
+        """The trials of baseline and arm."""
+        baseline, arm = (run and run.trial_id for run in (self.baseline, self.arm))
+        return baseline, arm
+
+    @property
     def statuses(self) -> set[str | None]:
         """How the two stand; None for one that is not there."""
         return {run and run.status for run in (self.baseline, self.arm)}
@@ -31,10 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """An arm at a grid point and its planned pairs by seed. `distinct` is the same for places that are the same runs.
-
-    `unpaired` are seeds that only one of two sweeps has.
-    """
+    """An arm at a grid point and its planned pairs by seed; `unpaired` are seeds that only one of two sweeps has."""
 
     sweep: str
     arm: str
@@ -42,7 +45,12 @@ class Pairing:
     point: str
     pairs: list[Pair]
     unpaired: list[int]
-    distinct: frozenset[tuple[str, str]]
+
+    @property
+    def distinct(self) -> frozenset[tuple[str | None, str | None]]:
+        """The same for places that are the same runs; empty where no seed has both."""
+        ids = frozenset(pair.ids for pair in self.pairs)
+        return ids if any(None not in pair for pair in ids) else frozenset()
 
     @property
     def done(self) -> list[Pair]:
@@ -60,17 +68,26 @@ class Pairing:
         return [pair for pair in self.pairs if "stopped" in pair.statuses]
 
     @property
+    def lost(self) -> list[Pair]:
+        """Pairs that ended, as far as one can see: one side has no run, or one that cannot be read."""
+        gone = {None, "unreadable"}
+        return [pair for pair in self.pairs if pair.statuses & gone and pair.statuses <= gone | {"done", "failed"}]
+
+    @property
     def is_complete(self) -> bool:
         """Whether all planned pairs have come to their end."""
-        return len(self.done) + len(self.failed) + len(self.stopped) == len(self.pairs)
+        return len(self.done) + len(self.failed) + len(self.stopped) + len(self.lost) == len(self.pairs)
 
 
 def pairings(trials: pd.DataFrame, baseline: Baseline) -> Iterator[Pairing]:
     """Every arm and grid point of the trials, paired by seed with the baseline at the same point, in their order.
 
-    A baseline of another sweep that has one point only stands for every point. Raises ComparisonError for a baseline
-    that is not there, or a seed that stands twice in one place.
+    Points that the baseline alone has are there for each arm, without a run of it. A baseline of another sweep that has
+    one point only stands for every point. Raises ComparisonError for a baseline that is not there, or a seed that
+    stands twice in one place.
     """
+    if not isinstance(baseline, str) and [type(name) for name in baseline] != [str, str]:
+        raise ComparisonError(f"baseline: {baseline!r} is no arm; give its name, or (sweep, arm)")
     runs: dict[str, dict[tuple[str, str], dict[int, Any]]] = {}  # sweep -> (arm, point) -> seed -> trial
     for run in rows_of(trials):
         for point in run.points:
@@ -79,13 +96,16 @@ def pairings(trials: pd.DataFrame, baseline: Baseline) -> Iterator[Pairing]:
                 raise ComparisonError(f"trials: seed {run.seed} of {run.arm} stands twice at the point {point!r}")
             place[run.seed] = run
     for sweep, places in runs.items():
-        of, arm = baseline if isinstance(baseline, tuple) else (sweep, baseline)
+        of, arm = (sweep, baseline) if isinstance(baseline, str) else baseline
         theirs = _baseline(runs, of, arm)
         everywhere = next(iter(theirs.values())) if of != sweep and len(theirs) == 1 else None
-        for (name, point), mine in places.items():
-            if of != sweep or name != arm:
+        named = arm if of == sweep else f"{of}/{arm}"
+        names = dict.fromkeys(name for name, _ in places if of != sweep or name != arm)
+        alone = [(name, point) for name in names for point in (theirs if everywhere is None else ())]
+        for name, point in dict.fromkeys([*places, *alone]):
+            if name in names:
                 other = theirs.get(point, {}) if everywhere is None else everywhere
-                yield _pairing(sweep, name, arm if of == sweep else f"{of}/{arm}", point, mine, other, of != sweep)
+                yield _pairing(sweep, name, named, point, places.get((name, point), {}), other, of != sweep)
 
 
 def _baseline(runs: dict[str, Any], sweep: str, arm: str) -> dict[str, dict[int, Any]]:
@@ -104,8 +124,7 @@ def _pairing(
     sweep: str, arm: str, baseline: str, point: str, arms: dict[int, Any], baselines: dict[int, Any], across: bool
 ) -> Pairing:
     both, either = sorted(set(arms) & set(baselines)), sorted(set(arms) | set(baselines))
-    # Within a sweep both sides were planned for the same seeds: one that is not there could not be read.
+    # Within a sweep both sides were planned for the same seeds.
     pairs = [Pair(seed, baselines.get(seed), arms.get(seed)) for seed in (both if across else either)]
-    distinct = frozenset((baselines[seed].trial_id, arms[seed].trial_id) for seed in both)
     unpaired = [seed for seed in either if seed not in both] if across else []
-    return Pairing(sweep, arm, baseline, point, pairs, unpaired, distinct)
+    return Pairing(sweep, arm, baseline, point, pairs, unpaired)

@@ -33,9 +33,10 @@ def load(
     others. Each filter is a column and the value, or the values, that it may have:
     `load("evals", sweep="quickstart", arm=["baseline", "multi4"], split="test", sigma=0)`. They are pushed down: only
     the files of these sweeps are opened, and only what fits is read. evals and the tables of diagnoses have the columns
-    arm, point, seed, model, task, objective and status of their trial beside their own. A trial that several grid
-    points share is found by each of them; its own `point` is what they agree in. Types are those of results.types. Rows
-    of a sweep that is not gathered yet are not there: `rrm results gather SWEEP` gathers it.
+    arm, point, seed, model, task, objective and status of their trial beside their own; puzzles are found by those of
+    the trials that were scored on them. A trial that several grid points share is found by each of them; its own
+    `point` is what they agree in. Types are those of results.types. Rows of a sweep that is not gathered yet are not
+    there: `rrm results gather SWEEP` gathers it.
 
     Raises KeyError for a table or column that there is not, FileNotFoundError if nothing in `storage` is gathered,
     OldTableError for tables of an earlier version, StorageError if S3 does not answer, PlaceError if `storage` is no
@@ -48,6 +49,8 @@ def load(
     needs_trials = table == "evals" or table in DIAGNOSIS_SCHEMAS
     known = [*schema.names, *(_OF_TRIAL if needs_trials else ())]
     unknown = [name for name in (*filters, *(columns or ())) if name not in known]
+    if table == "puzzles":
+        unknown = [name for name in unknown if name not in of_trial]
     if unknown:
         raise KeyError(f"{', '.join(unknown)}: no column of {table}; it has {', '.join(known)}")
     own = {name: value for name, value in filters.items() if name in schema.names}
@@ -56,15 +59,18 @@ def load(
         at, also = own.pop(POINT, None), [] if columns is None or "points" in columns else ["points"]
         found = _at_points(_scan(place, table, own, None if columns is None else [*columns, *also]), at)
         return frame(found.drop_columns(also))
-    if not needs_trials:
+    if not needs_trials and not of_trial:
         return frame(_scan(place, table, own, columns))
-    named = {name: value for name, value in own.items() if name in _TRIAL}
+    named = {name: value for name, value in own.items() if name in (*_TRIAL, "test_digest")}
     at = of_trial.pop(POINT, None)
-    trials = _at_points(_scan(place, "trials", of_trial | named, [*_TRIAL, *_OF_TRIAL, "points"]), at)
+    trials = _at_points(_scan(place, "trials", of_trial | named, [*_TRIAL, *_OF_TRIAL, "points", "test_digest"]), at)
+    if table == "puzzles":
+        scored = frame(trials.select([PARTITION, "test_digest"])).drop_duplicates()
+        return frame(_scan(place, table, own, None)).merge(scored).reindex(columns=columns or known)
     if of_trial or at is not None:
         own |= {name: trials[name].unique().to_pylist() for name in _TRIAL}
     read = None if columns is None else [*_TRIAL, *(name for name in columns if name in schema.names[2:])]
-    both = frame(trials.drop_columns("points")).merge(frame(_scan(place, table, own, read)), on=_TRIAL)
+    both = frame(trials.drop_columns(["points", "test_digest"])).merge(frame(_scan(place, table, own, read)), on=_TRIAL)
     return both.reindex(columns=columns or known)
 
 

@@ -1,12 +1,13 @@
 """Small readings of the evals table that several modules need."""
 
 from collections import namedtuple
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-_STATUSES = ("done", "stopped", "failed", "running", "unfinished", "waiting")
+_STATUSES = ("done", "stopped", "failed", "running", "unfinished", "unreadable", "waiting")
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
@@ -32,11 +33,15 @@ def counted(statuses: pd.Series) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in _STATUSES if status in counts)
 
 
-def by_trial(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """trial_id -> its rows as named tuples, in one pass: a small DataFrame a trial would cost milliseconds each."""
-    found: dict[str, list[Any]] = {}
+def by_trial(table: pd.DataFrame, by: tuple[str, ...] = ("trial_id",)) -> dict[Any, list[Any]]:
+    """trial_id -> its rows as named tuples, in one pass: a small DataFrame a trial would cost milliseconds each.
+
+    With several columns `by`, a tuple of their values -> its rows.
+    """
+    found: dict[Any, list[Any]] = {}
+    of = itemgetter(*(list(table.columns).index(name) for name in by))
     for row in rows_of(table):
-        found.setdefault(row.trial_id, []).append(row)
+        found.setdefault(of(row), []).append(row)
     return found
 
 

@@ -9,40 +9,43 @@ import pandas as pd
 from results.curves import snapshot
 from results.pairs import ComparisonError, Pair
 from results.rows import by_trial, rows_of, with_when
-from results.scores import Key, equal_compute, scores
+from results.scores import Key, equal_compute, last_diagnosis, scores
 from results.stats import NAN
 
 NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity")
 _EVALUATED = (
-    *("trial_id", "step", "optimizer_steps", "act_steps", *NOISE, "split", "sigma", "depth", "rollouts", "n"),
+    *("sweep", "trial_id", "step", "optimizer_steps", "act_steps", *NOISE, "split", "sigma", "depth", "rollouts", "n"),
     *("when", "exact_accuracy", "correct", "best_q_correct", "majority_correct"),
     *("most_settled_correct", "first_to_halt_correct"),
 )
-_DIAGNOSED = ("trial_id", "step", "example", "n_pos", "lambda_1", "solved", "settled")
+_RUN = ("sweep", "trial_id")
+_DIAGNOSED = (*_RUN, "step", "example", "n_pos", "lambda_1", "solved", "settled")
 
 
 @dataclass
 class Scored:
-    """What the comparison knows of a run: its evaluations, the score of each example, and its line of a snapshot."""
+    """What the comparison knows of a run: its evaluations, the score of each example, its line of a snapshot.
+
+    `diagnosed` are the examples that the scores of DIAGNOSED are of.
+    """
 
     evals: list[Any]
     scores: dict[Key, np.ndarray]
     line: Any
+    diagnosed: tuple[int, ...]
 
 
 class Runs:
     """The runs of the tables, read when they are asked for."""
 
     def __init__(self, trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None):
-        # By sweep: another may have the same trials, of other lengths.
-        self.evals, self.diagnosed, self.lines = {}, {}, {}
+        # By sweep and trial: another sweep may have the same trials, of other lengths.
         done = trials.loc[trials.status == "done"]
-        for sweep, mine in done.groupby("sweep", sort=False):
-            of_done = evals.loc[(evals.sweep == sweep) & evals.trial_id.isin(mine.trial_id)]
-            self.evals[sweep] = by_trial(_read(of_done))
-            self.lines[sweep] = {row.trial_id: row for row in rows_of(snapshot(mine, of_done))}
-            if diagnostics is not None and len(diagnostics):
-                self.diagnosed[sweep] = by_trial(diagnostics.loc[diagnostics.sweep == sweep, list(_DIAGNOSED)])
+        of_done = evals.loc[evals.trial_id.isin(done.trial_id)]
+        self.evals = by_trial(_read(of_done), _RUN)
+        self.lines = {(row.sweep, row.trial_id): row for row in rows_of(snapshot(done, of_done))}
+        diagnosed = diagnostics is not None and len(diagnostics) > 0
+        self.diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)], _RUN) if diagnosed else {}
         self._known: dict[tuple[str, str], Scored] = {}
         self._arm = ""
 
@@ -53,17 +56,18 @@ class Runs:
             self._known = {key: known for key, known in self._known.items() if known.line.arm != self._arm}
             self._arm = keep
         if place not in self._known:
-            evals = self.evals[run.sweep].get(run.trial_id)
+            evals = self.evals.get(place)
             if not evals:
                 raise ComparisonError(f"evals: done trial {run.trial_id} of {run.sweep} has none; load its evaluations")
-            diagnosed = self.diagnosed.get(run.sweep, {}).get(run.trial_id, [])
-            self._known[place] = Scored(evals, scores(evals, diagnosed), self.lines[run.sweep][run.trial_id])
+            diagnosed = self.diagnosed.get(place, [])
+            examples = tuple(row.example for row in last_diagnosis(diagnosed)) if diagnosed else ()
+            self._known[place] = Scored(evals, scores(evals, diagnosed), self.lines[place], examples)
         return self._known[place]
 
 
 def _read(evals: pd.DataFrame) -> pd.DataFrame:
     """What the comparison reads: the clean evaluations, and all on test at each trial's last step."""
-    last = evals.step == evals.groupby("trial_id").step.transform("max")
+    last = evals.step == evals.groupby(list(_RUN)).step.transform("max")
     read = evals.loc[(evals.sigma == 0) | (last & (evals.split == "test"))].reindex(columns=list(_EVALUATED))
     return with_when(read)
 

@@ -158,9 +158,9 @@ TRIALS_SCHEMA = schema_of(
         "status",
         TEXT,
         "",
-        "waiting, running (a process trains it), unfinished (interrupted), done, stopped or failed.",
+        "waiting, running (a process trains it), unfinished (interrupted), done, stopped, failed, or unreadable.",
     ),
-    ("reason", TEXT, "", "Why it failed, or the sweep's scheduler stopped it early; null otherwise."),
+    ("reason", TEXT, "", "Why it failed, cannot be read, or was stopped early by the sweep's scheduler; else null."),
     ("started", TIME, "UTC", "Start of its first attempt; null before it."),
     ("ended", TIME, "UTC", "When it was done, stopped or failed; null until then."),
     ("step", INT, "batches", "Step of its last evaluation; null before the first."),
@@ -209,7 +209,7 @@ TABLE_SCHEMAS = {
 }
 
 
-VERSION = {b"version": b"3"}  # of the tables' columns and their meaning: metadata of each of their files
+VERSION = {b"version": b"4"}  # of the tables' columns and their meaning: metadata of each of their files
 
 
 class OldTableError(ValueError):

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from results.compared import LAST_K
+from results.compared import CELLS, LAST_K, MEDIANS, MODES
 from results.pairs import ComparisonError
 from results.rows import best_step, clean_rows, unpack_correct
 
 Key = tuple[str, float, int]  # metric, sigma, depth: TRAINED, or the steps of a deeper reading
 TRAINED = 0  # read after as many ACT steps as the trial was trained with, however many those are
 EQUAL_ENOUGH = 0.75  # of the compute allowed, that the evaluation closest to it must have had
+DIAGNOSED = frozenset((MODES, *MEDIANS, *CELLS))  # of the diagnosed examples, which are not all
 _OF_EXAMPLE = ("lambda_1", "solved", "settled")
 # Metrics that are yes or no for an example, as McNemar's test needs them.
 BINARY = frozenset(
@@ -64,10 +65,8 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
                 of_rollouts[f"perturbed_{rule}"] = unpack_correct(bits, row.n, 1)[:, 0]
         found |= {(metric, row.sigma, depth): score for metric, score in of_rollouts.items()}
     if diagnostics:
-        last_diagnosis = max(row.step for row in diagnostics)
-        diagnosed = [row for row in diagnostics if row.step == last_diagnosis]
-        diagnosed.sort(key=lambda row: row.example)
-        found["positive_modes", 0.0, TRAINED] = np.array([row.n_pos for row in diagnosed])
+        diagnosed = last_diagnosis(diagnostics)
+        found[MODES, 0.0, TRAINED] = np.array([row.n_pos for row in diagnosed])
         found |= {(name, 0.0, TRAINED): score for name, score in _by_outcome(diagnosed).items()}
     return {key: np.asarray(score, dtype=float) for key, score in found.items()}
 
@@ -85,6 +84,12 @@ def _by_outcome(diagnosed: list[Any]) -> dict[str, np.ndarray]:
         "wandering_solved": ~settled & solved,
         "wandering_failed": ~settled & ~solved,
     }
+
+
+def last_diagnosis(diagnostics: list[Any]) -> list[Any]:
+    """The rows of one trial's last diagnosis, by example."""
+    last = max(row.step for row in diagnostics)
+    return sorted((row for row in diagnostics if row.step == last), key=lambda row: row.example)
 
 
 def trained_depth(evals: list[Any]) -> int:

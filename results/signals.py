@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.compared import MODES
+from results.compared import MODES, WORDS
 from results.rows import rows_of
 
 _PLACE = ("sweep", "arm", "baseline", "point")
@@ -19,11 +19,13 @@ NAMES = {
     "perturbed": "perturbed success",
     MODES: "positive modes",
 }
-VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "verdict", "headline")
+_SHORT = {"best": "best", "final": "final", "equal_compute": "equal cost", "perturbed": "perturbed", MODES: "modes"}
+VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "primary_verdict", "rests_on", "verdict", "headline")
 SCALES = {"share": (100.0, " points"), "modes": (1.0, ""), "nats/sub-update": (1.0, "")}
+FOUND = ("helps", "harms", "mixed")
 FLOOR = 0.02  # of an accuracy: what both arms hardly ever, or nearly always, solve has no spread to plan by
 DROWNED = 0.9  # a noise_fidelity, as rrm.fidelity has it
-_WORDS = ("up", "down", "level")
+_MOVED = ("up", "down")
 
 
 def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -32,6 +34,7 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
     best, final, equal_compute, perturbed and positive_modes: up, down, mixed (differs between sigmas), level (within
     the margin), cannot tell, not measured; or why nothing is said yet. verdict: helps, harms or mixed as soon as one
     signal is up or down (fewer modes help), level if all that were measured are, else cannot tell or the reason.
+    primary_verdict: of the primary metric at its sigma alone; rests_on: the signals that are up or down, by commas.
     headline: the effect with its interval, the cost, the verdict, and every signal that is not level.
     """
     places: dict[Any, list[Any]] = {}
@@ -44,9 +47,18 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
 def _of_place(signals: list[Any]) -> dict[str, Any]:
     primary = next(row for row in signals if row.primary)
     found = {name: _direction([row for row in signals if row.metric == name]) for name in NAMES}
+    moved = [_SHORT[row.metric] + (f" {row.sigma:g}" if row.sigma else "") for row in signals if row.verdict in _MOVED]
     verdict = _verdict(signals, primary, found)
-    copied = {name: getattr(primary, name) for name in _EFFECT}
-    return copied | found | {"verdict": verdict, "headline": _headline(signals, primary, verdict)}
+    copied = {name: getattr(primary, name) for name in _EFFECT} | {"primary_verdict": primary.verdict}
+    return (
+        copied
+        | found
+        | {
+            "rests_on": ", ".join(moved),
+            "verdict": verdict,
+            "headline": _headline(signals, primary, verdict),
+        }
+    )
 
 
 def _direction(rows: list[Any]) -> str:
@@ -66,25 +78,37 @@ def _verdict(signals: list[Any], primary: Any, found: dict[str, str]) -> str:
     bad = {name for name, word in found.items() if word in ("mixed", "up" if name == MODES else "down")}
     if good or bad:
         return "mixed" if good and bad else "helps" if good else "harms"
-    judged = {row.verdict for row in signals if row.verdict in (*_WORDS, "cannot tell")}
+    judged = {row.verdict for row in signals if row.verdict in WORDS}
     if judged == {"level"} and primary.verdict == "level":
         return "level"
-    return "cannot tell" if judged else primary.verdict
+    measured = [row.verdict for row in (primary, *signals) if pd.notna(row.difference)]
+    return "cannot tell" if judged else (*measured, primary.verdict)[0]
+
+
+def short_verdict(row: Any) -> str:
+    """The verdict of a row of `verdicts`, and of what it is if not of the primary metric, whose numbers stand there."""
+    if row.verdict not in FOUND or row.primary_verdict in _MOVED:
+        return row.verdict
+    first, *more = row.rests_on.split(", ")
+    return f"{row.verdict} ({first}{f' +{len(more)}' if more else ''})"
 
 
 def _headline(signals: list[Any], primary: Any, verdict: str) -> str:
-    if pd.isna(primary.difference):
-        effect = f"{metric_name(primary)}: {primary.verdict}"
-        others = [row for row in signals if row.verdict in _WORDS]
-        return "; ".join([effect, *map(_of_signal, others)]) if others else effect
-    parts = [f"{metric_name(primary)} {change(primary)}"]
+    if pd.notna(primary.difference):
+        effect = f"{metric_name(primary)} {change(primary)}"
+    elif verdict == primary.verdict:
+        return "; ".join([f"{metric_name(primary)}: {verdict}", *notes(primary, verdict)])
+    else:
+        effect = f"{metric_name(primary)} ({primary.verdict})"
+    parts = [effect]
     parts += [] if pd.isna(primary.p_adjusted) else [probability(primary.p_adjusted)]
     parts += [] if pd.isna(primary.compute_ratio) else [f"at {primary.compute_ratio:.1f}x the compute"]
     text = f"{', '.join(parts)}: {verdict}"
-    if verdict in ("helps", "harms", "mixed", "cannot tell", "level"):
+    if verdict in (*FOUND, *WORDS):
         said = ("level",) if verdict == "level" else ()
-        told = [row for row in signals if row.verdict in _WORDS and row.verdict not in said]
-        unclear = [metric_name(row) for row in signals if row.verdict not in _WORDS]
+        told = [row for row in signals if row.verdict in (*_MOVED, "level") and row.verdict not in said]
+        of_others = [row for row in signals if not row.primary or pd.notna(row.difference)]
+        unclear = [metric_name(row) for row in of_others if row.verdict not in (*_MOVED, "level")]
         text += "".join(f"; {_of_signal(row)}" for row in told if not row.primary or row.verdict == "level")
         text += f"; cannot tell: {', '.join(unclear)}" if unclear and verdict != "cannot tell" else ""
     return "; ".join([text, *notes(primary, verdict)])
@@ -104,23 +128,30 @@ def notes(primary: Any, verdict: str) -> list[str]:
         found.append(f"this precision drowns the noise (noise_fidelity {primary.noise_fidelity:.2f})")
     scale, unit = SCALES[primary.unit]
     if primary.n_failed:
-        seeds = ", ".join(map(str, primary.failed_seeds))
         bound = "" if pd.isna(primary.bound) else f", {scale * primary.bound:+.1f}{unit} with them at their worst"
-        found.append(f"failed: {'seed' if primary.n_failed == 1 else 'seeds'} {seeds}{bound}")
+        found.append(f"failed: {_seeds(primary.failed_seeds)}{bound}")
     if len(primary.unpaired_seeds):
-        found.append(f"not paired: seeds {', '.join(map(str, primary.unpaired_seeds))}, which one side lacks")
-    if primary.n_seeds > 1:
+        found.append(f"not paired: {_seeds(primary.unpaired_seeds)}, which one side lacks")
+    if primary.n_seeds > 1 and pd.notna(primary.worst_difference):
         found.append(f"worst seed {primary.worst_seed}: {scale * primary.worst_difference:+.1f}")
     if primary.looks:
         found.append(f"p is for {primary.looks + 1} looks")
-    if verdict in ("helps", "harms", "mixed", "level") or primary.verdict in ("up", "down"):
+    if verdict in (*FOUND, "level") or primary.verdict in _MOVED:
         return found
-    means = primary.baseline_mean, primary.arm_mean
-    at_floor = primary.unit == "share" and (max(means) < FLOOR or min(means) > 1 - FLOOR)
-    if not pd.isna(primary.detectable) and not at_floor:
+    if not pd.isna(primary.detectable) and not at_floor(primary):
         size = f"{scale * primary.detectable:.1f}{unit} of {metric_name(primary)}"
         found.append(f"{primary.detectable_seeds} seeds detect {size} with 80 % power")
     return found
+
+
+def _seeds(seeds: Any) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
+def at_floor(row: Any) -> bool:
+    """Whether an accuracy is where both sides hardly ever, or nearly always, solve a puzzle: no spread to plan by."""
+    means = row.baseline_mean, row.arm_mean
+    return row.unit == "share" and (max(means) < FLOOR or min(means) > 1 - FLOOR)
 
 
 def metric_name(row: Any) -> str:

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from results.compared import MODES
 from results.curves import snapshot
 from results.diagnosed import judged_by
 from results.diagnostics import summary
@@ -13,13 +12,10 @@ from results.gather import SweepTables
 from results.layout import Column, latex, lines, markdown, paragraph
 from results.points import point_fields
 from results.rows import counted, rows_of
-from results.signals import difference, metric_name, verdicts
+from results.signals import FOUND, SCALES, at_floor, difference, metric_name, short_verdict, verdicts
 
 Format = Literal["csv", "json", "markdown", "latex"]
 TRIALS_SHOWN = 40  # more are shown with everything
-FOUND = ("helps", "harms", "mixed")
-_FOUND_SIGNAL = ("up", "down", "mixed")
-_SHORT = {"best": "best", "final": "final", "equal_compute": "equal cost", "perturbed": "perturbed", MODES: "modes"}
 HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of
 
 
@@ -79,22 +75,39 @@ def _footnotes(comparison: pd.DataFrame) -> list[str]:
     """How to read the answer's numbers."""
     primary, notes = comparison.loc[comparison.primary], []
     if (primary.paired_by == "seed and puzzle").any():
-        notes.append(
-            "\N{PLUS-MINUS SIGN}: 95 % interval over seeds and puzzles; p: of no difference, by sign flips of seeds, "
-            f"corrected for an arm's signals{_places_compared(primary)}; cost: in FLOPs, of the baseline's"
-        )
-    sizes = primary.detectable.dropna()
-    if len(primary) > HEADLINES_SHOWN and len(sizes) and (primary.unit == "share").all():
-        size = f"{100 * sizes.min():.1f} to {100 * sizes.max():.1f} points"
-        notes.append(f"{primary.detectable_seeds.max()} seeds detect {size} with 80 % power")
+        told = ["\N{PLUS-MINUS SIGN}: 95 % interval over seeds and puzzles"]
+        if primary.p_adjusted.notna().any():
+            how = f"{_how_tested(primary)}, corrected for an arm's signals{_places_compared(primary)}"
+            told.append(f"p: of no difference, {how}")
+        told += ["cost: in FLOPs, of the baseline's"] if primary.compute_ratio.notna().any() else []
+        notes.append("; ".join(told))
+    planned = [row for row in rows_of(primary) if pd.notna(row.detectable) and not at_floor(row)]
+    if len(primary) > HEADLINES_SHOWN and planned:
+        scale, unit = SCALES[planned[0].unit]
+        seeds = _span([row.detectable_seeds for row in planned], "d")
+        size = _span([scale * row.detectable for row in planned], ".1f")
+        notes.append(f"{seeds} seeds detect {size}{unit} of {metric_name(planned[0])} with 80 % power")
     if (primary.paired_by == "puzzle").any():
         notes.append("One pair of runs: the interval is over puzzles alone, and another seed may differ by more")
     return notes
 
 
+def _how_tested(primary: pd.DataFrame) -> str:
+    """By what the p-values are: seeds that were added after a look have one that holds at every look."""
+    again = primary.looks[primary.p_adjusted.notna()] > 0
+    if again.all():
+        return "valid at every look (always-valid p)"
+    return f"by sign flips of seeds{', or always valid where it is for several looks' if again.any() else ''}"
+
+
+def _span(values: list[float], how: str) -> str:
+    least, most = (format(end(values), how) for end in (min, max))
+    return least if least == most else f"{least} to {most}"
+
+
 def _places_compared(primary: pd.DataFrame) -> str:
     count = primary.comparisons.max()
-    return "" if count == 1 else f" and for {count} arms and points"
+    return "" if pd.isna(count) or count == 1 else f" and for {count} arms and points"
 
 
 def _answers(found: pd.DataFrame) -> list[Column]:
@@ -111,11 +124,8 @@ def _answers(found: pd.DataFrame) -> list[Column]:
 
 
 def _short(row: Any) -> str:
-    """A verdict that leaves room for numbers, the headline has it whole; and of what, if not of these numbers."""
-    if row.verdict not in FOUND or getattr(row, row.metric) in _FOUND_SIGNAL:
-        return row.verdict.removesuffix(" seeds").replace("too few seeds", "too few")
-    first, *more = [name for key, name in _SHORT.items() if getattr(row, key) in _FOUND_SIGNAL]
-    return f"{row.verdict} ({first}{f' +{len(more)}' if more else ''})"
+    """A verdict that leaves room for numbers, the headline has it whole."""
+    return short_verdict(row).removesuffix(" seeds").replace("too few seeds", "too few")
 
 
 def _places(rows: list[Any], more: Iterable[tuple[str, Callable[[Any], str]]] = ()) -> list[Column]:

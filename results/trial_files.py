@@ -13,7 +13,7 @@ from results.records import problem_of, table_problem
 from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
 from results.storage import Location
 
-Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed"]
+Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed", "unreadable"]
 
 
 @dataclass(frozen=True)

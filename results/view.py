@@ -22,7 +22,7 @@ from results.plots.style import CONFIG, Arms
 from results.query import unroll
 from results.rows import counted, rows_of
 from results.schema import SPEC, TRIALS_SCHEMA
-from results.signals import difference, metric_name, probability, verdicts
+from results.signals import difference, metric_name, probability, short_verdict, verdicts
 from results.trial_files import DamagedFileError
 
 TABLES_SHOWN = (
@@ -115,7 +115,7 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
                 if pd.isna(row.p_adjusted)
                 else probability(row.p_adjusted).removeprefix("p ").removeprefix("= "),
                 "cost": "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
-                "verdict": row.verdict,
+                "verdict": short_verdict(row),
                 "in words": row.headline,
             }
             for row in found

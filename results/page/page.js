@@ -238,7 +238,7 @@ function trials(item) {
   return element("div", { id: item.id }, ...parts);
 }
 
-const STATUSES = ["done", "stopped", "running", "unfinished", "failed", "waiting"];
+const STATUSES = ["done", "stopped", "running", "unfinished", "failed", "unreadable", "waiting"];
 
 function countsOf(trials) {
   const counts = {};

@@ -1,30 +1,34 @@
 """How often what is printed is right: `python tests/benchmarks/calibration.py [SWEEPS]`.
 
 Sweeps are simulated as tables and go through `results.compare` and `results.verdicts`. Puzzles are drawn anew for each
-sweep, from a population; a run is a little better or worse than its arm; an arm may be good at other puzzles than the
-baseline without being better (the interaction). Without an effect, a headline that says helps, harms or mixed is wrong;
-`holds` is the share of printed 95 % intervals that hold the true difference. Of an effect, the power is how often the
-primary metric is said to be up, and `detectable` is what a sweep of as many seeds promises to find in 80 %.
+sweep, from a population; a run is a little better or worse than its arm; arms may be good at other puzzles than each
+other without being better (the interaction); runs may fail, in each arm alike. Without an effect, a headline that says
+helps, harms or mixed is wrong; `hold` is the share of printed 95 % intervals that hold the true difference. Of an
+effect, the power is how often the primary metric is said to be up, and `detectable` is what a sweep of as many seeds
+promises to find in 80 %.
 """
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from results.comparison import compare_by_seed
-from results.looks import complete_looks
-from results.signals import verdicts as verdicts_of
+from results.comparison import Compared, compare_by_seed
+from results.looks import Look, complete_looks
+from results.signals import verdicts
 
 N = 128
+DIAGNOSED, VECTORS = 32, 8
 RUN_SD = 0.15  # logits, between runs
 EASINESS = 0.5, 1.5  # logits, mean and sd of the population of puzzles
 SIGMAS = (0.1, 0.3, 1.0)
 ROLLOUTS = 2
 STEPS = (10, 20)
 WRONG = ("helps", "harms", "mixed")
+TOGETHER = 25  # sweeps in a table: what a call costs by itself is shared
+Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
 class Scene(NamedTuple):
@@ -35,59 +39,63 @@ class Scene(NamedTuple):
     diagnosed: bool = True
     interaction: float = 0.0
     effect: float = 0.0
+    failures: float = 0.0  # share of runs
     looks: tuple[int, ...] = ()  # seeds at earlier complete looks
 
 
 class Rates(NamedTuple):
-    """Shares of sweeps: a headline that claims something, any row that does; of intervals that hold the truth."""
+    """Shares of sweeps: a headline that claims something, a row that does, the primary metric up.
+
+    And of what is printed by kind, the intervals that hold the truth; `plain`: sweeps with a signal whose own p, which
+    nobody has corrected, is below 5 %.
+    """
 
     headline: float
     row: float
-    holds: float
     up: float
+    hold: dict[str, float]
+    plain: float
 
 
-def sweep(rng: np.random.Generator, scene: Scene) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The tables of one sweep: a baseline that ignores the grid, and an arm at each point."""
-    easiness = rng.normal(*EASINESS, N)
+def sweeps_of(rng: np.random.Generator, scene: Scene, count: int) -> Tables:
+    """The tables of so many sweeps: a baseline that ignores the grid, and an arm at each point."""
     trials, evals, diagnoses = [], [], []
-    names = [f"sigma={point}" for point in range(scene.points)] if scene.points > 1 else [""]
-    pair = rng.normal(0, RUN_SD, scene.seeds)
-    for arm, points in (("baseline", names), *(("arm", [name]) for name in names)):
-        is_arm = arm == "arm"
-        likes = easiness + is_arm * (
-            scene.effect + rng.normal(0, scene.interaction, N) if scene.interaction else scene.effect
-        )
-        for seed in range(scene.seeds):
-            ability, trial_id = likes + pair[seed] + rng.normal(0, RUN_SD), f"{arm}{points[0]}-{seed}"
-            trials.append({"sweep": "s", "arm": arm, "points": points, "seed": seed, "trial_id": trial_id})
-            for step in STEPS:
-                for split in ("validation", "test"):
-                    solved = rng.random((N, 1)) < _share(ability[:, None] - 0.3 * (step < STEPS[-1]))
-                    evals.append(_evaluation(trial_id, step, split, 0.0, solved))
-            for sigma in SIGMAS:
-                solved = rng.random((N, ROLLOUTS)) < _share(ability[:, None] - sigma)
-                evals.append(_evaluation(trial_id, STEPS[-1], "test", sigma, solved))
-            if scene.diagnosed:
-                modes = rng.poisson(np.exp(1 + rng.normal(0, 0.2) - 0.2 * easiness[:32]))
-                diagnoses += [
-                    {
-                        "sweep": "s",
-                        "trial_id": trial_id,
-                        "step": STEPS[-1],
-                        "example": i,
-                        "n_pos": n,
-                        "lambda_1": 0.01 * n,
-                    }
-                    for i, n in enumerate(modes)
-                ]
+    for number in range(count):
+        _add_sweep(rng, scene, f"s{number}", trials, evals, diagnoses)
     return pd.DataFrame(trials).assign(**_FACTS), pd.DataFrame(evals).assign(**_NOTHING), pd.DataFrame(diagnoses)
 
 
+def _add_sweep(rng: np.random.Generator, scene: Scene, sweep: str, trials: list, evals: list, diagnoses: list) -> None:
+    easiness, apart = rng.normal(*EASINESS, N), scene.interaction / 2**0.5
+    names = [f"sigma={point}" for point in range(scene.points)] if scene.points > 1 else [""]
+    pair = rng.normal(0, RUN_SD, scene.seeds)
+    for arm, points in (("baseline", names), *(("arm", [name]) for name in names)):
+        likes = easiness + scene.effect * (arm == "arm") + rng.normal(0, apart, N)
+        for seed in range(scene.seeds):
+            ability, trial_id = likes + pair[seed] + rng.normal(0, RUN_SD), f"{sweep}-{arm}{points[0]}-{seed}"
+            of = {"sweep": sweep, "trial_id": trial_id}
+            status = "failed" if rng.random() < scene.failures else "done"
+            trials.append(of | {"arm": arm, "points": points, "seed": seed, "status": status})
+            for step in STEPS:
+                for split in ("validation", "test"):
+                    solved = rng.random((N, 1)) < _share(ability[:, None] - 0.3 * (step < STEPS[-1]))
+                    evals.append(of | _evaluation(step, split, 0.0, solved))
+            for sigma in SIGMAS:
+                solved = rng.random((N, ROLLOUTS)) < _share(ability[:, None] - sigma)
+                evals.append(of | _evaluation(STEPS[-1], "test", sigma, solved))
+            if scene.diagnosed:
+                modes = rng.poisson(np.exp(1 + rng.normal(0, 0.2) - 0.2 * easiness[:DIAGNOSED])).clip(max=VECTORS)
+                diagnoses += [
+                    of | {"step": STEPS[-1], "example": example, "n_pos": n, "lambda_1": 0.01 * n} | _SETTLED
+                    for example, n in enumerate(modes)
+                ]
+
+
+_SETTLED = {"solved": True, "settled": True}
 _FACTS = {"model": "trm", "task": "sudoku", "objective": "x", "rollout": "parallel_fixed", "rollouts": 1}
-_FACTS |= {"parameters": 1, "commit": "c", "data_digest": "d", "test_digest": "d", "config": "{}", "status": "done"}
-_FACTS |= {"reason": None, "steps": 20, "flops_per_step": 1.0, "device_hours": 1.0, "train_seconds": 1.0}
-_FACTS |= {"evaluate_seconds": 1.0}
+_FACTS |= {"parameters": 1, "commit": "c", "data_digest": "d", "test_digest": "d", "reason": None, "steps": 20}
+_FACTS |= {"config": f'{{"diagnose": {{"k": {VECTORS}}}}}', "flops_per_step": 1.0, "device_hours": 1.0}
+_FACTS |= {"train_seconds": 1.0, "evaluate_seconds": 1.0}
 _NOTHING = dict.fromkeys(
     ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity", "valid_accuracy", "shortest_accuracy"), np.nan
 )
@@ -97,62 +105,77 @@ def _share(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
-def _evaluation(trial_id: str, step: int, split: str, sigma: float, solved: np.ndarray) -> dict:
+def _evaluation(step: int, split: str, sigma: float, solved: np.ndarray) -> dict[str, Any]:
     bits = np.packbits(solved).tobytes()
-    row = {"sweep": "s", "trial_id": trial_id, "step": step, "optimizer_steps": step, "act_steps": step, "split": split}
-    row |= {"sigma": sigma, "depth": 4, "rollouts": solved.shape[1], "n": N, "exact_accuracy": float(solved.mean())}
-    return row | {"token_accuracy": 0.9, "correct": bits, "best_q_correct": bits, "majority_correct": bits}
+    row = {"step": step, "optimizer_steps": step, "act_steps": step, "split": split, "sigma": sigma, "depth": 4, "n": N}
+    row |= {"rollouts": solved.shape[1], "exact_accuracy": float(solved.mean()), "token_accuracy": 0.9}
+    return row | {"correct": bits, "best_q_correct": bits, "majority_correct": bits}
 
 
-def judged(tables: tuple[pd.DataFrame, ...], seeds: int, looks: list) -> tuple[pd.DataFrame, pd.DataFrame, list]:
-    """The comparison of the first seeds of a sweep, its verdicts, and the looks that there were then."""
+def compared(tables: Tables, seeds: int, looks: list[Look]) -> Compared:
+    """The comparison of the first seeds of each sweep."""
     trials, evals, diagnoses = tables
     trials = trials.loc[trials.seed < seeds]
     kept = [table.loc[table.trial_id.isin(trials.trial_id)] if len(table) else None for table in (evals, diagnoses)]
-    compared = compare_by_seed(trials, kept[0], kept[1], baseline="baseline", looks=looks)
-    new = complete_looks(compared.comparison, compared.differences)
-    return compared.comparison, verdicts_of(compared.comparison), [*looks, *new]
+    return compare_by_seed(trials, kept[0], kept[1], baseline="baseline", looks=looks)
 
 
-def truth(effect: float) -> float:
-    """The expected difference of clean accuracies, over many runs and puzzles."""
+def looks_of(found: Compared) -> list[Look]:
+    """The looks that a comparison of several sweeps is."""
+    by_seed = dict(list(found.differences.groupby("sweep")))
+    of_sweep = [(rows, by_seed[sweep]) for sweep, rows in found.comparison.groupby("sweep") if sweep in by_seed]
+    return [look for each in of_sweep for look in complete_looks(*each)]
+
+
+def truth(effect: float, sigma: float = 0.0) -> float:
+    """The expected difference of accuracies, over many runs and puzzles."""
     rng = np.random.default_rng(1)
-    logits = rng.normal(*EASINESS, (200, 1000)) + rng.normal(0, RUN_SD * 2**0.5, (200, 1))
+    logits = rng.normal(*EASINESS, (200, 1000)) + rng.normal(0, RUN_SD * 2**0.5, (200, 1)) - sigma
     return float((_share(logits + effect) - _share(logits)).mean())
 
 
 def rates(sweeps: int, scene: Scene) -> Rates:
     """What is printed of so many simulated sweeps; with looks, wrong is what any of the looks said."""
-    rng, true = np.random.default_rng(scene.seeds), truth(scene.effect)
-    headlines, rows, holds, ups = [], [], [], []
-    for _ in range(sweeps):
-        tables, looks, claims, found = sweep(rng, scene), [], [], pd.DataFrame()
+    rng = np.random.default_rng(scene.seeds)
+    truths = {sigma: truth(scene.effect, sigma) if scene.effect else 0.0 for sigma in (0.0, *SIGMAS)}
+    claims, rows, ups, plain = [], [], [], []
+    holds: dict[str, list[bool]] = {"clean": [], "perturbed": [], "modes": []}
+    for first in range(0, sweeps, TOGETHER):
+        tables, looks = sweeps_of(rng, scene, min(TOGETHER, sweeps - first)), []
+        claimed = pd.Series(False, tables[0].sweep.unique())
         for seeds in (*scene.looks, scene.seeds):
-            found, verdicts, looks = judged(tables, seeds, looks)
-            claims.append(verdicts.verdict.isin(WRONG).any())
-        signals = found.loc[(found.role == "signal") & found.difference.notna()]
-        clean = signals.loc[signals.metric.isin(["best", "final"])]
-        truths = true if scene.effect else 0.0
-        headlines.append(any(claims))
-        rows.append(signals.verdict.isin(["up", "down"]).any())
-        holds += ((clean.low <= truths) & (truths <= clean.high)).tolist()
-        ups.append((signals.verdict[signals.primary] == "up").mean())
-    return Rates(*(float(np.mean(x)) for x in (headlines, rows, holds, ups)))
+            found = compared(tables, seeds, looks)
+            looks += looks_of(found) if scene.looks else []
+            said = verdicts(found.comparison)
+            claimed |= said.verdict.isin(WRONG).groupby(said.sweep).any()
+        signals = found.comparison.loc[found.comparison.role == "signal"]
+        claims += claimed.tolist()
+        rows += signals.verdict.isin(["up", "down"]).groupby(signals.sweep).any().tolist()
+        plain += (signals.p < 0.05).fillna(False).groupby(signals.sweep).any().tolist()
+        ups += (signals.verdict[signals.primary] == "up").tolist()
+        printed = signals.loc[signals.low.notna()]
+        true = np.where(printed.metric == "positive_modes", 0.0, printed.sigma.map(truths))
+        held = (printed.low <= true) & (true <= printed.high)
+        for kind, metrics in (
+            ("clean", ("best", "final")),
+            ("perturbed", ("perturbed",)),
+            ("modes", ("positive_modes",)),
+        ):
+            holds[kind] += held[printed.metric.isin(metrics)].tolist()
+    hold = {kind: float(np.mean(each)) for kind, each in holds.items() if each}
+    return Rates(*(float(np.mean(each)) for each in (claims, rows, ups)), hold, float(np.mean(plain)))
 
 
 def promises(sweeps: int, seeds: int) -> tuple[float, float, float]:
     """Of sweeps without an effect: median of the promised difference, median of its true power, share above 80 %."""
     rng, scene = np.random.default_rng(seeds), Scene(seeds)
-    sizes = []
-    for _ in range(sweeps):
-        found, _, _ = judged(sweep(rng, scene), seeds, [])
-        primary = found.loc[found.primary].iloc[0]
-        assert primary.detectable_seeds == seeds
-        sizes.append(primary.detectable)
+    found = compared(sweeps_of(rng, scene, sweeps), seeds, []).comparison
+    primary = found.loc[found.primary]
+    assert set(primary.detectable_seeds) == {seeds}
     effects = np.linspace(0.1, 1.4, 8)
     power = [rates(max(20, sweeps // 4), scene._replace(effect=effect)).up for effect in effects]
-    powers = np.interp(sizes, [truth(effect) for effect in effects], np.maximum.accumulate(power))
-    return float(np.median(sizes)), float(np.median(powers)), float((powers >= 0.8).mean())
+    powers = np.interp(primary.detectable, [truth(effect) for effect in effects], np.maximum.accumulate(power))
+    return float(primary.detectable.median()), float(np.median(powers)), float((powers >= 0.8).mean())
 
 
 def logits_for(difference: float) -> float:
@@ -160,15 +183,22 @@ def logits_for(difference: float) -> float:
     return float(brentq(lambda effect: truth(effect) - difference, 0, 3))  # pyright: ignore[reportArgumentType]
 
 
-SCENES = {
-    **{f"{seeds} seeds": Scene(seeds) for seeds in (6, 8, 10, 12)},
-    "8 seeds, not diagnosed": Scene(8, diagnosed=False),
-    "8 seeds, 4 points": Scene(8, points=4),
-    "10 seeds, 4 points": Scene(10, points=4),
-    "8 seeds, interaction": Scene(8, interaction=0.5),
+SEEDS = (6, 8, 10, 12)
+KINDS: dict[str, dict[str, Any]] = {
+    "": {},
+    ", not diagnosed": {"diagnosed": False},
+    ", interaction": {"interaction": 0.5},
+    ", a tenth of the runs fails": {"failures": 0.1},
+    ", 4 points": {"points": 4},
+}
+SCENES = {f"{seeds} seeds{name}": Scene(seeds, **kind) for name, kind in KINDS.items() for seeds in SEEDS}
+SCENES |= {
     "10 seeds, 4 points, interaction": Scene(10, points=4, interaction=0.5),
+    "looks at 6, 7 and 8 seeds": Scene(8, looks=(6, 7)),
+    "looks at 6, 8 and 10 seeds": Scene(10, looks=(6, 8)),
     "looks at 6, 7, ... 12 seeds": Scene(12, looks=tuple(range(6, 12))),
-    "looks at 8 and 10 seeds": Scene(10, looks=(8,)),
+    "the same, interaction": Scene(12, looks=tuple(range(6, 12)), interaction=0.5),
+    "looks at 8 and 10 seeds, 4 points": Scene(10, looks=(8,), points=4),
 }
 
 
@@ -176,14 +206,15 @@ def main(sweeps: int = 1000) -> None:
     """Print the tables of wrong headlines and of what is detectable."""
     error = 1.96 * (0.05 * 0.95 / sweeps) ** 0.5
     print(f"{sweeps} simulated sweeps a row, {N} puzzles; Monte-Carlo error of 5 %: +-{error:.1%}\n")
-    print(f"{'No effect':34}{'wrong headline':>15}{'wrong row':>11}{'interval holds':>16}")
+    print(f"{'No effect':38}{'wrong headline':>15}{'intervals hold: clean':>23}{'perturbed':>11}{'modes':>8}")
     for name, scene in SCENES.items():
         found = rates(sweeps, scene)
-        print(f"{name:34}{found.headline:15.1%}{found.row:11.1%}{found.holds:16.1%}", flush=True)
-    print(f"\n{'Promised with 80 % power':34}{'points':>15}{'true power':>11}{'80 % or more in':>16}")
+        hold = [f"{found.hold[kind]:.1%}" if kind in found.hold else "" for kind in ("clean", "perturbed", "modes")]
+        print(f"{name:38}{found.headline:15.1%}{hold[0]:>23}{hold[1]:>11}{hold[2]:>8}", flush=True)
+    print(f"\n{'Promised with 80 % power':38}{'points':>15}{'true power':>11}{'80 % or more in':>16}")
     for seeds in (9, 10, 12):  # with fewer, no verdict on each of so many signals can be had
         size, power, share = promises(sweeps // 5, seeds)
-        print(f"{f'{seeds} seeds':34}{100 * size:15.1f}{power:11.0%}{share:16.0%}", flush=True)
+        print(f"{f'{seeds} seeds':38}{100 * size:15.1f}{power:11.0%}{share:16.0%}", flush=True)
 
 
 if __name__ == "__main__":

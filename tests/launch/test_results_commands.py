@@ -55,7 +55,7 @@ def test_gather_says_what_is_left_out(storage, capsys):
     assert main(["results", "gather", str(storage / "one")]) == 0
     damaged.write_bytes(content)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("one: 3 trials, 1 done, 2 waiting; ")
+    assert lines[0].startswith("one: 4 trials, 1 done, 1 unreadable, 2 waiting; ")
     assert lines[1].startswith(f"  left out: {damaged}: cannot be read ")
     manifest = storage / "two" / "sweep.json"
     whole = manifest.read_bytes()

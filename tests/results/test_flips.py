@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from scipy.stats import norm, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from results.family import holm_across
+from results.family import holm_across, judge
 from results.flips import max_t, sign_flip_p
+from results.measure import Measured, Place
+from results.pairs import Pair, Pairing
 from results.planning import detectable, detectable_from, seeds_needed, upper_sd
 from results.sequential import always_valid_p
 
@@ -107,6 +110,38 @@ def test_looking_after_every_seed_is_wrong_in_at_most_five_percent():
     for draw in (lambda n: rng.normal(0, 0.02, n), lambda n: rng.standard_t(2, n) * 0.02):
         wrong = np.mean([always_valid_p(draw(30), 0.02, 8) < 0.05 for _ in range(1000)])
         assert wrong < 0.05
+
+
+def test_a_large_family_gets_as_many_flips_as_it_takes():
+    """Of 4096 no p is below 1 / 4097, which times 210 is no find."""
+    d = np.random.default_rng(0).normal([[4.0], [0.9], [0.0]], 1, (3, 16))
+    few, many = max_t(d), max_t(d, comparisons=210)
+    assert few[0] == 1 / 4097
+    assert many[0] == 2 / 2**16  # all flips: they are no more than would be drawn
+    flips = np.array(list(itertools.product([1, -1], repeat=16)))
+    size = np.sqrt((d**2).sum(axis=1))
+    reached = np.maximum(abs(flips @ d[1]) / size[1], abs(flips @ d[2]) / size[2]) >= abs(d[1].sum()) / size[1] - 1e-9
+    assert 0 < few[1] < 20 / 4096
+    assert many[1] == reached.mean()
+    assert many[2] == few[2]
+    long = np.random.default_rng(1).normal(2, 1, (2, 40))
+    assert max_t(long, comparisons=210)[0] == 1 / (20 * 210 / 0.05 + 1)
+    assert (max_t(long, comparisons=210) == max_t(long, comparisons=210)).all()
+
+
+def test_one_of_210_places_is_found_with_sixteen_seeds():
+    places, found = [], np.random.default_rng(0).normal(0.1, 0.02, 16)
+    row = {"role": "signal", "metric": "best", "margin": 0.02, "n_failed": 0, "n_seeds": 16, "n_planned": 16}
+    for number in range(210):
+        d = found if number == 7 else np.zeros(16)
+        runs = [SimpleNamespace(status="done", trial_id=f"{number}-{run}") for run in range(32)]
+        pairs = [Pair(seed, *runs[2 * seed : 2 * seed + 2]) for seed in range(16)]
+        interval = {"difference": d.mean(), "low": d.mean() - 0.01, "high": d.mean() + 0.01}
+        measured = Measured(row | interval, np.zeros(16), d, np.empty(0), 0.005, 0.005)
+        places.append(Place(Pairing("s", "arm", "baseline", f"x={number}", pairs, []), [measured]))
+    judge(places, [])
+    assert [place.measured[0].row["verdict"] for place in places].count("up") == 1
+    assert places[7].measured[0].row["p_adjusted"] == pytest.approx(210 * 2 / 2**16)
 
 
 def test_seeds_needed_is_where_the_smallest_p_survives_correction():

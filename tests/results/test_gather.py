@@ -73,7 +73,8 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, content, tmp
         (damaged.parent / "done.json").unlink()
     damaged.write_text(content)
     tables = gather(sweep.folder)
-    assert len(tables.trials) == 3
+    assert tables.trials.status.tolist() == ["unreadable", "waiting", "done", "waiting"]
+    assert tables.trials.reason[0] == tables.problems[0]
     assert len(tables.problems) == 1
     assert tables.problems[0].startswith(f"{damaged}: ")
     assert "move it away" in tables.problems[0]
@@ -84,22 +85,23 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, content, tmp
         assert str(damaged) in capsys.readouterr().err
 
 
-def test_a_baseline_of_which_nothing_can_be_read_costs_the_comparison_alone(sweep, tmp_path, capsys):
+def test_a_baseline_of_which_nothing_can_be_read_leaves_its_reason(sweep, tmp_path, capsys):
     for cell in sweep.cells:
         if cell.arm == "baseline":
             folder = sweep.folder / "trials" / cell.trial_id
             folder.mkdir(exist_ok=True)
             (folder / "evals.parquet").write_bytes(b"PAR1")
-    tables = gather(sweep.folder)
-    assert len(tables.trials) == 2
-    assert len(tables.comparison) == 0
-    assert tables.problems[-1] == (
-        "the comparison, for baseline: 'baseline' is not an arm of tiny among these trials; arms: multi2"
-    )
-    assert main(["results", "show", str(tmp_path / "sweep.yaml")]) == 0
+    assert gather(sweep.folder).comparison.verdict.tolist() == ["interim, 0 of 2 seeds"]  # an arm's seed waits
+    alone = manifest(sweep)
+    alone["cells"] = [cell for cell in alone["cells"] if cell["seed"] == 0]
+    (row,) = gather(sweep.folder, alone).comparison.itertuples()
+    assert row.verdict == "incomplete: 1 of 1 seeds unpaired"
+    assert row.unpaired_seeds.tolist() == [0]
+    (sweep.folder / "sweep.json").write_text(json.dumps(manifest(sweep) | {"baseline": "basline"}))
+    assert main(["results", "show", str(sweep.folder)]) == 0
     printed = capsys.readouterr().out
     assert "No comparison could be made" in printed
-    assert "left out: the comparison, for baseline: 'baseline' is not an arm" in printed
+    assert "left out: the comparison, for baseline: 'basline' is not an arm of tiny" in printed
     assert main(["results", "report", str(tmp_path / "sweep.yaml")]) == 0
     assert main(["results", "show", str(tmp_path / "sweep.yaml"), "--format", "latex"]) == 0
 
@@ -295,6 +297,12 @@ def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tm
     gather(sweep.folder)
     assert read_looks(sweep.folder) == [look]
     assert set(two.comparison.looks) == {0}
+    how = results.asked(tmp_path / "runs", "tiny")
+    assert how == {"baseline": "baseline", "primary": ("best", 0.0), "margin": 0.02, "looks": [look]}
+    again = results.compare(two.trials, two.evals, two.diagnostics, **how)
+    pd.testing.assert_frame_equal(again, two.comparison)
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no sweep\.json; run the sweep first"):
+        results.asked(tmp_path / "runs", "nowhere")
     more = load_sweep(
         write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0, 1, 2], base=changes["base"]))
     )

@@ -85,7 +85,7 @@ def test_an_odd_value_in_a_trials_record_costs_that_trial_at_most(sweep, name):
         path.write_text(text)
         tables = gather(sweep)
         assert tables.trials.loc[tables.trials.arm == "baseline"].status.tolist() == ["done"]
-        assert len(tables.trials) + len(tables.problems) == 2
+        assert [*tables.trials.status].count("unreadable") == len(tables.problems)
         left_out += len(tables.problems)
         assert all(problem.startswith(f"{path}: ") and "move it away" in problem for problem in tables.problems)
     assert left_out >= 4
@@ -131,7 +131,7 @@ def test_odd_rows_cost_their_trial_at_most(sweep, name, schema, capsys):
                 tables = gather(sweep)
                 assert "baseline" in tables.trials.arm.tolist()
                 if name != "unrolls":
-                    assert len(tables.trials) + len(tables.problems) == 2
+                    assert [*tables.trials.status].count("unreadable") == len(tables.problems)
     for content in (whole.slice(0, 0), whole.slice(0, 1), whole.drop_columns([schema.names[-1]]), whole):
         pq.write_table(content, path)
         assert main(["results", "report", str(sweep)]) == 0

@@ -41,6 +41,7 @@ def storage(request, tmp_path):
                 trials.append({"arm": arm, "points": points, "seed": seed, "trial_id": trial_id})
                 trials[-1] |= {"point": "" if arm == "baseline" else points[0], "objective": f"of {arm}"}
                 trials[-1] |= {"model": model, "status": "done", "rollout": "parallel_fixed", "config": config}
+                trials[-1]["test_digest"] = f"of {arm}"
                 for step, accuracy in ((0, 0.25), (10, 0.5 + 0.125 * (arm == "multi"))):
                     for split in ("validation", "test"):
                         row = {"trial_id": trial_id, "step": step, "split": split, "sigma": 0.0, "depth": 4}
@@ -88,6 +89,27 @@ def test_points_are_scalars_by_value_and_filter_every_table(storage):
     assert set(results.load("evals", storage, objective="of multi").arm) == {"multi"}
 
 
+def test_differences_and_puzzles_are_found_by_what_their_trials_are(storage):
+    compared = {"arm": "multi", "baseline": "baseline", "metric": "best", "seed": 0}
+    for sweep, model in (("first", "hrm"), ("second", "trm")):
+        rows = [compared | {"point": at, "model": model, "objective": "of multi"} for at in POINTS]
+        write(rows, location(storage), "differences", sweep)
+        digests = [(f"of {arm}", example) for arm in ("baseline", "multi", "nobody") for example in (0, 1)]
+        puzzles = [{"test_digest": digest, "example": example, "question": "1..."} for digest, example in digests]
+        write(puzzles, location(storage), "puzzles", sweep)
+    found = results.load("differences", storage, model="trm", objective="of multi", point=POINTS[1], arm="multi")
+    assert found[["sweep", "point"]].values.tolist() == [["second", POINTS[1]]]
+    assert len(results.load("differences", storage, objective="of baseline")) == 0
+    puzzles = results.load("puzzles", storage, model="trm", objective="of multi")
+    assert puzzles[["sweep", "test_digest", "example"]].values.tolist() == [["second", "of multi", i] for i in (0, 1)]
+    by_point = results.load("puzzles", storage, ["question", "test_digest"], sweep="first", point=POINTS[0], seed=1)
+    assert by_point.values.tolist() == [["1...", "of baseline"]] * 2
+    assert by_point.dtypes.to_dict() == results.load("puzzles", storage, ["question", "test_digest"]).dtypes.to_dict()
+    assert len(results.load("puzzles", storage)) == 12
+    with pytest.raises(KeyError, match="arm: no column of puzzles"):
+        results.load("puzzles", storage, ["arm"])
+
+
 def test_types_do_not_depend_on_what_is_there(storage):
     whole, none = (results.load("trials", storage, sweep=sweep) for sweep in ("first", "nowhere"))
     assert len(none) == 0
@@ -98,7 +120,7 @@ def test_types_do_not_depend_on_what_is_there(storage):
 def test_tables_of_an_earlier_version_are_refused_by_name(storage):
     write([], location(storage), "comparison", "first", version={})
     with pytest.raises(
-        OldTableError, match=r"first/comparison\.parquet: version 1 .* reads version 3; gather first again"
+        OldTableError, match=r"first/comparison\.parquet: version 1 .* reads version 4; gather first again"
     ):
         results.load("comparison", storage)
     assert len(results.load("trials", storage)) == 8

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from simulated import sweep_of
+from statsmodels.stats.multitest import multipletests
 
 from results.comparison import compare, compare_by_seed, differences
 from results.looks import Look, as_they_came, complete_looks, earlier_looks
 from results.pairs import ComparisonError, Pair, Pairing
 from results.sequential import always_valid_p
-from results.signals import verdicts
+from results.signals import short_verdict, verdicts
 
 BASE = {"final": 0.6, "best": 0.62, "perturbed": {0.1: 0.5, 0.3: 0.4}, "modes": 3.0}
 
@@ -161,8 +162,7 @@ def test_exploratory_rows_have_an_interval_and_no_verdict():
     rows = comparison[comparison.role == "exploratory"]
     assert {"last_k", "perturbed_all", "perturbed_any", "lambda_1"} <= set(rows.metric)
     assert set(rows.verdict) == {"exploratory"}
-    assert rows.p_adjusted.isna().all()
-    assert rows.regressed.isna().all()
+    assert rows[["p", "p_adjusted", "regressed"]].isna().all(axis=None)
     assert rows.low.notna().any()
 
 
@@ -215,24 +215,29 @@ def test_seeds_that_are_added_after_a_look_are_held_to_an_always_valid_p():
     assert row_of(again.comparison, "best").p_adjusted == row_of(first.comparison, "best").p_adjusted
     assert len(same) == 2
     more, _ = looked(tables, 12, looks)
-    row = row_of(more.comparison, "best")
-    assert row.looks == 1
-    d = more.differences[(more.differences.metric == "best")].difference.to_numpy()
-    s2 = 8 * 0.02**2 / 10
-    S, V = np.cumsum(d), np.cumsum(d**2)
-    p = 1 / (np.exp(S**2 / (2 * (s2 + V))) / np.sqrt(1 + V / s2)).max()
+    signals = more.comparison[(more.comparison.role == "signal") & more.comparison.difference.notna()]
+    p = []
+    for row in signals.itertuples():
+        of_row = (more.differences.metric == row.metric) & (more.differences.sigma == row.sigma)
+        d = more.differences[of_row & (more.differences.depth == row.depth)].sort_values("seed").difference.to_numpy()
+        s2 = 8 * (0.5 if row.metric == "positive_modes" else 0.02) ** 2 / 10
+        S, V = np.cumsum(d), np.cumsum(d**2)
+        p.append(1 / max(1.0, (np.exp(S**2 / (2 * (s2 + V))) / np.sqrt(1 + V / s2)).max()))
+    assert len(p) == 6
+    assert signals.p_adjusted.tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
+    assert set(signals.looks) == {1}
     fresh, _ = looked(tables, 12, [])
-    assert row.p_adjusted > p  # there are other signals
-    assert row.p_adjusted > row_of(fresh.comparison, "best").p_adjusted
+    assert row_of(more.comparison, "best").p_adjusted > row_of(fresh.comparison, "best").p_adjusted
     assert "p is for 2 looks" in verdicts(more.comparison).headline[0]
 
 
 def test_the_worst_seed_stands_beside_the_mean():
-    finals = [0.7] * 7 + [0.3]  # a rare collapse hides in a mean
-    comparison, found = judged({"arm": BASE | {"final": finals, "best": finals}})
+    bests = [0.7] * 7 + [0.3]  # a rare collapse hides in a mean
+    tables = sweep_of({"baseline": {"best": [0.62] * 8}, "arm": {"best": bests}})
+    comparison = compare(*tables, baseline="baseline")
     row = row_of(comparison, "best")
-    assert (row.worst_seed, row.worst_difference) == (7, pytest.approx(-0.32, abs=0.03))
-    assert "worst seed 7: -32" in found["arm", ""].headline.replace("-31", "-32").replace("-33", "-32")
+    assert (row.worst_seed, row.worst_difference) == (7, pytest.approx(-0.32))
+    assert "; worst seed 7: -32.0;" in verdicts(comparison).headline[0]
 
 
 def test_plans_say_nothing_below_four_seeds_nor_of_a_metric_at_its_floor():
@@ -262,7 +267,126 @@ def test_a_primary_metric_leads_the_headline():
     (row,) = verdicts(absent).itertuples()
     assert row.verdict == "helps"  # of the other sigma
     reason = "not comparable: measured in 0 of 8 pairs"
-    assert row.headline.startswith(f"perturbed success at sigma 0.7: {reason}; clean accuracy (final) level ")
+    assert row.headline.startswith(
+        f"perturbed success at sigma 0.7 ({reason}), at 1.0x the compute: helps; clean accuracy (final) level "
+    )
+    assert "; perturbed success at sigma 0.3 up +20.0 " in row.headline
+    assert "sigma 0.7" not in row.headline[30:]  # it is not told twice
+
+
+def test_a_primary_metric_that_was_not_measured_drops_nothing_else():
+    arm = BASE | {"final": 0.31, "best": 0.31, "flops": 2}
+    tables = sweep_of({"baseline": BASE, "arm": arm}, seeds=10, arm9={"status": "failed"})
+    (row,) = verdicts(compare(*tables, baseline="baseline", primary=("perturbed", 0.7))).itertuples()
+    assert (row.verdict, row.primary_verdict) == ("harms", "not comparable: measured in 0 of 9 pairs")
+    assert "measured in 0 of 9 pairs), at 2.0x the compute: harms; clean accuracy (best) down -3" in row.headline
+    assert row.headline.endswith("; failed: seed 9")
+    waiting = sweep_of({"baseline": BASE, "arm": arm}, arm7={"status": "waiting"})
+    (row,) = verdicts(compare(*waiting, baseline="baseline", primary=("perturbed", 0.7))).itertuples()
+    assert row.verdict == "interim, 7 of 8 seeds"
+    assert "measured in 0 of 7 pairs), at 2.0x the compute: interim, 7 of 8 seeds" in row.headline
+
+
+def test_the_verdict_of_the_primary_metric_is_its_own():
+    """Of perturbed success, at the sigma that stands there: another sigma is another signal."""
+    tables = sweep_of({"baseline": BASE, "arm": BASE | {"perturbed": {0.1: 0.5, 0.3: 0.6}}})
+    for sigma, own, said in ((0.1, "level", "helps (perturbed 0.3)"), (0.3, "up", "helps")):
+        (row,) = verdicts(compare(*tables, baseline="baseline", primary=("perturbed", sigma))).itertuples()
+        assert (row.perturbed, row.verdict, row.rests_on) == ("up", "helps", "perturbed 0.3")
+        assert (row.primary_verdict, short_verdict(row)) == (own, said)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"primary": []}, r"primary: \[\] is no metric with its sigma; give such as \('best', 0.0\)"),
+        ({"primary": "best"}, "primary: 'best' is no metric with its sigma"),
+        ({"primary": ("best", "much")}, "primary: 'much' is no sigma; give 0 for the clean run, or one that is"),
+        ({"primary": ("perturbed", np.nan)}, "primary: nan is no sigma"),
+        ({"baseline": ("s", "baseline", 0.1)}, "is no arm; give its name, or"),
+        ({"margin": 0}, "margin: 0 is no share of accuracy; give one such as 0.02"),
+        ({"margin": -0.1}, "margin: -0.1 is no share"),
+        ({"margin": "2 points"}, "margin: '2 points' is no share"),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error_by_name(how, error):
+    with pytest.raises(ComparisonError, match=error):
+        compare(*sweep_of({"baseline": BASE, "arm": BASE}, seeds=1), **{"baseline": "baseline"} | how)
+
+
+def test_a_pair_may_be_a_list():
+    tables = sweep_of({"baseline": BASE, "arm": BASE}, seeds=2)
+    of_tuples = compare(*tables, baseline=("s", "baseline"), primary=("perturbed", 0.3))
+    pd.testing.assert_frame_equal(compare(*tables, baseline=["s", "baseline"], primary=["perturbed", 0.3]), of_tuples)
+
+
+def test_points_that_one_side_alone_has_have_a_row_with_the_reason():
+    tables = sweep_of({"baseline": BASE | {"ignores_grid": False}, "arm": BASE}, points=("x=1", "x=2", "x=3"), seeds=6)
+    for arm, at in (("arm", "x=2"), ("baseline", "x=3")):
+        gone = (tables[0].arm == arm) & (tables[0].points.str[0] == at)
+        tables = (tables[0][~gone], *tables[1:])
+    found = verdicts(compare(*tables, baseline="baseline")).set_index("point")
+    reason = "not comparable: {} has no trial at this point with these seeds"
+    assert found.loc["x=2"].headline == f"clean accuracy (best): {reason.format('arm')}"
+    assert found.loc["x=3"].headline == f"clean accuracy (best): {reason.format('baseline')}"
+    assert found.loc["x=1"].verdict == "cannot tell"  # one place is compared, and six seeds are enough for one
+
+
+@pytest.mark.parametrize("lost", ["gone", "unreadable"])
+def test_a_run_that_cannot_be_read_is_no_run_to_wait_for(lost):
+    better = {"baseline": BASE, "arm": BASE | {"final": 0.8, "best": 0.8}}
+    for waits in (False, True):
+        changes = {"arm3": {"status": "unreadable"}} | ({"arm5": {"status": "waiting"}} if waits else {})
+        trials, *others = sweep_of(better, **changes)
+        trials = trials[trials.status != "unreadable"] if lost == "gone" else trials
+        comparison = compare(trials, *others, baseline="baseline")
+        row = row_of(comparison, "best")
+        reason = "incomplete: 1 of 8 seeds unpaired"
+        assert row.verdict == ("interim, 6 of 8 seeds" if waits else reason)
+        assert (row.n_planned, row.n_seeds, row.unpaired_seeds.tolist()) == (8, 6 if waits else 7, [3])
+        assert row.low > 0
+        assert comparison.p_adjusted.isna().all()
+        assert "; not paired: seed 3, which one side lacks; " in verdicts(comparison).headline[0]
+
+
+def test_places_with_the_same_runs_do_not_overwrite_each_other():
+    """At the one point a seed more is asked for, which the arm has no run of."""
+    trials, *others = sweep_of({"baseline": BASE, "arm": BASE | {"ignores_grid": True}}, 9, points=("x=1", "x=2"))
+    trials = trials[trials.trial_id != "arm8"]
+    trials.loc[trials.trial_id == "baseline8", "points"] = pd.Series([["x=1"]], trials.index[trials.seed == 8])
+    found = compare(trials, *others, baseline="baseline")
+    best = found[found.metric == "best"].set_index("point")
+    assert best.loc["x=1"].verdict == "incomplete: 1 of 9 seeds unpaired"
+    assert best.loc["x=2"].p_adjusted > 0
+    assert np.isnan(best.loc["x=1"].p_adjusted)
+
+
+def test_diagnoses_of_other_examples_are_not_compared():
+    trials, evals, diagnoses = sweep_of({"baseline": BASE, "arm": BASE})
+    mine = diagnoses.trial_id.str.startswith("arm")
+    shuffled = diagnoses.sample(frac=1, random_state=0)  # rows have no order of their own
+    whole, mixed = (compare(trials, evals, each, baseline="baseline") for each in (diagnoses, shuffled))
+    pd.testing.assert_frame_equal(whole, mixed)
+    other = diagnoses.assign(example=diagnoses.example + 64 * mine)
+    comparison = compare(trials, evals, other, baseline="baseline")
+    row = row_of(comparison, "positive_modes")
+    assert (row.verdict, pd.isna(row.difference)) == ("not comparable: other examples were diagnosed", True)
+    assert "lambda_1" not in set(comparison.metric)
+
+
+def test_a_failed_seed_has_all_its_modes_at_its_worst():
+    """Of eight vectors; and where it is not known how many were followed, the row says why it is not tested."""
+    arms = {"baseline": BASE | {"modes": 4.0}, "arm": BASE | {"modes": 0.5}}
+    tables = sweep_of(arms, seeds=10, arm9={"status": "failed"})
+    known = tables[0].assign(config='{"diagnose": {"k": 8}}')
+    row = row_of(compare(known, *tables[1:], baseline="baseline"), "positive_modes")
+    base = tables[2][tables[2].trial_id == "baseline9"].n_pos.mean()
+    assert row.bound == pytest.approx(0.9 * row.difference + 0.1 * (8 - base))
+    assert row.p_adjusted > 2 / 2**9  # of nine pairs alone: the tenth speaks against them
+    assert (row.verdict, row.n_failed) == ("down", 1)
+    unknown = row_of(compare(*tables, baseline="baseline"), "positive_modes")
+    assert unknown.verdict == "not tested: 1 of 10 seeds failed, and have no worst case"
+    assert np.isnan(unknown.p_adjusted)
 
 
 def test_a_baseline_of_another_sweep_where_puzzles_agree():
@@ -297,7 +421,7 @@ def pairing_of(statuses: list[str], arm: str = "arm", point: str = "") -> Pairin
         )
         for seed, status in enumerate(statuses)
     ]
-    return Pairing("s", arm, "baseline", point, pairs, [], frozenset())
+    return Pairing("s", arm, "baseline", point, pairs, [])
 
 
 def test_after_a_look_failed_pairs_count_from_the_first():

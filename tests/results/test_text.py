@@ -6,12 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from simulated import sweep_of
 
 from results.comparison import compare_by_seed
 from results.gather import SweepTables
 from results.layout import Column, latex, lines, markdown
+from results.looks import Look
 from results.text import export, show
 
 BASE = {"final": 0.6, "best": 0.62, "perturbed": {0.3: 0.4}}
@@ -65,6 +67,47 @@ def test_a_verdict_that_rests_on_another_metric_says_on_which():
     assert line.endswith("  2.0x  harms (equal cost)")
     printed = show(tables_of({"multi4": BASE | {"final": 0.8, "best": 0.8}}), 80)
     assert "  1.0x  helps\n" in printed
+
+
+def test_the_answer_line_says_of_which_sigma_it_speaks():
+    trials, evals, diagnoses = sweep_of({"baseline": BASE, "multi4": BASE | {"perturbed": {0.1: 0.4, 0.3: 0.6}}})
+    baseline = sweep_of({"baseline": BASE | {"perturbed": {0.1: 0.4, 0.3: 0.4}}})[1]
+    evals = pd.concat([baseline, evals[evals.trial_id.str.startswith("multi4")]])
+    compared = compare_by_seed(trials, evals, diagnoses, baseline="baseline", primary=("perturbed", 0.1))
+    printed = show(SweepTables("s", "baseline", trials, evals, diagnoses, *compared, [], [], Path("s")), 100)
+    (line,) = [line for line in printed.splitlines()[:6] if line.startswith("multi4")]
+    assert line.endswith("  1.0x  helps (perturbed 0.3)")
+
+
+def test_what_a_ladder_could_find_names_its_metric_and_leaves_out_what_is_at_its_floor():
+    printed = show(tables_of({"multi4": BASE}, points=LADDER), 200)
+    (line,) = [line for line in printed.splitlines() if line.endswith(" with 80 % power") and "detect" in line]
+    sizes = re.fullmatch(r"(\d+) seeds detect (.+) to (.+) points of clean accuracy \(best\) with 80 % power", line)
+    assert sizes is not None
+    assert (int(sizes[1]), 0.5 < float(sizes[2]) < float(sizes[3]) < 10) == (11, True)
+    floor = {"final": [0.0025 * (seed % 2) for seed in range(8)]}
+    trials, evals, diagnoses = sweep_of({"baseline": floor, "multi4": floor | {"final": [0.0] * 8}}, points=LADDER)
+    compared = compare_by_seed(trials, evals, diagnoses, baseline="baseline")
+    assert compared.comparison.detectable.notna().any()
+    assert "power" not in show(
+        SweepTables("s", "baseline", trials, evals, diagnoses, *compared, [], [], Path("s")), 200
+    )
+
+
+def test_the_note_on_p_says_how_it_was_computed():
+    trials, evals, diagnoses = sweep_of({"baseline": BASE, "multi4": BASE, "new": BASE}, seeds=10)
+    looks = [Look("multi4", "", frozenset((f"baseline{seed}", f"multi4{seed}") for seed in range(8)), 0.02, 8)]
+
+    def note(arms: list[str], looks: list[Look]) -> str:
+        mine = trials[trials.arm.isin(["baseline", *arms])]
+        compared = compare_by_seed(mine, evals, diagnoses, baseline="baseline", looks=looks)
+        printed = show(SweepTables("s", "baseline", mine, evals, diagnoses, *compared, [], [], Path("s")), 400)
+        return printed.partition("p: of no difference, ")[2].partition(", corrected")[0]
+
+    assert note(["multi4"], []) == "by sign flips of seeds"
+    assert "p: of no" not in show(tables_of({"multi4": BASE}, multi40={"status": "waiting"}), 400)
+    assert note(["multi4"], looks) == "valid at every look (always-valid p)"
+    assert note(["multi4", "new"], looks) == "by sign flips of seeds, or always valid where it is for several looks"
 
 
 def test_failures_are_named():
