@@ -77,6 +77,9 @@ def _areas(tables: dict[str, pd.DataFrame], outcomes: list[str], width: int) -> 
         name: rows_of(diagnosis.auc(tables["diagnostics"], tables["windows"], outcome=name, measures=_SHOWN))
         for name in outcomes
     }
+    outcomes = [name for name in outcomes if any(not math.isnan(row.auc) for row in found[name])]
+    if not outcomes:
+        return paragraph("No AUC: all puzzles are solved, or all failed", width)
     rows = found[outcomes[0]]
     names = [
         f"{_MEASURES.get(row.measure, row.measure)}{'' if row.window == 'all' else f', {row.window}'}" for row in rows
@@ -137,11 +140,12 @@ def _fates(tables: dict[str, pd.DataFrame], row: Any, outcome: str, more: str, w
         if math.isinf(row.half_life)
         else f"half-life {row.half_life:.3g} ACT steps [{row.low:.3g}, {row.high:.3g}]"
     )
-    said = (
+    failed = (
         f"Of the {row.failed} failed after {trained}: {row.escaped} have escaped after {depth} ({half}), "
-        f"{row.moving} are still moving, {row.settled_wrong} have settled wrong; "
-        f"of the {row.n - row.failed} solved, {row.lost} are lost"
+        f"{row.moving} are still moving, {row.settled_wrong} have settled wrong"
     )
+    failed = failed if row.failed else f"None failed after {trained}"
+    said = f"{failed}; of the {row.n - row.failed} solved, {row.lost} are lost after {depth}"
     columns = [
         Column("ACT steps", [str(at) for at in shown], key=True),
         Column("solved", [f"{curve[at].solved:.1%}" for at in shown]),
