@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tiny import tiny_config, tiny_sweep, write_spec
 
 from launch.cli import main
 from results.storage import location
+from tune.connection import session_folder
 from tune.job import TrialJob
 from tune.secrets import SecretsError, is_secret, read_secrets
 from tune.spec import SpecError, load_sweep
@@ -53,6 +55,30 @@ def test_a_run_leaves_no_secret_behind(bucket, tmp_path):
             kept.append((run.stdout + run.stderr).encode())
         assert leaks(kept, "runtime_env") > 0  # Ray's log is among them
         assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
+
+
+def test_a_job_leaves_no_secret_behind(bucket, local_ray, tmp_path):
+    """In Ray's folder, what its job server tells, the bucket, and all that is printed; `--env` takes none."""
+    file = secrets_file(tmp_path)
+    base, place = {"train": {"steps": 4}}, {"storage": f"{bucket}/runs", "secrets": str(file)}
+    sweep = tiny_sweep(name="secretive", base=base, seeds=[0], **place)
+    submit = [sys.executable, "-m", "launch.start", "submit", write_spec(tmp_path, sweep)]
+    submit += ["--address", local_ray.dashboard, "--wait"]
+    printed = []
+    for name in (None, "AWS_SECRET_ACCESS_KEY", "DB_URL"):
+        how = {"env": os.environ | PLANTED, "capture_output": True, "timeout": 240, "check": False}
+        run = subprocess.run([*submit, *(["--env", name] if name else [])], **how)
+        assert run.returncode == (2 if name else 0), run.stdout + run.stderr
+        printed += [run.stdout, run.stderr]
+    assert b"secretive: 2 trials, 2 done" in printed[0]
+    told = urllib.request.Request(
+        f"{local_ray.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
+    )
+    printed.append(urllib.request.urlopen(told, timeout=10).read())
+    assert b"secretive-1" in printed[-1]
+    kept = [*written(session_folder()), *written(tmp_path, but=file), *stored(bucket), *printed]
+    assert leaks(kept, "secretive-1") > 1  # Ray's logs are among them
+    assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
 
 
 def test_a_worker_sets_what_stands_in_the_file_and_needs_it(tmp_path, monkeypatch):
