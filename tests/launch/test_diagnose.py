@@ -76,7 +76,7 @@ def test_a_checkpoint_of_a_trial_says_what_the_trial_said(trial, capsys):
     assert main(["diagnose", str(folder / "final.pt"), *ALL_ASKED]) == 0
     out = capsys.readouterr().out
     assert "5 test puzzles, 0 solved; 2 ACT steps of 4 latent updates" in out
-    for part in ("settled, solved", "-lambda_1, first eighth", "Of the 5 failed after 2", "Restarts", "twice as many"):
+    for part in ("settled, solved", "No AUC: all puzzles", "Of the 5 failed after 2", "Restarts", "twice as many"):
         assert part in out
     assert f"Written: {folder}/final.pt.diagnosis: diagnostics.parquet, windows.parquet" in out
     found = tables(folder / "final.pt.diagnosis")
