@@ -11,6 +11,7 @@ import pytest
 import torch
 from planted import PLANTED, leaks, secrets_file, stored, written
 from tiny import tiny_config, tiny_sweep, write_spec
+from wandb_server import wandb_server
 
 from launch.cli import main
 from results.storage import location
@@ -78,6 +79,24 @@ def test_a_job_leaves_no_secret_behind(bucket, local_ray, tmp_path):
     assert b"secretive-1" in printed[-1]
     kept = [*written(session_folder()), *written(tmp_path, but=file), *stored(bucket), *printed]
     assert leaks(kept, "secretive-1") > 1  # Ray's logs are among them
+    assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
+
+
+def test_wandb_online_is_told_the_key_by_its_header_alone(tmp_path):
+    """A server on loopback takes the runs of whoever has the key, which stands in none of their files."""
+    spec = tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"steps": 8}}, seeds=[0])
+    spec["wandb"] = {"project": "tests", "mode": "online"}
+    train = [sys.executable, "-m", "launch.start", "train", write_spec(tmp_path, spec), "--arm=multi2", "--seed=0"]
+    plain = {name: value for name, value in os.environ.items() if not is_secret(name)} | {"HOME": str(tmp_path)}
+    with wandb_server(PLANTED["WANDB_API_KEY"]) as server:
+        env = plain | PLANTED | {"WANDB_BASE_URL": server.url}
+        run = subprocess.run(train, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert all(path.startswith("/sdk/otel/") for path, _ in server.refused)  # W&B's own telemetry, which is without it
+    assert [row["_step"] for row in server.history()] == [0, 4, 8]
+    kept = [*written(tmp_path), *(path.encode() + b"\0" + body for path, body in server.taken + server.refused)]
+    kept.append((run.stdout + run.stderr).encode())
+    assert leaks(kept, "wandb-metadata.json") > 0
     assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
 
 
