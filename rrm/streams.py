@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
-# Seeding a generator costs microseconds on a CPU, far more on a GPU: there one draw serves a whole block of rows, and
-# everywhere where there is one for every update of a latent.
-ROWS_PER_DRAW = {"cpu": 1}
-ROWS_PER_BLOCK = 32
+# Rows that one draw serves, at a trajectory's start and on its way: seeding a generator costs microseconds on a CPU,
+# far more on a GPU, and noise on the way comes often.
+ROWS_PER_DRAW = {"cpu": (1, 4)}
+ROWS_PER_GPU_DRAW = (32, 32)
 
 
 def _splitmix64(x: int) -> int:
@@ -76,7 +76,7 @@ def normals(
     as many threads as there are on the GPU's multiprocessors). Torch's CPU generator keeps 32 bits of their key: of
     millions of draws, a few pairs far apart are the same.
     """
-    block = ROWS_PER_BLOCK if moment else ROWS_PER_DRAW.get(device.type, ROWS_PER_BLOCK)
+    block = ROWS_PER_DRAW.get(device.type, ROWS_PER_GPU_DRAW)[bool(moment)]
     first, last = rows.start // block, (rows.stop - 1) // block
     generator = torch.Generator(device)
     draws = [

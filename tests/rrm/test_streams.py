@@ -24,7 +24,7 @@ def test_a_slice_of_the_rows_gives_the_slice_of_the_numbers(start, stop):
 
 @pytest.mark.parametrize("block", [1, 4])
 def test_noise_of_a_shard_is_a_shard_of_the_noise(monkeypatch, block):
-    monkeypatch.setitem(streams.ROWS_PER_DRAW, "cpu", block)
+    monkeypatch.setitem(streams.ROWS_PER_DRAW, "cpu", (block, block))
     whole = normals(1, "perturb.z_H", 7, range(10), 2, (3, 5), CPU)
     assert whole.shape == (10, 3, 5)
     for rows in (range(0, 10), range(3, 6), range(4, 8), range(9, 10)):
