@@ -42,14 +42,14 @@ def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script: kept in this node's cache, since to bundle them takes seconds."""
     import vl_convert
 
+    bundler: Any = vl_convert  # its own types lack its version, and ask for an argument that a bundle does not need
     kept = None
     with suppress(RuntimeError):  # nobody's home
-        kept = Path(os.environ.get("RRM_CACHE") or Path.home() / ".cache" / "rrm") / f"vega-{vl_convert.__version__}.js"
+        kept = Path(os.environ.get("RRM_CACHE") or Path.home() / ".cache" / "rrm") / f"vega-{bundler.__version__}.js"
     with suppress(OSError, UnicodeError):
         if kept:
             return kept.read_text(encoding="utf-8")
-    bundle: Any = vl_convert.javascript_bundle  # its own types ask for an argument that it does not need
-    script = bundle()
+    script = bundler.javascript_bundle()
     with suppress(OSError):
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class NoiseInTime:
         self.perturb, self.clean_first = perturb, clean_first
         self.seed, self.stream, self.step, self.rows = seed, stream, step, rows
         self.rollouts = range(sigma.shape[2])
-        self._drawn = sigma.any(axis=(0, 1)).tolist()
+        self._drawn = [bool(sigma[:, :, k].any()) for k in self.rollouts]
         self._sigma_ABK = sent(torch.from_numpy(sigma.astype(np.float32)), device)
         self._in_bank = False
         self._rms: dict[str, Tensor] = {}  # of each trajectory, their sum and their number [2, B, K]

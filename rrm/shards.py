@@ -129,7 +129,7 @@ class Shard:
             noise=self._noise_in_time,
         )
         if self._race is not None and perturb is not None:
-            yield from winner_takes_all(self.model, start, self._race, config.perturb.winner_carry)
+            yield from winner_takes_all(self.model, start, self._race, perturb.winner_carry)
         else:
             yield from ROLLOUTS[config.rollout](self.model, start)
 
