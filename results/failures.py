@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 from results.compared import CELLS, METRICS, MODES
 from results.pairs import Pair
 from results.runs import Runs
@@ -24,8 +26,8 @@ def most_of(metric: str, done: list[Pair]) -> float | None:
     """The largest mean score that a run can have; None where there is no such bound, or it is not known."""
     if metric == MODES:  # the vectors that were followed
         configs = [json.loads(str(run.config)) for pair in done for run in (pair.baseline, pair.arm)]
-        found = {(config.get("diagnose") or {}).get("k") for config in configs}
-        return None if None in found else float(max(found))
+        found = [(config.get("diagnose") or {}).get("k") for config in configs]
+        return None if None in found else float(np.max(found))
     return 1.0 if METRICS[metric][0] == "share" and metric not in CELLS else None
 
 

@@ -44,8 +44,9 @@ class Runs:
         of_done = evals.loc[evals.trial_id.isin(done.trial_id)]
         self.evals = by_trial(_read(of_done), _RUN)
         self.lines = {(row.sweep, row.trial_id): row for row in rows_of(snapshot(done, of_done))}
-        diagnosed = diagnostics is not None and len(diagnostics) > 0
-        self.diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)], _RUN) if diagnosed else {}
+        self.diagnosed: dict[Any, list[Any]] = {}
+        if diagnostics is not None and len(diagnostics):
+            self.diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)], _RUN)
         self._known: dict[tuple[str, str], Scored] = {}
         self._arm = ""
 
