@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -46,34 +47,34 @@ class Pairing:
     pairs: list[Pair]
     unpaired: list[int]
 
-    @property
+    @cached_property
     def distinct(self) -> frozenset[tuple[str | None, str | None]]:
         """The same for places that are the same runs; empty where no seed has both."""
         ids = frozenset(pair.ids for pair in self.pairs)
         return ids if any(None not in pair for pair in ids) else frozenset()
 
-    @property
+    @cached_property
     def done(self) -> list[Pair]:
         """Pairs of which both runs are done."""
         return [pair for pair in self.pairs if pair.statuses == {"done"}]
 
-    @property
+    @cached_property
     def failed(self) -> list[Pair]:
         """Pairs that ended, one run or both of them failed."""
         return [pair for pair in self.pairs if "failed" in pair.statuses and pair.statuses <= {"done", "failed"}]
 
-    @property
+    @cached_property
     def stopped(self) -> list[Pair]:
         """Pairs of which the sweep's scheduler stopped a run by its accuracy."""
         return [pair for pair in self.pairs if "stopped" in pair.statuses]
 
-    @property
+    @cached_property
     def lost(self) -> list[Pair]:
         """Pairs that ended, as far as one can see: one side has no run, or one that cannot be read."""
         gone = {None, "unreadable"}
         return [pair for pair in self.pairs if pair.statuses & gone and pair.statuses <= gone | {"done", "failed"}]
 
-    @property
+    @cached_property
     def is_complete(self) -> bool:
         """Whether all planned pairs have come to their end."""
         return len(self.done) + len(self.failed) + len(self.stopped) + len(self.lost) == len(self.pairs)
