@@ -15,8 +15,7 @@ from launch.progress import progress_bar
 from results.schema import EVALS
 from results.storage import back_from
 from rrm.checkpoint import CheckpointError
-from rrm.config import TrialConfig
-from rrm.evaluate import EvalConfig
+from rrm.config import EvalConfig, TrialConfig
 from rrm.torch_setup import out_of_memory_is
 from rrm.weights import checkpoint_here
 from tune.evaluate import evaluate_checkpoint

@@ -1,8 +1,7 @@
 """Failed runs are outcomes: what a pair counts as, at its worst, of which one run or both failed."""
 
 import json
-
-import numpy as np
+from typing import Any
 
 from results.compared import CELLS, METRICS, MODES
 from results.pairs import Pair
@@ -26,8 +25,8 @@ def most_of(metric: str, done: list[Pair]) -> float | None:
     """The largest mean score that a run can have; None where there is no such bound, or it is not known."""
     if metric == MODES:  # the vectors that were followed
         configs = [json.loads(str(run.config)) for pair in done for run in (pair.baseline, pair.arm)]
-        found = [(config.get("diagnose") or {}).get("k") for config in configs]
-        return None if None in found else float(np.max(found))
+        followed: list[Any] = [(config.get("diagnose") or {}).get("k") for config in configs]
+        return None if None in followed else float(max(followed))
     return 1.0 if METRICS[metric][0] == "share" and metric not in CELLS else None
 
 
