@@ -50,13 +50,13 @@ class PerturbConfig(Settings):
     perturbed. `winner_carry` is the latter's: each trajectory goes on with its own latents, or all with the z_H of the
     one that won the ACT step.
 
-    `sampling` says what `sigma` means, SPEC.md, C: fixed, the number itself; loguniform, log-uniform in the interval
+    `sampling` says what `sigma` means: fixed, the number itself; loguniform, log-uniform in the interval
     [low, high]; band, the number times band^(2u - 1) with u uniform. A sigma is drawn for each trajectory or, with
     `sigma_per: example`, for all perturbed trajectories of a puzzle together, and is 0 with probability `p_clean`. It
     is 0 for the first `warmup_steps` batches and grows to its full size over the next `ramp_steps`. `scale: rms`
     multiplies it by the RMS of the latent. `antithetic` gives the perturbed trajectories opposite noise in pairs.
 
-    `when`, SPEC.md, F: start, once, on z0; act_step, as every ACT step begins; update, on each new value of a latent.
+    `when`: start, once, on z0; act_step, as every ACT step begins; update, on each new value of a latent.
     The trajectory keeps its sigma, and xi is drawn afresh.
     """
 
