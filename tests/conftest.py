@@ -3,8 +3,10 @@
 import logging
 import os
 import secrets
+import shutil
 import socket
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -87,6 +89,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
     import ray
+    from ray._private.utils import write_ray_address
     from ray._raylet import Config
     from ray.cluster_utils import Cluster
 
@@ -94,21 +97,26 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         metrics = free.getsockname()[1]
-    # `ray.init` would take the one port that all agents have by default: of two Rays, one would take no jobs.
+    # Of two Rays on a machine one takes no jobs, if its agent has the port that all have by default, and gives its jobs
+    # the address of the other, if both keep the newest head's in the same folder.
+    own = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets are in it
     head = {
         "num_cpus": 2,
         "num_gpus": 2,
         "include_dashboard": True,
         "dashboard_port": 0,
         "dashboard_agent_listen_port": 0,
+        "temp_dir": own,
         "metrics_export_port": metrics,
         "_system_config": {"metrics_report_interval_ms": 1000},
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    write_ray_address(cluster.address, own)
     context = ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
     yield LocalRay(cluster.address, f"http://{context.dashboard_url}", f"http://127.0.0.1:{metrics}/metrics")
     ray.shutdown()
     cluster.shutdown()
+    shutil.rmtree(own, ignore_errors=True)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -68,10 +69,10 @@ def test_its_lines_about_a_cluster(tmp_path):
     (tmp_path / "launch" / "specs").mkdir(parents=True)
     write_spec(tmp_path / "launch" / "specs", tiny_sweep(name="quickstart", seeds=[0]), "quickstart.yaml")
     port, dashboard, client = free_ports(3)
-    others = (
-        f"--port {port} --dashboard-port {dashboard} --dashboard-agent-listen-port 0 --ray-client-server-port {client}"
-    )
-    start = start.replace("ray start", f"exec ray start --block --num-cpus 2 {others}").replace("8265", str(dashboard))
+    own = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # short: sockets are in it
+    others = f"--block --num-cpus 2 --port {port} --dashboard-port {dashboard} --dashboard-agent-listen-port 0"
+    others += f" --ray-client-server-port {client} --temp-dir {own.name}"
+    start = start.replace("ray start", f"exec ray start {others}").replace("8265", str(dashboard))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
     environment |= {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     exports = "".join(line for line in start.splitlines(keepends=True) if line.startswith("export"))
@@ -91,6 +92,7 @@ def test_its_lines_about_a_cluster(tmp_path):
     finally:
         head.terminate()
         head.wait(30)
+        own.cleanup()
 
 
 def bash(lines: str, folder: Path, environment: dict[str, str] | None = None) -> str:
