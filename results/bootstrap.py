@@ -18,23 +18,26 @@ class Area(NamedTuple):
     high: float
 
 
-def auc_with_interval(scores: np.ndarray, positives: np.ndarray, resamples: int = RESAMPLES) -> Area:
+def auc_with_interval(
+    scores: np.ndarray, positives: np.ndarray, resamples: int = RESAMPLES, examples: np.ndarray | None = None
+) -> Area:
     """The AUC of scores [n] for bool [n], and its percentile interval over examples drawn anew with replacement.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13. Draws are always the same; those that
-    hold one kind alone say nothing. Scores that are not a number are left out.
+    `examples` [n] says of which example each is, by default of its own: those of one, of several seeds, are drawn
+    together. Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 13. Draws are always the
+    same; those that hold one kind alone say nothing. Scores that are not a number are left out.
     """
     known = ~np.isnan(scores)
     scores, positives = scores[known], positives[known].astype(bool)
+    of_each = np.arange(len(known)) if examples is None else examples
+    distinct, place = np.unique(of_each[known], return_inverse=True)
     area = auc(scores, positives) if len(scores) else NAN
     if np.isnan(area):
         return Area(NAN, NAN, NAN)
-    n, rng = len(scores), np.random.default_rng(0)
-    size = max(1, _TOGETHER // n)
-    drawn = [
-        resampled_auc(scores, positives, rng.multinomial(n, np.full(n, 1 / n), size=min(size, resamples - done)))
-        for done in range(0, resamples, size)
-    ]
+    n, rng = len(distinct), np.random.default_rng(0)
+    size = max(1, _TOGETHER // len(scores))
+    counts = (rng.multinomial(n, np.full(n, 1 / n), min(size, resamples - done)) for done in range(0, resamples, size))
+    drawn = [resampled_auc(scores, positives, of_examples[:, place]) for of_examples in counts]
     low, high = np.nanquantile(np.concatenate(drawn), [ALPHA / 2, 1 - ALPHA / 2])
     return Area(area, float(low), float(high))
 

@@ -112,16 +112,15 @@ def auc(
     """
     examples, found = judged(diagnostics, outcome), []
     for at, mine in groups(examples, by):
-        solved = mine.outcome.to_numpy(bool)
         for measure, scores in _scores(mine).items():
             if measures is None or measure in measures:
-                found.append(at | _area(measure, "all", scores, solved, resamples))
+                found.append(at | _area(measure, "all", scores, mine, resamples))
     if windows is not None and len(windows):
         for at, mine in groups(with_outcome(windows, examples), (*by, "window")):
-            window, solved = at.pop("window"), mine.outcome.to_numpy(bool)
+            window = at.pop("window")
             for name in ("lambda_1", "drift"):
                 if measures is None or f"-{name}" in measures:
-                    found.append(at | _area(f"-{name}", window, -mine[name].to_numpy(float), solved, resamples))
+                    found.append(at | _area(f"-{name}", window, -mine[name].to_numpy(float), mine, resamples))
     return pd.DataFrame(found)
 
 
@@ -214,11 +213,12 @@ def _scores(mine: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def _area(measure: str, window: str, scores: np.ndarray, solved: np.ndarray, resamples: int) -> dict[str, Any]:
-    found = auc_with_interval(scores, solved, resamples)
+def _area(measure: str, window: str, scores: np.ndarray, mine: pd.DataFrame, resamples: int) -> dict[str, Any]:
+    solved = mine.outcome.to_numpy(bool)
+    found = auc_with_interval(scores, solved, resamples, mine.example.to_numpy())
     return {"measure": measure, "window": window, "n": len(solved), "n_solved": int(solved.sum())} | found._asdict()
 
 
 def _of_lambda(mine: pd.DataFrame, resamples: int) -> dict[str, Any]:
-    area = _area("", "", -mine.lambda_1.to_numpy(float), mine.outcome.to_numpy(bool), resamples)
+    area = _area("", "", -mine.lambda_1.to_numpy(float), mine, resamples)
     return {name: area[name] for name in _OF_LAMBDA}

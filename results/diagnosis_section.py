@@ -1,4 +1,7 @@
-"""The diagnoses of a sweep on its page: figures and tables of each trial's last, all seeds of an arm together."""
+"""The diagnoses of a sweep on its page: figures and tables of each trial's last, all of an arm's together.
+
+That is all seeds, and all points of a grid: intervals are over puzzles, not over these.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +32,7 @@ def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]
     for outcome in outcomes:
         exact = len(outcomes) == 1
         more, suffix = ("", "") if exact else (f" (solved: {WORDS[outcome]})", f"-{outcome}")
+        more += " (all points of the grid)" if tables.trials.point.nunique() > 1 else ""
         for name, chart in _figures(tables, last, arms, outcome, more):
             yield figure(f"{name}{suffix}", chart)
     yield table("diagnoses", "Lyapunov diagnoses, the last of each trial", _each(tables, last), None, folded=True)
@@ -38,10 +42,11 @@ def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]
 
 
 def last_of_trials(rows: pd.DataFrame, tables: SweepTables) -> pd.DataFrame:
-    """The rows of each trial's last diagnosis, with the trial's arm and seed."""
+    """The rows of each trial's last diagnosis, with its arm and seed; of parts that only an earlier had, none."""
     if not len(rows):
         return rows
-    newest = rows.loc[rows.step == rows.groupby("trial_id").step.transform("max")]
+    last = tables.diagnostics.groupby("trial_id").step.max()
+    newest = rows.loc[rows.step == rows.trial_id.map(last)]
     return newest.merge(tables.trials[["trial_id", "arm", "seed"]], on="trial_id")
 
 

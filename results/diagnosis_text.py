@@ -41,6 +41,7 @@ def _two_by_two(examples: pd.DataFrame, outcome: str, more: str, width: int) -> 
     cells = rows_of(diagnosis.two_by_two(examples, outcome=outcome))
     k = len(examples.exponents.iloc[0])
     threshold = number(float(examples.drift_threshold.astype(float).iloc[0]), ".3g")
+    settled = f"late drift below {threshold}, Otsu's threshold" if threshold else "of one puzzle no threshold is known"
     columns = [
         Column("", [_cell(cell) for cell in cells], number=False, key=True),
         Column("puzzles", [str(cell.n) for cell in cells]),
@@ -56,7 +57,7 @@ def _two_by_two(examples: pd.DataFrame, outcome: str, more: str, width: int) -> 
             for name in diagnosis.HARD
         ),
     ]
-    title = f"Settled and solved, medians of each cell (settled: late drift below {threshold}, Otsu's threshold{more})"
+    title = f"Settled and solved, medians of each cell (settled: {settled}{more})"
     found = [*paragraph(title, width), *lines(columns, width)]
     for row in rows_of(diagnosis.smallest_failure(examples, outcome=outcome)):
         said = (

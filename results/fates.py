@@ -12,6 +12,7 @@ from results.diagnosed import DIAGNOSIS, groups, judged, known, mean, with_outco
 from results.stats import ALPHA, CONFIDENCE, NAN
 
 _FATES = ("n", "failed", "escaped", "moving", "settled_wrong", "lost", "half_life", "low", "high")
+_ESCAPE = ("n", "solved", "failed", "escaped", "kept", "drift_solved", "drift_failed")
 _RESTARTS = ("sigma", "puzzles", "restarts", "share", "some", "low", "high", "all")
 
 
@@ -37,7 +38,7 @@ def escape(
         row |= {"escaped": mean(right[~before]), "kept": mean(right[before])}
         of_drift = {"drift_solved": _middle(drift[before]), "drift_failed": _middle(drift[~before])}
         found.append(at | row | of_drift)
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=[*known(mine, by), "depth", *_ESCAPE])
 
 
 def fates(diagnostics: pd.DataFrame, *, outcome: str = "solved", by: Sequence[str] = DIAGNOSIS) -> pd.DataFrame:
@@ -77,10 +78,10 @@ def restarts(
 ) -> pd.DataFrame:
     """Whether other starts free the failed: a row a diagnosis and sigma.
 
-    Columns of `by`, sigma, puzzles (that the clean run fails), restarts (of each), share (of all restarts that solve
-    their puzzle), some (share of the puzzles that a restart solves: those depend on their start; the others fail by
-    their input), with low and high, Wilson's 95 % interval over puzzles (JASA 22, 1927), and all (share that every
-    restart solves).
+    Columns of `by`, sigma, puzzles (that the clean run fails; in each of several runs), restarts (of each), share (of
+    all restarts that solve their puzzle), some (share of the puzzles that a restart solves: those depend on their
+    start; the others fail by their input), with low and high, Wilson's 95 % interval over puzzles (JASA 22, 1927; one
+    that several runs fail counts once), and all (share that every restart solves).
     """
     found = []
     if not len(restarts):
@@ -93,7 +94,8 @@ def restarts(
     for at, rows in groups(mine, (*by, "sigma")):
         of_puzzle = rows.groupby(keys, dropna=False, sort=False).outcome.agg(["mean", "any", "all", "size"])
         n, some = len(of_puzzle), int(of_puzzle["any"].sum())
-        interval = binomtest(some, n).proportion_ci(CONFIDENCE, method="wilson")
+        distinct = rows.example.nunique()
+        interval = binomtest(round(some / n * distinct), distinct).proportion_ci(CONFIDENCE, method="wilson")
         row = {"puzzles": n, "restarts": int(of_puzzle["size"].max()), "share": float(of_puzzle["mean"].mean())}
         row |= {"some": some / n, "low": interval.low, "high": interval.high, "all": float(of_puzzle["all"].mean())}
         found.append(at | row)

@@ -129,7 +129,12 @@ UNROLLS_SCHEMA = schema_of(
     ("trial_id", TEXT, "", "Hash of the trial's config; names its folder."),
     ("step", INT, "batches", "Batches trained before this evaluation, the trial's last."),
     ("example", INT, "", "Place among the test puzzles; the evaluation's `correct` has the same order."),
-    ("sigma", FLOAT, "latent RMS", "0 is the clean run; else rollout 0 at the largest of the evaluation's sigmas."),
+    (
+        "sigma",
+        FLOAT,
+        "latent RMS",
+        "0 is the clean run; else rollout 0 at the evaluation's last level: update, act_step, start; the largest.",
+    ),
     ("question", TEXT, "", "The puzzle, as a CSV holds it."),
     ("answer", TEXT, "", "Its answer."),
     ("predicted", pa.list_(TEXT), "", "What the model answers after each ACT step; ? is no cell of the task."),

@@ -14,7 +14,8 @@ UNROLLED = 2  # the first puzzles of the split
 class Unrolls:
     """Watches one `evaluate_split` of `batch` and keeps what it says of the first UNROLLED examples.
 
-    Of the clean run, and of rollout 0 with the last of `config.levels`, for the first `steps` ACT steps.
+    Of the clean run, and of rollout 0 with the last of `config.levels` (noise that comes later in an unroll, then the
+    larger), for the first `steps` ACT steps.
     """
 
     def __init__(self, config: EvalConfig, task: BaseTask, batch: Batch, steps: int):

@@ -44,14 +44,19 @@ class DiagnosisWorker:
 def on_workers(subject: Subject, asked: DiagnosisConfig, count: int, threads: int) -> Iterator[Compute]:
     """What computes parts on `count` workers of the cluster of RAY_ADDRESS, or of this machine: as they are done.
 
-    Each has `threads` cores, and a GPU where the cluster has any. Raises WorkersError if there is no room for one, or
+    Each has `threads` cores, and a GPU where the cluster has any. Raises WorkersError if there is no room for all, or
     no cluster; and what a part raises.
     """
     with _told(), connected():
         has = ray.cluster_resources()
         gpus = 1 if has.get("GPU") and torch.cuda.is_available() else 0
-        if has.get("CPU", 0) < threads:
-            raise WorkersError(f"--threads {threads}: the cluster has {has.get('CPU', 0):g} cores; give fewer threads")
+        cores, cards = has.get("CPU", 0), has.get("GPU", 0)
+        if cores < threads:
+            raise WorkersError(f"--threads {threads}: the cluster has {cores:g} cores; give fewer threads")
+        fit = int(min(cores // threads, cards if gpus else count))  # a pool waits for ever for one without a place
+        if fit < count:
+            room = f"{cores:g} cores" + (f" and {cards:g} GPUs" if gpus else "")
+            raise WorkersError(f"--workers {count} of {threads} threads: the cluster has {room}; give at most {fit}")
         model: Any = subject.model
         held = ray.put(subject._replace(model=model.cpu(), batch=subject.batch.to(torch.device("cpu"))))
         worker: Any = ray.remote(DiagnosisWorker).options(

@@ -13,6 +13,7 @@ from rrm.config import TrialConfig
 from rrm.puzzles.formats import file_digest
 
 PARTS = "parts"
+NUMBERS = 1  # what is found changes with it: raised where a diagnosis or an evaluation computes other numbers
 
 
 class Parts:
@@ -21,6 +22,7 @@ class Parts:
     def __init__(self, folder: Location, checkpoint: Path, config: TrialConfig, threads: int):
         self.folder = folder / PARTS
         self.of = {
+            "numbers": NUMBERS,
             "checkpoint": file_digest(str(checkpoint)),
             "model": config.model.model_dump(mode="json"),
             "task": config.task.identity(),

@@ -250,10 +250,14 @@ class MazeTask(BaseTask):
 
     @model_validator(mode="after")
     def _can_be_generated(self) -> "MazeTask":
-        if self.generate is not None and self.generate.min_path > self.seq_len // 3:
+        if self.generate is None:
+            return self
+        nodes = ((self.side + 1) // 2) ** 2  # of a perfect maze: every other cell, and those between
+        most = self.seq_len // 3 if self.generate.kind == "random" else 2 * nodes - 1
+        if self.generate.min_path > most:
             raise ValueError(
-                f"generate.min_path: {self.generate.min_path} is more than a third of the {self.seq_len} cells; random "
-                "mazes hold no such path"
+                f"generate.min_path: {self.generate.min_path} is more than {most} of the {self.seq_len} cells; "
+                f"{self.generate.kind} mazes hold no such path"
             )
         return self
 

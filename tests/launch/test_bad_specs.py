@@ -56,7 +56,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     "empty arms": (tiny_sweep() | {"arms": {}}, ["arms: {} is empty; give at least one"]),
     "grid over a field that does not exist": (
         tiny_sweep(grid={"perturb.sgima": [0.1, 0.2]}),
-        ["grid.perturb.sgima: no such field (did you mean sigma?); fields of perturb: sigma, where, rollouts"],
+        ["grid.perturb.sgima: no such field (did you mean sigma?); fields of perturb: sigma, where, when, rollouts"],
     ),
     "batch size 0": (
         tiny_sweep(base={"train": {"batch_size": 0}}),
@@ -203,7 +203,7 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
     ),
     "a typo in what a clean arm drops": (
         tiny_sweep(base={"perturb": {"sgima": 0.1}}) | {"arms": {"baseline": {"objective": "clean"}}},
-        ["base.perturb.sgima: unknown field with value 0.1 (did you mean sigma?); fields: sigma, where, rollouts"],
+        ["base.perturb.sgima: unknown field with value 0.1 (did you mean sigma?); fields: sigma, where, when, roll"],
     ),
     "an unknown preset beside another problem": (
         tiny_sweep(base={"preset": "none", "train": {"batch_size": 0}}),

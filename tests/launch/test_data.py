@@ -128,7 +128,10 @@ def test_show_prints_puzzle_and_answer_side_by_side(tmp_path, capsys):
             ["generate", "{mazes}/out", "--sudoku", "2", "--blanks", "20"],
             "generate.blanks: 20 is more than the 16 cells",
         ),
-        (["generate", "{mazes}/out", "--maze", "6", "--min-path", "30"], "generate.min_path: 30 is more than a third"),
+        (
+            ["generate", "{mazes}/out", "--maze", "6", "--min-path", "30"],
+            "generate.min_path: 30 is more than 12 of the 36 cells; random",
+        ),
     ],
 )
 def test_bad_input_is_one_message(mazes, capsys, arguments, says):

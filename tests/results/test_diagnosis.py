@@ -84,6 +84,9 @@ def test_an_aucs_interval_is_scipys():
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
     assert all(math.isnan(value) for value in auc_with_interval(scores, np.ones(150, bool)))
     assert auc_with_interval(scores, solved, 4000) == found  # the same draws each time
+    # The same puzzles under ten seeds are no more puzzles.
+    often = auc_with_interval(np.tile(scores, 10), np.tile(solved, 10), 4000, np.tile(np.arange(len(scores)), 10))
+    assert often == pytest.approx(found)
 
 
 def test_each_measure_and_window_has_its_auc():
