@@ -5,6 +5,7 @@ import asyncio
 import ctypes
 import ipaddress
 import secrets
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from results.storage import location
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE
+from tune.signals import ENDING, handled
 
 PORT = 8266  # beside Ray's dashboard
 M_ARENA_MAX = -8
@@ -48,7 +50,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # threads with a heap each would keep what pages are made of
     try:
-        asyncio.run(_serve(WatchedStorage(storage), arguments.host, arguments.port))
+        with handled(ENDING, signal.default_int_handler):
+            asyncio.run(_serve(WatchedStorage(storage), arguments.host, arguments.port))
     except KeyboardInterrupt:
         pass
     except OSError as error:

@@ -46,10 +46,9 @@ def write(path: S3Path, content: bytes, over: str | None) -> str | None:
 
 def _read(path: S3Path) -> Versioned:
     answer = _asked("get_object", path)
-    content = answer["Body"].read()
     asked = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(asked).timestamp() if asked else time.time()
-    return Versioned(content, answer["ETag"], now - answer["LastModified"].timestamp())
+    return Versioned(answer["Content"], answer["ETag"], now - answer["LastModified"].timestamp())
 
 
 def _write(path: S3Path, content: bytes, over: str | None) -> str | None:
@@ -71,13 +70,18 @@ def _write(path: S3Path, content: bytes, over: str | None) -> str | None:
 
 
 def _asked(operation: str, path: S3Path, **given: Any) -> dict[str, Any]:
-    """What S3 answers. Raises OSError in pyarrow's words, that results.storage knows."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    """What S3 answers, with a body as Content. Raises OSError in pyarrow's words, that results.storage knows."""
+    from botocore import exceptions as known
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    network = known.HTTPClientError, known.IncompleteReadError  # EndpointConnectionError and time-outs among them
+    no_credentials = known.NoCredentialsError, known.PartialCredentialsError, known.CredentialRetrievalError
 
     bucket, _, key = path.key.partition("/")
     try:
         client = _client(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
-        return getattr(client, operation)(Bucket=bucket, Key=key, **given)
+        answer = getattr(client, operation)(Bucket=bucket, Key=key, **given)
+        return answer | {"Content": answer["Body"].read()} if "Body" in answer else answer
     except ClientError as error:
         code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
         if code == "NoSuchKey":
@@ -85,8 +89,10 @@ def _asked(operation: str, path: S3Path, **given: Any) -> dict[str, Any]:
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", code).upper()
         raise OSError(f"AWS Error {name} (HTTP status {status}): {error}") from error
     except BotoCoreError as error:
-        name = "ACCESS_DENIED" if isinstance(error, NoCredentialsError) else "NETWORK_CONNECTION"
-        raise OSError(f"AWS Error {name}: {error}") from error
+        name = "ACCESS_DENIED" if isinstance(error, no_credentials) else type(error).__name__
+        raise OSError(f"AWS Error {'NETWORK_CONNECTION' if isinstance(error, network) else name}: {error}") from error
+    except ValueError as error:  # an endpoint that is no URL
+        raise OSError(f"AWS_ENDPOINT_URL: {error}; give a URL, such as http://127.0.0.1:9000") from error
 
 
 @lru_cache

@@ -3,7 +3,7 @@
 The tree makes the sum independent of who computes which shard: any subtree of it is a sum of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 from typing import Any
 
@@ -99,6 +99,10 @@ class Shard:
             noise |= self._race.take(self.config.train.batch_size * (self.model.halt_max_steps - 1))
         return self._take_gradients() | {LOSS: loss, TRAINED: torch.tensor(trained)} | noise
 
+    def close(self) -> None:
+        """Let go of what the unroll holds: a suspended generator and its shard hold each other."""
+        self._losses.close()
+
     def _take_gradients(self) -> Terms:
         gradients: Terms = {}
         for name, parameter in self.model.named_parameters():
@@ -108,7 +112,7 @@ class Shard:
             gradients[PUZZLE_GRADIENT], gradients[PUZZLE_ROWS] = self.model.puzzle_emb.take_gradients()
         return gradients
 
-    def _unroll(self) -> Iterator[RowLosses]:
+    def _unroll(self) -> Generator[RowLosses, None, None]:
         config = self.config
         latents = self.model.initial_latents(len(self.rows))
         perturb = config.perturb if config.rollouts > config.clean_first else None

@@ -154,6 +154,8 @@ class Trainer:
             for column, value in noise_columns(total).items():  # on the device: reading it would wait for it
                 self.noise_since_evaluation[column] = self.noise_since_evaluation.get(column, 0) + value
             self._optimizer_step(total, rescale)
+        for shard in shards:
+            shard.close()
         self.step += 1
         self.act_steps += trained
         self._unread.append((self.step, on_its_way(loss * rescale)))

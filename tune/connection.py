@@ -60,11 +60,11 @@ def connected() -> Iterator[None]:
             where = "here" if address == "local" else f"at RAY_ADDRESS {address}"
             reason = str(error).partition("\n")[0]
             raise RunRefused(f"Ray cannot be started or reached {where}: {reason}") from error
-        try:
-            with marked(session_folder()) if address == "local" else nullcontext():
+        with marked(session_folder()) if address == "local" else nullcontext():
+            try:
                 yield
-        finally:
-            ray.shutdown()
+            finally:
+                ray.shutdown()
 
 
 def session_folder() -> Path:

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ray.tune import (
 from results.locks import is_held
 from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS
 from results.storage import Location, S3Path, write_atomically
-from results.trial_files import read_json
+from results.trial_files import DamagedFileError, read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
@@ -127,9 +127,14 @@ def _claim(sweep: Sweep) -> Iterator[str]:
 
 def _lost(sweep: Sweep) -> None:
     """Another run took the sweep in a bucket while this process stood still: end as if told to."""
-    who = "{pid} on {host}".format_map({"pid": "?", "host": "?"} | (read_json(sweep.folder / RUN) or {}))
-    print(f"{sweep.spec.name}: this process stood still for too long, and process {who} runs the sweep now", flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+    holder = {"pid": "?", "host": "?"}
+    try:
+        with suppress(OSError, DamagedFileError):
+            holder |= read_json(sweep.folder / RUN) or {}
+        who = "{pid} on {host}".format_map(holder)
+        print(f"{sweep.spec.name}: this process stood still for too long; process {who} runs the sweep now", flush=True)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def local_lock(folder: Location) -> Path:
@@ -191,7 +196,8 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], no
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
     ending = handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1))
-    with progress, written, ending, watched(lambda reason: _end_here(progress, reason)):
+    until_tune = handled((signal.SIGUSR1,), signal.default_int_handler)  # Tune takes it a moment after it has begun
+    with progress, written, until_tune, ending, watched(lambda reason: _end_here(progress, reason)):
         tuner.fit()
     tidy(attempts / attempt)
     remove_copies(session_folder(), attempts)

@@ -106,7 +106,7 @@ class Lease:
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
-            with suppress(OSError):  # the next beat may pass
+            with suppress(Exception):  # the next beat may pass; without any, others take the lease
                 self._beat()
 
     def _put(self, claim: dict[str, Any]) -> bool:

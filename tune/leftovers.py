@@ -29,12 +29,14 @@ def marked(session: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            os.utime(session / MARK)  # when the run ended
         lock.release()
 
 
 def _remove_finished(folder: Path) -> None:
     finished = 0
-    for mark in sorted(folder.glob(f"session_*/{MARK}"), reverse=True):  # they are called by their time
+    for mark in sorted(folder.glob(f"session_*/{MARK}"), key=_ended, reverse=True):
         lock = FileLock(mark)
         try:
             if mark.stat().st_uid != os.geteuid() or mark.parent.is_symlink():  # Ray's session_latest
@@ -48,9 +50,16 @@ def _remove_finished(folder: Path) -> None:
         lock.release()
 
 
+def _ended(mark: Path) -> float:
+    """When the run of a session ended, or began if it has not; 0 if it was removed."""
+    with suppress(OSError):
+        return mark.stat().st_mtime
+    return 0.0
+
+
 def tidy(attempt: Path) -> None:
     """Remove from a finished run's folder what nobody reads: Tune's state, and folders of trials that had no error."""
-    for path in attempt.iterdir():
+    for path in attempt.glob("*"):
         with suppress(OSError):
             if path.is_dir():
                 path.rmdir()  # fails where there is an error

@@ -20,7 +20,7 @@ def placement(asked: Resources | None) -> tuple[Resources, int]:
             f"resources: cpu {asked.cpu:g}, gpu {asked.gpu:g} fit no node (the largest that is up has cpu "
             f"{largest[0]:g}, gpu {largest[1]:g}); ask for less, or start such a node"
         )
-    workers = sum(int(_workers(node, asked)) for node in nodes)
+    workers = sum(int(_workers(node, asked) + 1e-9) for node in nodes)  # 0.3 cores / 0.1 is a little less than 3
     if workers < asked.workers:
         raise RunRefused(
             f"resources.workers: {asked.workers} with cpu {asked.cpu:g}, gpu {asked.gpu:g} each, and the nodes that "

@@ -355,7 +355,10 @@ class TrialRun:
 
     def _check_held(self) -> None:
         if not still_held(self._lock):
-            raise TrialBusyError(f"{self.folder}: this process stood still too long, and another trains this trial now")
+            raise TrialBusyError(
+                f"{self.folder}: held no longer: this process stood still, or the storage was silent, for too long; "
+                "another may train this trial now"
+            )
 
     def close(self) -> None:
         """Let go of the folder. Whole steps trained since the last save are saved first."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from rrm.models.act import AfterUpdate, Batch, Latents, StepOutput, unchanged
 from rrm.models.layers import Embedding, Linear, truncated_normal
@@ -89,6 +90,7 @@ class BaseModel(nn.Module, ABC):
         super().__init__()
         self._derived: dict[Hashable, Any] | None = None
         self._reached: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._hooks: list[RemovableHandle] = []
         self.latent_names = config.latent_names
         self.halt_max_steps = config.halt_max_steps
         self.sub_updates = config.sub_updates
@@ -142,6 +144,9 @@ class BaseModel(nn.Module, ABC):
             yield
         finally:
             self._derived, self._reached = None, []
+            for hook in self._hooks:  # each holds its leaf and what that follows from, in a cycle
+                hook.remove()
+            self._hooks = []
 
     def once(self, name: Hashable, derive: Callable[[], Derived]) -> Derived:
         """What `derive` makes of the weights; within `constant_weights` it is asked once for each name."""
@@ -156,7 +161,7 @@ class BaseModel(nn.Module, ABC):
         if self._derived is None or not x.requires_grad:
             return x
         leaf = x.detach().requires_grad_()
-        leaf.register_hook(lambda gradient: self._reached.append((x, leaf, gradient)))
+        self._hooks.append(leaf.register_hook(lambda gradient: self._reached.append((x, leaf, gradient))))
         return leaf
 
     def collect_gradients(self) -> None:

@@ -1,7 +1,7 @@
 """Products of activations with weights: which library computes them, in which precision, what they keep for backward.
 
 In a rounded precision both operands of every product are rounded, those of the backward pass too; weights are rounded
-once an ACT step (`Linear.rounded`) and their gradients summed in float32.
+once an optimizer step or evaluation (`Linear.rounded`, `constant_weights`) and their gradients summed in float32.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """What follows from weights alone is computed once an optimizer step and once an evaluation, to the same bits."""
 
+import gc
+import weakref
 from collections import Counter
 from contextlib import nullcontext
 
@@ -55,3 +57,27 @@ def test_it_is_computed_once(rollout, optimizer_step, monkeypatch):
     calls.clear()
     mlp.train_step()
     assert calls["rounded"] == 4 * updates  # two matrices of each of two SwiGLUs
+
+
+@pytest.mark.parametrize(("rollout", "optimizer_step"), STEPS)
+def test_nothing_of_it_outlives_the_step(rollout, optimizer_step, monkeypatch):
+    """Without Python's collector of cycles, which a full GPU does not wake."""
+    leaves, as_leaf = [], base.BaseModel.as_leaf
+
+    def noted(self: base.BaseModel, x: torch.Tensor) -> torch.Tensor:
+        leaf = as_leaf(self, x)
+        leaves.append(weakref.ref(leaf))
+        return leaf
+
+    monkeypatch.setattr(base.BaseModel, "as_leaf", noted)
+    trainer = trainer_of("srm", rollout, optimizer_step)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            trainer.train_step()
+        alive = [leaf for leaf in leaves if leaf() is not None]
+    finally:
+        gc.enable()
+    assert len(leaves) > 10
+    assert alive == []

@@ -221,7 +221,7 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     other = takes(folder / ".lock", timeout=10)
     assert other is not None
     before = {path: path.read_bytes() for path in folder.glob("*")}
-    with pytest.raises(TrialBusyError, match="this process stood still too long"):
+    with pytest.raises(TrialBusyError, match="held no longer: this process stood still, or the storage"):
         run.advance(seconds=0.0)
     run.close()
     quick(monkeypatch, 30.0, 5.0)
@@ -241,7 +241,7 @@ def test_a_run_that_stood_still_ends_once_another_has_its_sweep(bucket, tmp_path
         (sweep.folder / "run.json").put(b'{"pid": 17, "host": "elsewhere", "since": "now", "nonce": ""}')
         assert told.wait(20)
         quick(monkeypatch, 30.0, 5.0)
-    said = "this process stood still for too long, and process 17 on elsewhere runs the sweep now"
+    said = "this process stood still for too long; process 17 on elsewhere runs the sweep now"
     assert said in capsys.readouterr().out
     assert other.still_held()
     other.release()
