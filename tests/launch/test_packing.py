@@ -33,7 +33,7 @@ def sweep(folder: Path, task: dict, **changes) -> str:
 def test_code_sweep_and_relative_puzzle_files_travel(here):
     spec = sweep(here, {"train": "data/train.csv", "test": str(here / "data" / "test.csv")})
     loaded = load_sweep(spec, ["seeds=[7]"])
-    assert pack(loaded, here / "a.zip") < 350_000
+    assert pack(loaded, here / "a.zip") < 450_000
     names = ZipFile(here / "a.zip").namelist()
     assert {"launch/cli.py", "launch/specs/quickstart.yaml", "rrm/train.py", "results/schema.py"} <= set(names)
     others = [name for name in names if name.split("/")[0] not in packing.PACKAGES]
@@ -62,7 +62,7 @@ def test_what_cannot_travel_is_named(here, monkeypatch):
     assert pack(loaded, here / "a.zip")
     monkeypatch.setattr(packing, "MAX_BYTES", 1024**2)
     (here / "data" / "large.bin").write_bytes(bytes(2 * 1024**2))
-    with pytest.raises(SpecError, match=r"data/large.bin: 2\.0 MiB, and 2\.\d MiB with all .* Ray takes 1\.0 MiB: put"):
+    with pytest.raises(SpecError, match=r"data/large.bin: 2\.0 MiB, and 3\.\d MiB with all .* Ray takes 1\.0 MiB: put"):
         pack(loaded, here / "a.zip")
 
 
