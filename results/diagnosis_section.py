@@ -32,7 +32,7 @@ def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]
     for outcome in outcomes:
         exact = len(outcomes) == 1
         more, suffix = ("", "") if exact else (f" (solved: {WORDS[outcome]})", f"-{outcome}")
-        more += " (all points of the grid)" if tables.trials.point.nunique() > 1 else ""
+        more += " (all points of the grid)" if tables.trials.points.explode().nunique() > 1 else ""
         for name, chart in _figures(tables, last, arms, outcome, more):
             yield figure(f"{name}{suffix}", chart)
     yield table("diagnoses", "Lyapunov diagnoses, the last of each trial", _each(tables, last), None, folded=True)

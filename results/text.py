@@ -16,17 +16,17 @@ from results.signals import FOUND, SCALES, at_floor, difference, metric_name, sh
 
 Format = Literal["csv", "json", "markdown", "latex"]
 TRIALS_SHOWN = 40  # more are shown with everything
-HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of
+HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of, or that had failures
 
 
 def show(tables: SweepTables, width: int, everything: bool = False) -> str:
     """The answer, the signals it is made of, then trials, diagnoses and the files that were written.
 
-    `everything`: all metrics of the comparison, and all trials of a large sweep.
+    `everything`: all metrics of the comparison, each arm's sentence, and all trials of a large sweep.
     """
     trials = snapshot(tables.trials, tables.evals)
     parts = [f"{tables.sweep}: {len(trials)} trials, {counted(trials.status)}", ""]
-    parts += _answer(tables, width)
+    parts += _answer(tables, width, everything)
     parts += _below(tables.comparison, width, everything)
     parts += [line for failure in _failures(trials) for line in paragraph(failure, width)]
     parts += [f"left out: {problem}" for problem in tables.problems]
@@ -52,20 +52,27 @@ def export(tables: SweepTables, how: Format, everything: bool = False) -> str:
     return str(data.to_json(orient="records", indent=1, double_precision=15))
 
 
-def _answer(tables: SweepTables, width: int) -> list[str]:
+def no_answer(tables: SweepTables) -> str:
+    """Why there is no comparison."""
+    if set(tables.trials.arm) - {tables.baseline}:
+        return "No comparison could be made"
+    return f"{tables.baseline} is the only arm: there is nothing to compare it with"
+
+
+def _answer(tables: SweepTables, width: int, everything: bool) -> list[str]:
     """A line an arm and point, and the sentence of each that has something to say."""
     found = verdicts(tables.comparison)
-    if not len(found) and set(tables.trials.arm) - {tables.baseline}:
-        return ["No comparison could be made"]
     if not len(found):
-        return [f"{tables.baseline} is the only arm: there is nothing to compare it with"]
+        return [no_answer(tables)]
     first = rows_of(tables.comparison.loc[tables.comparison.primary])[0]
     title = f"Against {first.baseline}: {metric_name(first)}, in points of accuracy"
     if first.unit != "share":
         title = f"Against {first.baseline}: {metric_name(first)}"
     parts = [*paragraph(title, width), *lines(_answers(found), width)]
     parts += [line for note in _footnotes(tables.comparison) for line in paragraph(note, width, "")]
-    told = found if len(found) <= HEADLINES_SHOWN else found.loc[found.verdict.isin(FOUND)]
+    told = found
+    if len(found) > HEADLINES_SHOWN and not everything:
+        told = found.loc[found.verdict.isin(FOUND) | found.headline.str.contains("failed: ", regex=False)]
     for row in rows_of(told):
         parts += ["", *paragraph(f"{' '.join(filter(None, (row.arm, row.point)))}: {row.headline}", width)]
     return parts

@@ -23,6 +23,7 @@ from results.query import unroll
 from results.rows import counted, rows_of
 from results.schema import SPEC, TRIALS_SCHEMA
 from results.signals import difference, metric_name, probability, short_verdict, verdicts
+from results.text import no_answer
 from results.trial_files import DamagedFileError
 
 TABLES_SHOWN = (
@@ -97,7 +98,7 @@ def _section(id: str, title: str, items: list[dict[str, Any]], note: str = "") -
 
 def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]]:
     items: list[dict[str, Any]] = []
-    unfinished = counted(shown.status[~shown.status.isin(["done", "stopped"])])
+    unfinished = counted(shown.status[~shown.status.isin(["done", "stopped", "failed", "unreadable"])])
     if unfinished:
         said = f"Interim: the sweep is not at its end ({unfinished}). What follows is what is known so far."
         items.append({"kind": "text", "text": said, "bad": True})
@@ -127,9 +128,7 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
             "\N{PLUS-MINUS SIGN}: 95 % interval. A verdict leads to its evidence."
         )
     else:
-        items.append(
-            {"kind": "text", "text": f"{tables.baseline} is the only arm: there is nothing to compare it with."}
-        )
+        items.append({"kind": "text", "text": f"{no_answer(tables)}."})
         note = ""
     yield _section("answer", "The answer", items, note)
 

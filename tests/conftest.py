@@ -89,6 +89,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
     import ray
+    from ray._common.utils import get_default_ray_temp_dir
     from ray._private.utils import write_ray_address
     from ray._raylet import Config
     from ray.cluster_utils import Cluster
@@ -100,6 +101,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
     # Of two Rays on a machine one takes no jobs, if its agent has the port that all have by default, and gives its jobs
     # the address of the other, if both keep the newest head's in the same folder.
     own = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets are in it
+    Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)  # where Cluster writes the address all the same
     head = {
         "num_cpus": 2,
         "num_gpus": 2,

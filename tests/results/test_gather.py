@@ -102,7 +102,9 @@ def test_a_baseline_of_which_nothing_can_be_read_leaves_its_reason(sweep, tmp_pa
     printed = capsys.readouterr().out
     assert "No comparison could be made" in printed
     assert "left out: the comparison, for baseline: 'basline' is not an arm of tiny" in printed
-    assert main(["results", "report", str(tmp_path / "sweep.yaml")]) == 0
+    assert main(["results", "report", str(sweep.folder)]) == 0
+    assert "No comparison could be made." in (page := (sweep.folder / "report.html").read_text())
+    assert "is the only arm" not in page
     assert main(["results", "show", str(tmp_path / "sweep.yaml"), "--format", "latex"]) == 0
 
 

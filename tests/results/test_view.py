@@ -64,7 +64,9 @@ def test_a_sweep_that_is_not_at_its_end_shows_how_it_stands_first_and_says_inter
     assert shown["said"].startswith("4 trials: 2 done, 1 failed, 1 unfinished.")
     assert [section["id"] for section in shown["sections"]][:2] == ["trials", "answer"]
     texts = [item["text"] for item in items_of(sections_of(shown)["answer"], "text")]
-    assert any(text.startswith("Interim") for text in texts)
+    assert any(text.startswith("Interim: the sweep is not at its end (1 unfinished)") for text in texts)
+    ended = sections_of(view(tables_of(2, multi0={"status": "failed", "reason": "loss is NaN"})))["answer"]
+    assert not [item for item in items_of(ended, "text") if "Interim" in item["text"]]  # a failure is an outcome
     trials = sections_of(shown)["trials"]
     (squares,) = items_of(trials, "trials")
     assert {trial["reason"] for trial in squares["trials"]} == {None, "loss is NaN"}
