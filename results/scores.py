@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from results.compared import CELLS, LAST_K, MEDIANS, MODES
+from results.compared import CELLS, LAST_K, MEDIANS, METRICS, MODES
 from results.pairs import ComparisonError
 from results.rows import best_step, clean_rows, unpack_correct
 
@@ -50,7 +50,8 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
             found["final", 0.0, depth] = solved[:, 0]
             continue
         if row.when != "start":
-            found[f"perturbed_{row.when}", row.sigma, depth] = solved.mean(axis=1)
+            in_time = f"perturbed_{row.when}"
+            found |= {(in_time, row.sigma, depth): solved.mean(axis=1)} if in_time in METRICS else {}
             continue
         of_rollouts = {
             "perturbed": solved.mean(axis=1),

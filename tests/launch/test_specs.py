@@ -67,10 +67,11 @@ def test_every_laptop_preset_trains_and_has_its_page(path, tmp_path, capsys):
         overrides.append("scheduler=none")  # two steps leave it nothing to do
     if "diagnose" in sweep.raw["base"]:
         overrides.append("base.diagnose={every: 2, n: 2, k: 2}")
+    batch_sizes = iter((8, 7, 6, 5))  # two arms must differ
     for arm, changes in sweep.raw["arms"].items():
         for field in ("steps", "batch_size"):
             if field in changes.get("train", {}):
-                overrides.append(f"arms.{arm}.train.{field}={2 if field == 'steps' else 8}")
+                overrides.append(f"arms.{arm}.train.{field}={2 if field == 'steps' else next(batch_sizes)}")
         if "warmup_steps" in changes.get("perturb", {}):
             overrides.append(f"arms.{arm}.perturb.warmup_steps=1")
     chosen = [word for override in overrides for word in ("--set", override)]
