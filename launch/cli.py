@@ -86,9 +86,9 @@ def _bad_input() -> tuple[type[Exception], ...]:
     """The errors that say themselves what is wrong, of modules that are imported once something is."""
     from rrm.checkpoint import CheckpointError
     from rrm.puzzles.formats import DataError
+    from tune.held_folder import TrialBusyError
     from tune.memory import TooLargeError
     from tune.spec import SpecError
-    from tune.trial import TrialBusyError
 
     return CheckpointError, DataError, SpecError, TooLargeError, TrialBusyError
 

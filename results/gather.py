@@ -46,7 +46,7 @@ from results.schema import (
     table_file,
 )
 from results.storage import Location, S3Path, remove_leftovers, side_by_side, write_atomically
-from results.trial_files import DamagedFileError, read_json, read_table, trial_end
+from results.trial_files import DamagedFileError, read_json, read_table, table_bytes, trial_end
 from results.types import frame, table_of, typed
 
 pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
@@ -263,10 +263,8 @@ def _write(table: pa.Table, name: str, sweep_folder: Location) -> Location:
     path = table_file(sweep_folder.parent, name, sweep_folder.name)
     for folder in (path.parent, sweep_folder):
         folder.mkdir(parents=True, exist_ok=True)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
     # What a kill leaves of a file must not stand in the data set: polars refuses a folder that holds other files.
-    write_atomically(path, sink.getvalue().to_pybytes(), scratch=sweep_folder)
+    write_atomically(path, table_bytes(table), scratch=sweep_folder)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Reading a trial's folder: how it stands, its JSON files and its tables, each checked."""
+"""A trial's folder: how it stands, its JSON files and its tables, each checked when read."""
 
 import json
 from dataclasses import dataclass
@@ -44,6 +44,13 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
         return TrialEnd("running")
     started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))
     return TrialEnd("unfinished" if started else "waiting")
+
+
+def table_bytes(table: pa.Table, **options: Any) -> bytes:
+    """A table as a parquet file holds it; options are pyarrow.parquet.write_table's."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue().to_pybytes()
 
 
 class DamagedFileError(ValueError):

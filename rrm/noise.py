@@ -52,6 +52,12 @@ class NoiseInTime:
         one._sigma_ABK = self._sigma_ABK[age_B, torch.arange(len(self.rows), device=age_B.device), k][None, :, None]
         return one
 
+    def unmeasured(self) -> "NoiseInTime":
+        """The same noise, whose realised RMS is not taken down."""
+        one = copy(self)
+        one._rms = {}
+        return one
+
     def act_step(self, model: RecursiveModel, t: int, alive: Tensor | None = None) -> ActStep:
         """The model's ACT step with the noise of the trajectories' t-th, int64 `alive` of them where some have left."""
 
@@ -111,6 +117,13 @@ class NoiseInTime:
         return {name: means.get(name, nothing) for name in locations}
 
 
-def act_step_of(model: RecursiveModel, noise: NoiseInTime | None, t: int, alive: Tensor | None = None) -> ActStep:
-    """The ACT step that trajectories take as their t-th (0-based), with their noise if there is any."""
-    return model.act_step if noise is None else noise.act_step(model, t, alive)
+def act_step_of(
+    model: RecursiveModel, noise: NoiseInTime | None, t: int, alive: Tensor | None = None, *, measured: bool = True
+) -> ActStep:
+    """The ACT step that trajectories take as their t-th (0-based), with their noise if there is any.
+
+    One that is computed ahead, or once more, is not to be `measured`: `noise.take_rms` is of the way that is taken.
+    """
+    if noise is None:
+        return model.act_step
+    return (noise if measured else noise.unmeasured()).act_step(model, t, alive)

@@ -70,12 +70,12 @@ def parallel_fixed(model: RecursiveModel, start: Trajectories) -> Iterator[RowLo
         latents, output = following or act_step_of(model, start.noise, step - 1)(latents, batch)
         following, target = None, None
         if model.learns_q_continue and torch.is_grad_enabled():
-            next_act_step = act_step_of(model, start.noise, step)
             if start.constant_weights and not is_last:
-                following = next_act_step(latents, batch)
+                following = act_step_of(model, start.noise, step)(latents, batch)
                 target = continue_value(following[1], is_last=False)
             else:
-                target = q_continue_target(next_act_step, latents, batch, is_last)
+                ahead = act_step_of(model, start.noise, step, measured=False)
+                target = q_continue_target(ahead, latents, batch, is_last)
         yield row_losses(output, batch.labels, start.token_loss, target)
 
 
@@ -91,7 +91,7 @@ def act_mask(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses]:
     for step, (rows, latents, batch, output) in enumerate(_until_halted(model, start, steps_taken), 1):
         target = None
         if model.learns_q_continue and torch.is_grad_enabled():
-            next_act_step = act_step_of(model, start.noise, step, rows)
+            next_act_step = act_step_of(model, start.noise, step, rows, measured=False)
             target = q_continue_target(next_act_step, latents, batch, is_last=step == model.halt_max_steps)
         losses = row_losses(output, batch.labels, start.token_loss, target)
         if steps_taken is not None:
@@ -204,7 +204,7 @@ def act_call(
     halted = is_last | wants_to_halt(model, output, steps, min_steps)
     target = None
     if model.learns_q_continue:
-        target = q_continue_target(act_step_of(model, noise, 1), latents, batch, is_last)
+        target = q_continue_target(act_step_of(model, noise, 1, measured=False), latents, batch, is_last)
     losses = row_losses(output, batch.labels, token_loss, target)
     return Slots(latents, batch, steps, halted), output, losses
 

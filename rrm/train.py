@@ -15,7 +15,7 @@ from rrm.diagnose import DiagnoseConfig, asked_kinds, diagnose_parts, find
 from rrm.diagnoses import Diagnoses
 from rrm.dynamics import Subject
 from rrm.evaluate import Watch, evaluate_split
-from rrm.fidelity import ROWS, noise_fidelity
+from rrm.fidelity import fidelity_in_training
 from rrm.models import build_model
 from rrm.models.act import Batch, on_its_way
 from rrm.models.published import initial_state
@@ -52,9 +52,9 @@ class Trainer:
     """Trains and evaluates one TrialConfig on one device.
 
     `step` counts batches trained; `history` holds a row for each evaluation, split and noise level; `best` the step and
-    accuracy of the best clean evaluation on validation, `last_accuracy` the accuracy of the last;
-    `diagnoses` holds what each diagnosis found, `unrolls` a row for each example and sigma that the last
-    evaluation was watched on (see rrm.unroll). Weights and their average start at `init_from` where it is given. Raises
+    accuracy of the best clean evaluation on validation, `last_accuracy` the accuracy of the last; `diagnoses` what each
+    diagnosis found, `unrolls` a row for each example and sigma that the last evaluation was watched on (see
+    rrm.unroll). Weights and their average start at `init_from` where it is given. Raises
     DataError if the puzzles cannot be had, CheckpointError if `init_from` cannot be used, CompilerError without a
     compiler for train.compile.
     """
@@ -288,13 +288,10 @@ class Trainer:
 
     def _noise_fidelity(self) -> dict[str, float]:
         """What the precision leaves of the noise in training, by the averaged weights (see rrm.fidelity)."""
-        perturb = self.config.perturb
-        if perturb is None or not perturb.trained_sigmas:
+        if self.config.perturb is None:
             return {}
-        batch, steps = Batch(*(x[:ROWS] for x in self.eval_batches["test"])), self.model.halt_max_steps
         with self.ema.applied(), self.model.constant_weights():
-            found = [noise_fidelity(self.model, batch, perturb, sigma, steps) for sigma in perturb.trained_sigmas]
-        return found[0] | {"noise_fidelity_largest": found[-1]["noise_fidelity"]}
+            return fidelity_in_training(self.model, self.eval_batches["test"], self.config.perturb)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The averaged weights, those that are evaluated, as a state dict of the model."""

@@ -82,7 +82,7 @@ def winner_takes_all(
                     following = act_step_of(model, start.noise, step)(latents, everyone)
                 target = continue_value(following[1], is_last=False)[rows]
             else:
-                next_act_step = act_step_of(model, start.noise, step, rows)
+                next_act_step = act_step_of(model, start.noise, step, rows, measured=False)
                 target = q_continue_target(next_act_step, {n: z[rows] for n, z in after.items()}, start.batch, is_last)
-        _, output = act_step_of(model, start.noise, step - 1, rows)(before, start.batch)
+        _, output = act_step_of(model, start.noise, step - 1, rows, measured=False)(before, start.batch)
         yield row_losses(output, start.batch.labels, start.token_loss, target)

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 
 from results.diagnosis_schema import DIAGNOSIS_SCHEMAS
 from results.schema import TRIAL
 from results.storage import Location, write_atomically
-from results.trial_files import DamagedFileError, read_json
+from results.trial_files import DamagedFileError, read_json, table_bytes
 from rrm.config import TrialConfig
 from rrm.diagnose import DiagnosisConfig, asked_kinds, depends_on, diagnose_parts, find
 from rrm.diagnosis_tables import tables
@@ -116,9 +115,7 @@ def diagnose_checkpoint(
         if name not in written:
             path.unlink(missing_ok=True)  # of an earlier diagnosis, which asked for more
             continue
-        content = pa.BufferOutputStream()
-        pq.write_table(written[name], content)
-        write_atomically(path, content.getvalue().to_pybytes())
+        write_atomically(path, table_bytes(written[name]))
     return written
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from results.schema import EVALS, EVALS_SCHEMA
 from results.storage import Location, write_atomically
+from results.trial_files import table_bytes
 from rrm.config import TrialConfig
 from rrm.evaluate import Chunk, evaluate_split
 from rrm.torch_setup import set_up_torch
@@ -75,8 +75,6 @@ def evaluate_checkpoint(
         fewer=fewer,
     )
     table = pa.Table.from_pylist([{"trial_id": trial_id} | row for row in rows], schema=EVALS_SCHEMA)
-    content = pa.BufferOutputStream()
-    pq.write_table(table, content)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / EVALS, content.getvalue().to_pybytes())
+    write_atomically(folder / EVALS, table_bytes(table))
     return table

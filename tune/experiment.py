@@ -31,6 +31,7 @@ from results.trial_files import DamagedFileError, read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
+from tune.held_folder import write_failed
 from tune.job import TrialJob
 from tune.lease import fence_of, lock_at
 from tune.leftovers import remove_copies, tidy
@@ -44,7 +45,6 @@ from tune.signals import ENDING, handled
 from tune.spec import Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
-from tune.trial import write_failed
 
 RUN_LOCK = ".run.lock"
 TUNE_SETTINGS = {

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from results.schema import PUZZLES, PUZZLES_SCHEMA
 from results.storage import Location, write_atomically
+from results.trial_files import table_bytes
 from rrm.models.act import Batch
 from rrm.puzzles import maze
 from rrm.puzzles.formats import read_rows
@@ -23,9 +23,7 @@ def write_puzzles(sweep_folder: Location, task: BaseTask, test: Batch, digest: s
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = puzzle_rows(task, test.inputs.cpu().numpy() - 1, test.labels.cpu().numpy() - 1)
     table = pa.Table.from_pylist([{"test_digest": digest} | row for row in rows], schema=PUZZLES_SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_atomically(path, sink.getvalue().to_pybytes())
+    write_atomically(path, table_bytes(table))
 
 
 def puzzle_rows(task: BaseTask, questions: np.ndarray, answers: np.ndarray) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """One trial and its folder: starts or resumes, trains in slices, saves, says how it ended. Knows nothing of Ray."""
 
-import json
 import platform
 import secrets
 import tempfile
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from filelock import Timeout
 
 from results.schema import (
     BEST,
@@ -26,7 +23,6 @@ from results.schema import (
     FINAL,
     FINAL_STATE,
     LATEST_STATE,
-    LOCK,
     PREVIOUS_STATE,
     RUN,
     SAVED,
@@ -35,7 +31,7 @@ from results.schema import (
     UNROLLS,
     UNROLLS_SCHEMA,
 )
-from results.storage import Location, back_from, copy, sizes, write_atomically
+from results.storage import back_from, copy, sizes
 from results.trial_files import read_json
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
@@ -45,8 +41,8 @@ from rrm.puzzles.formats import DataError
 from rrm.torch_setup import out_of_memory_is, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
+from tune.held_folder import HeldFolder, TrialBusyError, check_shared
 from tune.job import TrialJob
-from tune.lease import fence_of, lock_at, still_held
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
 from tune.plan import lost_files
@@ -56,8 +52,6 @@ from tune.secrets import set_secrets
 
 # What a trial leaves for others to use.
 _LASTING = (BEST, BEST_STATE, FINAL, FINAL_STATE, EVALS, UNROLLS, *(f"{name}.parquet" for name in DIAGNOSIS_SCHEMAS))
-SHARED_SECONDS = 5.0  # a network file system may show a new file a little later
-LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
 
 @dataclass
@@ -74,14 +68,6 @@ class Progress:
     evaluation_seconds: float = 0.0
 
 
-class TrialBusyError(RuntimeError):
-    """Another process holds the trial's folder."""
-
-
-class NotSharedError(RuntimeError):
-    """The storage is not the one that the driver sees: what a trial saved here would be lost to the sweep."""
-
-
 class TrialRun:
     """One attempt at a trial, from its folder or from the start. Use `advance` until it says finished, then `close`.
 
@@ -96,23 +82,13 @@ class TrialRun:
         self.messages: list[str] = []
         self.logs: list[TrialLog] = []
         if job.nonce is not None:
-            _check_shared(self.folder.parent.parent / RUN, job.nonce)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_at(self.folder / LOCK)
-        try:
-            self._lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            attempts = (read_json(self.folder / TRIAL) or {}).get("attempts") or [{}]
-            holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | attempts[-1])
-            raise TrialBusyError(
-                f"{self.folder}: another process is training this trial ({holder}); wait for it or stop it"
-            ) from error
+            check_shared(self.folder.parent.parent / RUN, job.nonce)
+        self._held = HeldFolder(self.folder)
         try:
             set_up_torch(job.threads)
             for earlier_end in (FAILED, STOPPED):
                 (self.folder / earlier_end).unlink(missing_ok=True)
-            for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
-                leftover.unlink()
+            self._held.remove_leftovers()
             with out_of_memory_is(
                 lambda: "the model itself does not fit; give it fewer layers, or a smaller hidden_size"
             ):
@@ -150,12 +126,12 @@ class TrialRun:
             "test_digest": self.trainer.test_digest(),
             "parameters": sum(parameter.numel() for parameter in self.trainer.model.parameters()),
             "flops_per_act_step": flops_per_act_step(self.trainer.config),
-            "attempts": [*known.get("attempts", []), attempt | fence_of(self._lock)],
+            "attempts": [*known.get("attempts", []), attempt | self._held.fence],
         }
         if self.job.wandb is not None:
             # One of its own: the same trial in another sweep, or storage, is another run. Kept, so that it goes on.
             record["wandb_run"] = known.get("wandb_run") or f"{self.job.trial_id}-{secrets.token_hex(4)}"
-        self._write_json(TRIAL, record)
+        self._held.write_json(TRIAL, record)
         # <storage>/<sweep>/trials/<trial id> is this trial's folder.
         test, digest = self.trainer.eval_batches["test"], record["test_digest"]
         write_puzzles(self.folder.parent.parent, self.trainer.config.task, test, digest)
@@ -218,7 +194,7 @@ class TrialRun:
             with out_of_memory_is(lambda: memory_mend(self.trainer.config)):
                 return self._advance(seconds)
         except DivergedError as error:
-            self._write_failed("diverged", str(error))
+            self._held.write_failed("diverged", str(error), self.trainer.step)
             return self._progress(failed=str(error))
         except (TrialBusyError, WorkerLostError):
             self._between_steps = False
@@ -226,7 +202,7 @@ class TrialRun:
         except Exception as error:
             self._between_steps = False  # what could not be written is not tried again on the way out
             kind = "" if isinstance(error, torch.OutOfMemoryError) else f"{type(error).__name__}: "
-            self._write_failed("error", f"{kind}{error}")
+            self._held.write_failed("error", f"{kind}{error}", self.trainer.step)
             raise
 
     def _advance(self, seconds: float) -> Progress:
@@ -264,24 +240,24 @@ class TrialRun:
         """Write the state, if it is newer than the last one written; the one before it stays as previous_state.pt."""
         if self._saved_step == self.trainer.step:
             return
-        self._check_held()
+        self._held.check_held()
         self.workers.tell(["state_dict"])
         # The order: a kill in between is trained again from the state before, and writes the rest again.
         state, latest = serialise(self.trainer.state_dict()), self.folder / LATEST_STATE
         best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step
         if best:
-            self._write(BEST_STATE, state)
-            self._write(BEST, serialise(self.trainer.weights()))
+            self._held.write(BEST_STATE, state)
+            self._held.write(BEST, serialise(self.trainer.weights()))
         evaluated = bool(self.trainer.history) and self.trainer.history[-1]["step"] == self.trainer.step
         if evaluated and self.job.keep_evaluations:
-            self._write(f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
+            self._held.write(f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
         if latest.exists():
             copy(latest, self.folder / PREVIOUS_STATE)
         if best:
             copy(self.folder / BEST_STATE, latest)
         else:
-            self._write(LATEST_STATE, state)
-        self._write_json(SAVED, {"step": self.trainer.step} | fence_of(self._lock))
+            self._held.write(LATEST_STATE, state)
+        self._held.write_json(SAVED, {"step": self.trainer.step} | self._held.fence)
         if evaluated:
             self._write_tables()
         self._saved_step, self._saved_at = self.trainer.step, time.monotonic()
@@ -289,10 +265,10 @@ class TrialRun:
     def _finish(self) -> None:
         self._mend()
         copy(self.folder / LATEST_STATE, self.folder / FINAL_STATE)
-        self._write(FINAL, serialise(self.trainer.weights()))
+        self._held.write(FINAL, serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
         files = {name: size for name, size in sizes(self.folder).items() if name in _LASTING}
-        self._write_json(DONE, ended | {"ended": utc_now(), "files": files} | fence_of(self._lock))
+        self._held.write_json(DONE, ended | {"ended": utc_now(), "files": files} | self._held.fence)
 
     def _mend(self) -> None:
         """Make files of the best evaluation again that the trial had when it ended before and that are lost or cut."""
@@ -310,8 +286,8 @@ class TrialRun:
             if state.get("step") == best["step"]:
                 trainer = Trainer(self.trainer.config, self.trainer.device)
                 trainer.load_state_dict(state)
-                self._write(BEST_STATE, content)
-                self._write(BEST, serialise(trainer.weights()))
+                self._held.write(BEST_STATE, content)
+                self._held.write(BEST, serialise(trainer.weights()))
                 return
         for name in sorted(lost):
             (self.folder / name).unlink(missing_ok=True)
@@ -332,33 +308,12 @@ class TrialRun:
         for log in self.logs:
             log.write(self.trainer.history)
 
+    def _write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+        self._held.write_table(name, schema, [{"trial_id": self.job.trial_id} | row for row in rows])
+
     @cached_property
     def _difficulty(self) -> list[dict[str, Any]]:
         return difficulty(self.trainer.config.task, self.trainer.eval_batches["test"])
-
-    def _write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        table = pa.Table.from_pylist([{"trial_id": self.job.trial_id} | row for row in rows], schema=schema)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, use_dictionary=False)  # of so few rows it would be no smaller, and read slower
-        self._write(name, sink.getvalue().to_pybytes())
-
-    def _write_failed(self, kind: str, reason: str) -> None:
-        if still_held(self._lock):
-            write_failed(self.folder, kind, reason, self.trainer.step)
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        self._write(name, json.dumps(content, indent=1).encode())
-
-    def _write(self, name: str, content: bytes) -> None:
-        self._check_held()
-        write_atomically(self.folder / name, content)
-
-    def _check_held(self) -> None:
-        if not still_held(self._lock):
-            raise TrialBusyError(
-                f"{self.folder}: held no longer: this process stood still, or the storage was silent, for too long; "
-                "another may train this trial now"
-            )
 
     def close(self) -> None:
         """Let go of the folder. Whole steps trained since the last save are saved first."""
@@ -373,25 +328,4 @@ class TrialRun:
             for log in self.logs:
                 log.close(finished=self.trainer.step >= self.trainer.config.train.steps)
         finally:
-            self._lock.release()
-
-
-def _check_shared(path: Location, nonce: str) -> None:
-    """Raises NotSharedError unless what the driver of the sweep wrote into its folder is read here, too."""
-    until = time.monotonic() + SHARED_SECONDS
-    while True:
-        found = read_json(path)
-        if found is not None and found.get("nonce") == nonce:
-            return
-        if time.monotonic() >= until:
-            seen = "there is no such file here" if found is None else "holds what another run wrote"
-            mend = "mount it there at this path, or store in a bucket (storage: s3://bucket/prefix)"
-            raise NotSharedError(f"node {platform.node()} does not see the sweep's storage: {path}: {seen}; {mend}")
-        time.sleep(0.2)
-
-
-def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:
-    """Record why a trial failed: kind `diverged` (the same config fails again) or `error` (worth another try)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"kind": kind, "reason": reason, "step": step, "ended": utc_now()}
-    write_atomically(folder / FAILED, json.dumps(content, indent=1).encode())
+            self._held.release()

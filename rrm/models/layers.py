@@ -141,9 +141,7 @@ class Block(nn.Module):
         if self.mlp_t is not None:
             x_BDN = x_BND.transpose(1, 2).contiguous()
             x_BND = rms_norm(x_BDN + self.mlp_t(x_BDN), self.eps).transpose(1, 2)
-            if (
-                x_BND.is_cuda
-            ):  # whose kernels for columns of an odd length, as positions are, take several times as long
+            if x_BND.is_cuda:  # its kernels for columns of odd length, as positions are, take several times as long
                 x_BND = x_BND.contiguous()
         elif self.self_attn is not None:
             x_BND = rms_norm(x_BND + self.self_attn(x_BND, rotary), self.eps)

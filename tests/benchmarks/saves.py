@@ -51,9 +51,9 @@ def measure(place: str) -> None:
         run.save()
         print(f"  save, {kind}: {time.perf_counter() - started:.2f} s")
     size = len((location(place) / "latest_state.pt").read_bytes()) / 1e6
-    run._lock.release()
+    run._held.release()
     started = time.perf_counter()
-    TrialRun(job, torch.device("cpu"))._lock.release()
+    TrialRun(job, torch.device("cpu"))._held.release()
     print(f"  state of {size:.0f} MB, resumed in {time.perf_counter() - started:.2f} s")
 
 

@@ -7,21 +7,29 @@ from contextlib import contextmanager
 
 from results.storage import Location
 
+# Then says at every line that it reads whether it holds it still: in time, and after it has asked.
 _HOLD = """
-import sys, time
+import sys
+from results import locks
 from results.storage import location
-from tune.lease import lock_at
-lock = lock_at(location(sys.argv[1]))
+from tune import lease
+locks.STALE_SECONDS, lease.BEAT_SECONDS = float(sys.argv[2]), float(sys.argv[3])
+lock = lease.lock_at(location(sys.argv[1]), lambda: print("lost", flush=True))
 lock.acquire(timeout=10)
 print("held", flush=True)
-time.sleep(600)
+for line in sys.stdin:
+    print(lock.is_locked, lease.still_held(lock), flush=True)
 """
 
 
 @contextmanager
-def held_elsewhere(lock: Location) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lock; it is killed at the end, at the latest."""
-    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
+def held_elsewhere(
+    lock: Location, *before: str, stale: float = 30.0, beat: float = 5.0
+) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock, started by the command `before`; it is killed at the end, at the latest."""
+    command = [*before, sys.executable, "-c", _HOLD, str(lock), str(stale), str(beat)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"

@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
     "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
     "multi": merge(MULTI, {"perturb": {"when": "update"}}),
+    "winner": {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3, "when": "act_step"}},
 }
 STEPS = [
     ("parallel_fixed", "rollout"),
@@ -46,7 +47,9 @@ def configs() -> dict[str, dict[str, Any]]:
     found = {}
     for (model, fields), objective, (rollout, step) in itertools.product(MODELS.items(), OBJECTIVES, STEPS):
         train = {"steps": LAST, "shards": MOST_WORKERS, "optimizer_step": step, "halt_exploration_prob": 0.4}
-        normalise = {"clean": "slots", "single": "valid_steps", "multi": "per_trajectory"}[objective]
+        if objective == "winner" and rollout != "parallel_fixed":
+            continue
+        normalise = {"clean": "slots", "single": "valid_steps"}.get(objective, "per_trajectory")
         found[f"{model} {objective} {rollout} {step}"] = {
             "model": fields | {"halt_max_steps": 2},
             "rollout": rollout,

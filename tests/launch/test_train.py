@@ -81,7 +81,7 @@ def test_bad_input_leaves_no_sweep(tmp_path):
 
 
 def test_a_trial_that_another_process_trains_leaves_the_sweep_as_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tune.trial.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("tune.held_folder.LOCK_SECONDS", 0.1)
     storage = tmp_path / "runs"
     sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(storage))))
     write_manifest(sweep)

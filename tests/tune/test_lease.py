@@ -4,16 +4,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 import torch
 from filelock import Timeout
+from holding import held_elsewhere
 from tiny import tiny_config, tiny_sweep, write_spec
 
 from results import locks
@@ -21,25 +19,13 @@ from results.locks import is_held, this_process
 from results.storage import S3Path, location
 from tune import lease as lease_module
 from tune.experiment import _claim
+from tune.held_folder import TrialBusyError
 from tune.job import TrialJob
 from tune.lease import Lease
 from tune.signals import handled
 from tune.spec import load_sweep
-from tune.trial import TrialBusyError, TrialRun
+from tune.trial import TrialRun
 
-# Takes a lease, then says at every line that it reads whether it holds it still.
-HOLDER = """
-import sys
-from results import locks
-from results.storage import location
-from tune import lease
-locks.STALE_SECONDS, lease.BEAT_SECONDS = float(sys.argv[2]), float(sys.argv[3])
-held = lease.Lease(location(sys.argv[1]), lambda: print("lost", flush=True))
-held.acquire(timeout=0)
-print("held", flush=True)
-for line in sys.stdin:
-    print(held.is_locked, held.still_held(), flush=True)
-"""
 NAMESPACES = {"processes": ["--pid", "--fork", "--mount-proc", "--kill-child"], "a machine": ["--mount"]}
 # As another machine, or another start of this one, has it.
 OTHER_BOOT = 'mount --bind {} /proc/sys/kernel/random/boot_id && exec "$@"'
@@ -48,21 +34,6 @@ OTHER_BOOT = 'mount --bind {} /proc/sys/kernel/random/boot_id && exec "$@"'
 @pytest.fixture
 def path(bucket):
     return location(bucket) / "sweep" / ".lock"
-
-
-@contextmanager
-def holder(path: S3Path, *before: str, stale: float = 30.0, beat: float = 5.0) -> Iterator[subprocess.Popen]:
-    """A process that holds the lease, started by the command `before`."""
-    command = [*before, sys.executable, "-c", HOLDER, str(path), str(stale), str(beat)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def asked(process: subprocess.Popen) -> str:
@@ -129,7 +100,7 @@ def test_of_many_at_once_one_holds_it(path, throttle, monkeypatch, unconditional
 
 
 def test_a_process_that_died_on_this_machine_holds_nothing(path):
-    with holder(path) as process:
+    with held_elsewhere(path) as process:
         assert takes(path) is None
         process.kill()
         process.wait()
@@ -139,7 +110,7 @@ def test_a_process_that_died_on_this_machine_holds_nothing(path):
 
 
 def test_a_process_that_nobody_waits_for_is_dead_and_a_number_given_again_is_another(path):
-    with holder(path) as process:
+    with held_elsewhere(path) as process:
         claim = json.loads(path.read_bytes())
         assert not locks.died(claim)
         assert locks.died(claim | {"started": claim["started"] - 1})
@@ -159,7 +130,7 @@ def test_a_process_that_cannot_be_seen_is_not_dead(path, elsewhere, monkeypatch,
     if elsewhere == "a machine":
         (tmp_path / "boot_id").write_text("11111111-2222-3333-4444-555555555555\n")
         before += ["bash", "-c", OTHER_BOOT.format(tmp_path / "boot_id"), "bash"]
-    with holder(path, *before) as process:
+    with held_elsewhere(path, *before) as process:
         claim = json.loads(path.read_bytes())
         assert claim["host"] == this_process()["host"]
         assert takes(path) is None
@@ -167,7 +138,7 @@ def test_a_process_that_cannot_be_seen_is_not_dead(path, elsewhere, monkeypatch,
     quick(monkeypatch, 2.0, 0.2)
     lease = takes(path, timeout=10)
     assert lease is not None
-    with pytest.raises(AssertionError), holder(path, *before):  # nor from there
+    with pytest.raises(AssertionError), held_elsewhere(path, *before):  # nor from there
         pass
     assert lease.still_held()
     lease.release()
@@ -175,7 +146,7 @@ def test_a_process_that_cannot_be_seen_is_not_dead(path, elsewhere, monkeypatch,
 
 def test_a_holder_that_stood_still_takes_it_again_if_nobody_has_and_else_has_lost_it(path, monkeypatch):
     quick(monkeypatch, 3.0, 0.5)
-    with holder(path, stale=3.0, beat=0.5) as process:
+    with held_elsewhere(path, stale=3.0, beat=0.5) as process:
         process.send_signal(signal.SIGSTOP)
         time.sleep(4.5)
         assert not is_held(path)
@@ -214,7 +185,7 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     job = TrialJob("baseline", 0, config.trial_id(), config.model_dump(mode="json"), str(folder), 1, 1e-9)
     run = TrialRun(job, torch.device("cpu"))
     run.advance(seconds=0.0)
-    monkeypatch.setattr("tune.trial.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("tune.held_folder.LOCK_SECONDS", 0.1)
     with pytest.raises(TrialBusyError, match=f"another process is training this trial .process {os.getpid()} on "):
         TrialRun(job, torch.device("cpu"))
     quick(monkeypatch, 1.0, 5.0)

@@ -19,11 +19,13 @@ from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.storage import Location, location, write_atomically
 from results.trial_files import read_json, read_table, trial_end
 from rrm import checkpoint
+from tune import held_folder
 from tune import trial as trial_module
+from tune.held_folder import NotSharedError, TrialBusyError, write_failed
 from tune.job import TrialJob
 from tune.plan import lost_files
 from tune.trainable import RecursiveTrial
-from tune.trial import NotSharedError, TrialBusyError, TrialRun, write_failed
+from tune.trial import TrialRun
 
 CPU = torch.device("cpu")
 
@@ -119,7 +121,7 @@ def test_dropped_at_any_moment_it_goes_on_to_the_same_bits(place, unbroken):
         for _ in range(2 + attempts % 3):
             if run.advance(seconds=0.0).finished:
                 break
-        run._lock.release()  # the operating system does this for a dead process
+        run._held.release()  # the operating system does this for a dead process
         attempts += 1
     assert attempts > 3
     assert_same_results(place, unbroken)
@@ -191,14 +193,14 @@ def killed_after(write: int, folder: Location, monkeypatch) -> bool:
 
     run = None
     with monkeypatch.context() as patch:
-        for operation in (storage.write_atomically, storage.copy):
-            patch.setattr(trial_module, operation.__name__, counted(operation))
+        patch.setattr(held_folder, "write_atomically", counted(storage.write_atomically))
+        patch.setattr(trial_module, "copy", counted(storage.copy))
         try:
             run = TrialRun(job(folder), CPU)
             finish(run)
         except Killed:
             if run is not None:
-                run._lock.release()
+                run._held.release()
             return True
     return False
 
@@ -268,8 +270,8 @@ def test_an_error_leaves_its_reason_and_is_raised_again(tmp_path, monkeypatch):
     def out_of_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trial_module, "write_atomically", out_of_disk)
-    monkeypatch.setattr(run, "_write_failed", lambda kind, reason: recorded.append((kind, reason)))
+    monkeypatch.setattr(held_folder, "write_atomically", out_of_disk)
+    monkeypatch.setattr(run._held, "write_failed", lambda kind, reason, step: recorded.append((kind, reason)))
     recorded = []
     with pytest.raises(OSError, match="No space left"):
         finish(run)
@@ -295,7 +297,7 @@ def test_too_little_memory_on_a_gpu_is_no_damage(tmp_path, monkeypatch):
 
 
 def test_a_folder_has_one_writer(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial_module, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(held_folder, "LOCK_SECONDS", 0.1)
     with (
         FileLock(tmp_path / ".lock"),
         pytest.raises(TrialBusyError, match="another process is training this trial"),
@@ -308,7 +310,7 @@ def test_states_are_saved_by_time_too(tmp_path):
     run.advance(seconds=0.0)
     time.sleep(0.02)
     run.advance(seconds=0.0)
-    run._lock.release()
+    run._held.release()
     assert 0 < checkpoint.load(tmp_path / "latest_state.pt")["step"] < 12
 
 
@@ -407,7 +409,7 @@ def test_what_cannot_be_made_again_is_said_once(tmp_path):
 
 
 def test_a_worker_proves_that_it_sees_what_the_driver_wrote(place, monkeypatch):
-    monkeypatch.setattr(trial_module, "SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(held_folder, "SHARED_SECONDS", 0.0)
     trial = place / "trials" / "one"
     mine, sees = replace(job(trial), nonce="1234"), {"pid": 1, "host": "h", "since": "s"}
     for content, what in ((None, "there is no such file here"), (sees, "holds what another run wrote")):

@@ -1,0 +1,108 @@
+"""A trial's folder, held by this process: nobody else writes there meanwhile, and it no longer does once it lost it."""
+
+import json
+import platform
+import time
+from typing import Any
+
+import pyarrow as pa
+from filelock import Timeout
+
+from results.schema import FAILED, LOCK, TRIAL
+from results.storage import Location, write_atomically
+from results.trial_files import read_json, table_bytes
+from tune.lease import fence_of, lock_at, still_held
+from tune.provenance import utc_now
+
+SHARED_SECONDS = 5.0  # a network file system may show a new file a little later
+LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
+
+
+class TrialBusyError(RuntimeError):
+    """Another process holds the trial's folder."""
+
+
+class NotSharedError(RuntimeError):
+    """The storage is not the one that the driver sees: what a trial saved here would be lost to the sweep."""
+
+
+class HeldFolder:
+    """The folder, made if it is not there, and its lock; a dead process's is free at once.
+
+    Raises TrialBusyError if another process holds it. So does each write once this process holds it no longer.
+    """
+
+    def __init__(self, path: Location):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_at(path / LOCK)
+        try:
+            self._lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            attempts = (read_json(path / TRIAL) or {}).get("attempts") or [{}]
+            holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | attempts[-1])
+            raise TrialBusyError(
+                f"{path}: another process is training this trial ({holder}); wait for it or stop it"
+            ) from error
+
+    @property
+    def fence(self) -> dict[str, int]:
+        """What tells this holder's files from an earlier one's (see tune.lease)."""
+        return fence_of(self._lock)
+
+    def check_held(self) -> None:
+        """Raises TrialBusyError unless this process still holds it."""
+        if not still_held(self._lock):
+            raise TrialBusyError(
+                f"{self.path}: held no longer: this process stood still, or the storage was silent, for too long; "
+                "another may train this trial now"
+            )
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process left that was killed while it wrote."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        self.check_held()
+        write_atomically(self.path / name, content)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file."""
+        self.write(name, json.dumps(content, indent=1).encode())
+
+    def write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+        """Write rows as a parquet file."""
+        # Of so few rows a dictionary would make it no smaller, and read slower.
+        self.write(name, table_bytes(pa.Table.from_pylist(rows, schema=schema), use_dictionary=False))
+
+    def write_failed(self, kind: str, reason: str, step: int) -> None:
+        """Record why the trial failed, unless it is another's by now."""
+        if still_held(self._lock):
+            write_failed(self.path, kind, reason, step)
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._lock.release()
+
+
+def check_shared(path: Location, nonce: str) -> None:
+    """Raises NotSharedError unless what the driver of the sweep wrote into its folder is read here, too."""
+    until = time.monotonic() + SHARED_SECONDS
+    while True:
+        found = read_json(path)
+        if found is not None and found.get("nonce") == nonce:
+            return
+        if time.monotonic() >= until:
+            seen = "there is no such file here" if found is None else "holds what another run wrote"
+            mend = "mount it there at this path, or store in a bucket (storage: s3://bucket/prefix)"
+            raise NotSharedError(f"node {platform.node()} does not see the sweep's storage: {path}: {seen}; {mend}")
+        time.sleep(0.2)
+
+
+def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:
+    """Record why a trial failed: kind `diverged` (the same config fails again) or `error` (worth another try)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"kind": kind, "reason": reason, "step": step, "ended": utc_now()}
+    write_atomically(folder / FAILED, json.dumps(content, indent=1).encode())
