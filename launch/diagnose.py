@@ -2,24 +2,21 @@
 
 import argparse
 import os
-from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 
+from launch.checkpoints import config_for, folder_of
 from launch.paths import folder_path, input_path
 from launch.progress import progress_bar
 from results.diagnosis_text import told
-from results.storage import back_from
 from results.types import frame
 from rrm.checkpoint import CheckpointError
-from rrm.config import TrialConfig
 from rrm.diagnose import DiagnosisConfig
 from rrm.torch_setup import out_of_memory_is
 from rrm.weights import checkpoint_here
-from tune.diagnose import config_beside, diagnose_checkpoint
+from tune.diagnose import diagnose_checkpoint
 from tune.output import console
-from tune.spec import load_sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +52,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
             raise CheckpointError(f"{name}: {given} is below {least}; give {least} or more")
     threads = arguments.threads or max(1, (os.cpu_count() or 1) // max(1, arguments.workers))
     asked = _asked(arguments)
-    folder = arguments.output or back_from(f"{arguments.checkpoint}.diagnosis")
-    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"--output {folder}: a file; give a folder")
+    folder = folder_of(arguments, ".diagnosis")
     checkpoint = checkpoint_here(arguments.checkpoint)
     config = config_for(arguments, checkpoint)
     if asked.depth is not None and asked.depth <= config.model.halt_max_steps:
@@ -96,20 +91,3 @@ def _asked(arguments: argparse.Namespace) -> DiagnosisConfig:
         least = first.get("ctx", {}).get("ge")
         what = f"{value} is below {least}; give {least} or more" if least is not None else first["msg"]
         raise CheckpointError(f"{name}: {what.removeprefix('Value error, ')}") from error
-
-
-def config_for(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
-    """The config that a checkpoint is of: of the trial's folder it is in, or what --spec and --arm say."""
-    if arguments.spec is None:
-        config = config_beside(checkpoint)
-        if config is None:
-            raise CheckpointError(
-                f"{arguments.checkpoint}: no trial.json beside it; say with --spec which model and puzzles it is for"
-            )
-        return config
-    sweep = load_sweep(arguments.spec)
-    arm = arguments.arm or sweep.spec.baseline
-    cells = [cell for cell in sweep.cells if cell.arm == arm]
-    if not cells:
-        raise CheckpointError(f"--arm {arm}: no such arm; arms: {', '.join(sweep.spec.arms)}")
-    return cells[0].config

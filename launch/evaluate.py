@@ -2,18 +2,16 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from rich.table import Table
 
-from launch.diagnose import config_for
+from launch.checkpoints import config_for, folder_of
 from launch.paths import folder_path, input_path
 from launch.progress import progress_bar
 from results.schema import EVALS
-from results.storage import back_from
 from rrm.checkpoint import CheckpointError
 from rrm.config import EvalConfig, TrialConfig
 from rrm.torch_setup import out_of_memory_is
@@ -66,9 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.threads < 1:
         raise CheckpointError(f"threads: {arguments.threads} is below 1; give 1 or more")
-    folder = arguments.output or back_from(f"{arguments.checkpoint}.evaluation")
-    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"--output {folder}: a file; give a folder")
+    folder = folder_of(arguments, ".evaluation")
     checkpoint = checkpoint_here(arguments.checkpoint)
     trained = config_for(arguments, checkpoint)
     config = _asked(arguments, trained)

@@ -33,6 +33,16 @@ def test_generate_build_and_check(mazes, capsys):
     assert (again / "test.csv").read_text().count("\n") == 9
 
 
+@pytest.mark.parametrize("options", [["--kind", "perfect"], ["--unique"]])
+def test_mazes_with_one_answer_are_made_and_counted(options, tmp_path, capsys):
+    sizes = ["--maze", "9", "--min-path", "9", "--train", "5", "--test", "4"]
+    assert main(["data", "generate", str(tmp_path), *sizes, *options]) == 0
+    assert main(["data", "check", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "5 paths, 5 shortest, 5 with one shortest path" in out
+    assert "4 paths, 4 shortest, 4 with one shortest path" in out
+
+
 def test_check_names_what_is_wrong(mazes, capsys):
     (mazes / "test.csv").write_bytes((mazes / "train.csv").read_bytes())
     assert main(["data", "check", str(mazes)]) == 2

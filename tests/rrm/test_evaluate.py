@@ -58,6 +58,22 @@ def test_shares_of_rollouts_by_depth():
     assert [rows[0][f"{name}_accuracy"] for name in names] == [0.5, 0, 1, 0, 0]  # two votes each: the higher q is wrong
     assert [rows[1][f"{name}_accuracy"] for name in names] == [0.25, 0, 1, 1, 0]
     assert np.unpackbits(np.frombuffer(rows[0]["correct"], np.uint8)).reshape(8, 4).tolist() == [[1, 0, 0, 1]] * 8
+    # Rollout 0 never wants to halt, the others at once: they are right then, whatever they say later.
+    said = [{name: row[name] for name in row if name.startswith(("halting", "done", "settled"))} for row in rows]
+    assert said == [
+        {
+            "halting_exact_accuracy": halting,
+            "halting_steps": steps,
+            "done_share": 0.75,
+            "done_exact_accuracy": pytest.approx(1 / 3),
+            "settled_share": 0.0,  # three steps that change nothing
+            "settled_exact_accuracy": None,
+        }
+        for halting, steps in ((1.0, 1.25), (0.75, 1.5))
+    ]
+    rules = ("most_settled", "first_to_halt")  # of those that changed as little, 3 has the higher q
+    assert [[row[f"{rule}_exact_accuracy"] for rule in rules] for row in rows] == [[1, 0], [0, 1]]
+    assert rows[0]["pass_at_k"] == pytest.approx([1 / 2, 5 / 6, 1])
     assert rows[1]["best_q_correct"] == b"\xff"
     assert rows[1]["majority_correct"] == b"\x00"
 

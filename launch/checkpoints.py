@@ -1,0 +1,35 @@
+"""A checkpoint as the argument of a command: the config that it is of, and where what is found of it goes."""
+
+import argparse
+from pathlib import Path
+
+from results.storage import Location, back_from
+from rrm.checkpoint import CheckpointError
+from rrm.config import TrialConfig
+from tune.diagnose import config_beside
+from tune.spec import load_sweep
+
+
+def config_for(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
+    """The config that a checkpoint is of: of the trial's folder it is in, or what --spec and --arm say."""
+    if arguments.spec is None:
+        config = config_beside(checkpoint)
+        if config is None:
+            raise CheckpointError(
+                f"{arguments.checkpoint}: no trial.json beside it; say with --spec which model and puzzles it is for"
+            )
+        return config
+    sweep = load_sweep(arguments.spec)
+    arm = arguments.arm or sweep.spec.baseline
+    cells = [cell for cell in sweep.cells if cell.arm == arm]
+    if not cells:
+        raise CheckpointError(f"--arm {arm}: no such arm; arms: {', '.join(sweep.spec.arms)}")
+    return cells[0].config
+
+
+def folder_of(arguments: argparse.Namespace, suffix: str) -> Location:
+    """The folder of --output, or else beside the checkpoint: its name and a suffix."""
+    folder = arguments.output or back_from(f"{arguments.checkpoint}{suffix}")
+    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"--output {folder}: a file; give a folder")
+    return folder
