@@ -6,7 +6,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from rrm.config import TrialConfig
+from rrm.models import build_model
+from rrm.models.base import BaseModel
 from rrm.presets import merge
+from rrm.streams import torch_generator
 from rrm.torch_setup import CompilerError, check_compiler
 
 # Milliseconds a step, and something of every kind: two latents, a puzzle table, an optimizer step an ACT step.
@@ -43,6 +46,12 @@ def tiny_config(**changes: Any) -> TrialConfig:
     config = merge(merge(TINY, {"seed": 0}), some)
     config["model"] = {name: value for name, value in config["model"].items() if value is not None}
     return TrialConfig.model_validate(config)
+
+
+def tiny_model(fields: dict[str, Any], *, halt_max_steps: int, num_puzzles: int = 1) -> BaseModel:
+    """An untrained model of the tiny trial with other fields, for 4x4 Sudoku."""
+    config = tiny_config(model=fields | {"halt_max_steps": halt_max_steps}).model
+    return build_model(config, seq_len=16, vocab_size=6, num_puzzles=num_puzzles, generator=torch_generator(0, "init"))
 
 
 def tiny_sweep(**changes: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import TINY_HRM, TINY_SRM, tiny_config
+from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
 from rrm.models import build_model
 from rrm.models.act import Batch, q_continue_target
@@ -35,8 +35,7 @@ def one_thread():
 @pytest.fixture(params=MODELS)
 def model(request):
     """In float64, so that sums in another order agree closely, and with a halting head that says yes now and then."""
-    config = tiny_config(model=MODELS[request.param] | {"halt_max_steps": M}).model
-    model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=2, generator=torch_generator(0, "init"))
+    model = tiny_model(MODELS[request.param], halt_max_steps=M, num_puzzles=2)
     torch.nn.init.normal_(model.q_head.weight, generator=torch_generator(0, "q_head"))
     torch.nn.init.normal_(model.puzzle_emb.weights, generator=torch_generator(0, "puzzles"))
     model.double()

@@ -5,10 +5,9 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from tiny import TINY_HRM, TINY_SRM, tiny_config
+from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
 from rrm.checkpoint import loads, serialise
-from rrm.models import build_model
 from rrm.models.act import Batch, continue_value
 from rrm.models.losses import row_losses
 from rrm.noise import NoiseInTime
@@ -34,8 +33,7 @@ def one_thread():
 
 @pytest.fixture(params=MODELS)
 def model(request):
-    config = tiny_config(model=MODELS[request.param] | {"halt_max_steps": M}).model
-    model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=1, generator=torch_generator(0, "init"))
+    model = tiny_model(MODELS[request.param], halt_max_steps=M)
     torch.nn.init.constant_(model.q_head.bias[:1], 5.0)  # wants to halt at once: TAKEN decides
     return model.double()
 

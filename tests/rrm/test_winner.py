@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny import TINY_HRM, TINY_SRM, tiny_config
+from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
 from rrm.models import build_model
 from rrm.models.act import Batch, continue_value
@@ -30,8 +30,7 @@ def one_thread():
 
 @pytest.fixture(params=MODELS)
 def model(request):
-    config = tiny_config(model=MODELS[request.param] | {"halt_max_steps": M}).model
-    model = build_model(config, seq_len=16, vocab_size=6, num_puzzles=1, generator=torch_generator(0, "init"))
+    model = tiny_model(MODELS[request.param], halt_max_steps=M)
     torch.nn.init.normal_(model.q_head.weight, generator=torch_generator(0, "q_head"))
     return model.double()
 
