@@ -299,13 +299,12 @@ def _versions(tables: SweepTables) -> pd.DataFrame:
     for attempts in tables.trials.provenance.dropna():
         for attempt in json.loads(attempts)[-1:]:
             facts = {name: value for name, value in attempt.items() if name not in _OF_ONE_ATTEMPT}
-            facts |= facts.pop("versions", {})
             key = json.dumps(facts, sort_keys=True, default=str)
             found[key] = found.get(key, 0) + 1
     return pd.DataFrame([{"trials": n, **json.loads(facts)} for facts, n in found.items()])
 
 
-_OF_ONE_ATTEMPT = frozenset(("pid", "host", "started", "since", "time", "at"))
+_OF_ONE_ATTEMPT = frozenset(("pid", "host", "workers", "visible_gpus", "started", "fence"))
 
 
 def _downloads(tables: SweepTables, live: Live | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from results.comparison import compare_by_seed
 from results.gather import SweepTables
@@ -15,6 +16,7 @@ from results.page_items import ROWS, plain
 from results.report import report
 from results.schema import UNROLLS_SCHEMA
 from results.view import view
+from tune.provenance import provenance
 
 from .test_comparison import diagnoses_of, trials_of, two_arms
 
@@ -150,13 +152,18 @@ def test_unrolls_that_cannot_be_read_cost_their_boards_alone_and_are_named(tmp_p
 def test_it_says_how_to_do_it_again(tmp_path):
     (tmp_path / "spec.yaml").write_text("name: s\nbase: {}\n")
     tables = tables_of(2, folder=tmp_path)
-    tables.trials["provenance"] = json.dumps([{"commit": "abc", "device": "CPU", "versions": {"torch": "2.13"}}])
+    attempts = [provenance(torch.device("cpu"), 1, [{"host": "node", "pid": pid}]) for pid in range(4)]
+    tables.trials["provenance"] = [json.dumps([attempt | {"fence": 7}]) for attempt in attempts]
     section = sections_of(view(tables))["again"]
     command, spec = items_of(section, "code")
     assert command["text"].endswith("rrm run spec.yaml")
     assert spec["text"] == "name: s\nbase: {}\n"
     (versions,) = items_of(section, "table")
-    assert [column["name"] for column in versions["columns"]] == ["trials", "commit", "device", "torch"]
+    names = [column["name"] for column in versions["columns"]]
+    assert {"commit", "torch", "device", "threads"} <= set(names)
+    assert not {"pid", "host", "workers", "started", "fence"} & set(names)
+    ((trials, *_),) = versions["rows"]  # of one kind, whichever process trained them
+    assert trials["text"] == "4"
 
 
 def test_escape_by_depth_is_drawn_where_depths_were_evaluated():
