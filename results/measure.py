@@ -13,6 +13,7 @@ from results.compared import MEDIANS, METRICS, MODES, SIGNALS
 from results.failures import at_worst, failed_scores, most_of
 from results.flips import sign_flip_p
 from results.pairs import Pair, Pairing
+from results.rows import clean_rows
 from results.runs import NOISE, Runs, flops_of, pair_scores
 from results.scores import BINARY, DIAGNOSED, TRAINED, Key, trained_depth
 from results.stats import NAN, iqm, mcnemar, over_one_sample, over_seeds_and_puzzles, probability_of_improvement
@@ -241,28 +242,30 @@ def _facts(runs: Runs, pairing: Pairing) -> dict[str, Any]:
     """What an arm had and costs, the same for all its metrics."""
     arms, bases = [pair.arm for pair in pairing.done], [pair.baseline for pair in pairing.done]
     mine, theirs = [runs.of(run, pairing.arm) for run in arms], [runs.of(run, "") for run in bases]
+    evaluated = [row for run in mine for row in clean_rows(run.evals, "test")]
     digests = sorted({run.commit for run in arms if isinstance(run.commit, str)})
     return {
-        **{name: _mean(getattr(row, name) for run in mine for row in run.evals) for name in NOISE},
+        **{name: _mean(getattr(row, name) for row in evaluated) for name in NOISE},
         "arm_depth": trained_depth(mine[0].evals),
         "baseline_depth": trained_depth(theirs[0].evals),
         "optimizer_steps": _mean(max(row.optimizer_steps for row in run.evals) for run in mine),
         "act_steps": _mean(max(row.act_steps for row in run.evals) for run in mine),
-        "collapsed": sum(run.line.collapsed for run in mine),
-        "baseline_collapsed": sum(run.line.collapsed for run in theirs),
+        "collapsed": sum(run.collapsed for run in mine),
+        "baseline_collapsed": sum(run.collapsed for run in theirs),
         "flops": _mean(flops_of(run) for run in arms),
         "compute_ratio": _mean(flops_of(arm) / flops_of(base) for arm, base in zip(arms, bases, strict=True)),
         "device_hours": _mean(run.device_hours for run in arms),
         "baseline_device_hours": _mean(run.device_hours for run in bases),
-        "minutes": _mean(run.line.minutes for run in mine),
-        "baseline_minutes": _mean(run.line.minutes for run in theirs),
+        "minutes": _mean((run.train_seconds + run.evaluate_seconds) / 60 for run in arms),
+        "baseline_minutes": _mean((run.train_seconds + run.evaluate_seconds) / 60 for run in bases),
         "commit": ", ".join(digests) or None,
     }
 
 
 def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not pd.isna(value)]
-    return float(np.mean(known)) if known else NAN
+    known = np.array(list(values), dtype=float)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else NAN
 
 
 def _sd(values: np.ndarray) -> float:

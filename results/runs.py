@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.curves import snapshot
+from results.curves import COLLAPSE
 from results.pairs import ComparisonError, Pair
-from results.rows import by_trial, rows_of, with_when
-from results.scores import Key, equal_compute, last_diagnosis, scores
+from results.rows import by_trial, with_when
+from results.scores import TRAINED, Key, equal_compute, last_diagnosis, scores
 from results.stats import NAN
 
 NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity")
@@ -24,15 +24,20 @@ _DIAGNOSED = (*_RUN, "step", "example", "n_pos", "lambda_1", "solved", "settled"
 
 @dataclass
 class Scored:
-    """What the comparison knows of a run: its evaluations, the score of each example, its line of a snapshot.
+    """What the comparison knows of a run: the evaluations it reads, and the score of each example.
 
     `diagnosed` are the examples that the scores of DIAGNOSED are of.
     """
 
     evals: list[Any]
     scores: dict[Key, np.ndarray]
-    line: Any
     diagnosed: tuple[int, ...]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the last accuracy is more than COLLAPSE below the best."""
+        final, best = (self.scores[metric, 0.0, TRAINED].mean() for metric in ("final", "best"))
+        return bool(final < best - COLLAPSE)
 
 
 class Runs:
@@ -40,37 +45,46 @@ class Runs:
 
     def __init__(self, trials: pd.DataFrame, evals: pd.DataFrame, diagnostics: pd.DataFrame | None):
         # By sweep and trial: another sweep may have the same trials, of other lengths.
-        done = trials.loc[trials.status == "done"]
-        of_done = evals.loc[evals.trial_id.isin(done.trial_id)]
-        self.evals = by_trial(_read(of_done), _RUN)
-        self.lines = {(row.sweep, row.trial_id): row for row in rows_of(snapshot(done, of_done))}
+        done = trials.trial_id[trials.status == "done"]
+        self.evals = by_trial(rows_read(evals.loc[evals.trial_id.isin(done)]), _RUN)
         self.diagnosed: dict[Any, list[Any]] = {}
         if diagnostics is not None and len(diagnostics):
             self.diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)], _RUN)
-        self._known: dict[tuple[str, str], Scored] = {}
-        self._arm = ""
+        self._baselines: dict[Any, Scored] = {}
+        self._arm, self._of_arm = "", dict[Any, Scored]()
 
     def of(self, run: Any, keep: str) -> Scored:
         """A run's scores, kept until another arm than `keep` asks; a baseline's (keep "") to the end."""
-        place = (run.sweep, run.trial_id)
         if keep and keep != self._arm:
-            self._known = {key: known for key, known in self._known.items() if known.line.arm != self._arm}
-            self._arm = keep
-        if place not in self._known:
+            self._arm, self._of_arm = keep, {}
+        place, known = (run.sweep, run.trial_id), self._of_arm if keep else self._baselines
+        if place not in known:
             evals = self.evals.get(place)
             if not evals:
                 raise ComparisonError(f"evals: done trial {run.trial_id} of {run.sweep} has none; load its evaluations")
             diagnosed = self.diagnosed.get(place, [])
             examples = tuple(row.example for row in last_diagnosis(diagnosed)) if diagnosed else ()
-            self._known[place] = Scored(evals, scores(evals, diagnosed), self.lines[place], examples)
-        return self._known[place]
+            known[place] = Scored(evals, scores(evals, diagnosed), examples)
+        return known[place]
 
 
-def _read(evals: pd.DataFrame) -> pd.DataFrame:
-    """What the comparison reads: the clean evaluations, and all on test at each trial's last step."""
-    last = evals.step == evals.groupby(list(_RUN)).step.transform("max")
-    read = evals.loc[(evals.sigma == 0) | (last & (evals.split == "test"))].reindex(columns=list(_EVALUATED))
-    return with_when(read)
+def rows_read(evals: pd.DataFrame) -> pd.DataFrame:
+    """Of all runs' evaluations those that a comparison reads, a quarter of them: no score is another without the rest.
+
+    They are the clean ones on test, those on validation that choose the best step, and on test all of the last step.
+    """
+    run = evals.groupby(list(_RUN), sort=False).ngroup().to_numpy()
+    step, depth, test = evals.step.to_numpy(int), evals.depth, (evals.split == "test").to_numpy(bool)
+    trained = (depth == depth.groupby(run).transform("min")).to_numpy(bool)
+    last = (evals.step == evals.step.groupby(run).transform("max")).to_numpy(bool)
+    clean = (evals.sigma == 0).to_numpy(bool) & trained
+    validation = np.flatnonzero(clean & ~test)
+    accuracy = evals.exact_accuracy.to_numpy(float)[validation]
+    best_first = validation[np.lexsort((step[validation], -accuracy, run[validation]))]
+    _, firsts = np.unique(run[best_first], return_index=True)
+    kept = test & (clean | last)
+    kept[best_first[firsts]] = True
+    return with_when(evals.loc[kept].reindex(columns=list(_EVALUATED)))
 
 
 def pair_scores(runs: Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
