@@ -51,8 +51,9 @@ def _warnings(cell: Cell) -> Iterator[str]:
 
 
 def _costs(config: TrialConfig, gpu: Gpu) -> list[str]:
-    step = flops_per_act_step(config) * config.rows_trained_per_batch
-    total = step * config.train.steps + flops_of_evaluations(config)
+    act_step = flops_per_act_step(config)
+    step = act_step * config.rows_trained_at(config.train.steps - 1)
+    total = act_step * config.rows_trained + flops_of_evaluations(config)
     train = config.train
     return [
         f"{parameters(config):,}",

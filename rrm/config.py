@@ -219,18 +219,33 @@ class TrialConfig(Settings):
         return self.act_steps_per_batch if self.train.optimizer_step == "act" else 1
 
     @property
-    def rows_trained_per_batch(self) -> int:
-        """ACT steps that are trained on a batch (act_mask: at most), over which its loss is a mean."""
-        trajectories = 1 if self.races else self.rollouts
+    def still_batches(self) -> int:
+        """Batches at the start that nothing perturbs: K trajectories would be copies of one, which is trained alone."""
+        moves = self.perturb is not None and self.perturb.trained_sigmas
+        return self.perturb.warmup_steps if self.perturb and moves else self.train.steps
+
+    def rollouts_at(self, step: int) -> int:
+        """Trajectories a puzzle in the batch of a step (0-based)."""
+        return 1 if step < self.still_batches else self.rollouts
+
+    def rows_trained_at(self, step: int) -> int:
+        """ACT steps that are trained on the batch of a step (act_mask: at most), over which its loss is a mean."""
+        trajectories = 1 if self.races else self.rollouts_at(step)
         return self.train.batch_size * trajectories * self.act_steps_per_batch
+
+    @property
+    def rows_trained(self) -> int:
+        """ACT steps that are trained on all batches."""
+        still, last = self.still_batches, self.train.steps - 1
+        return still * self.rows_trained_at(0) + (self.train.steps - still) * self.rows_trained_at(last)
 
     @property
     def evaluation_share(self) -> float:
         """ACT steps spent evaluating, of all that the trial takes if nothing halts; those of training cost more."""
         evaluating = self.evaluation_act_steps
-        racing = self.train.batch_size * self.rollouts * self.act_steps_per_batch if self.races else 0
-        training = self.train.steps * (self.rows_trained_per_batch + racing)
-        return evaluating / (evaluating + training)
+        races = self.train.steps - self.still_batches if self.races else 0
+        racing = races * self.train.batch_size * self.rollouts * self.act_steps_per_batch
+        return evaluating / (evaluating + self.rows_trained + racing)
 
     @property
     def evaluation_act_steps(self) -> int:

@@ -22,13 +22,13 @@ def flops_per_act_step(config: TrialConfig) -> int:
     Multiplications and additions of matrix products count one each. Elementwise work is left out, and what a step costs
     whatever its batch: the optimizer, SRM's factors. A fixed unroll with constant weights looks ahead once: its share.
     Losses that are averaged by trajectory take a forward pass more, which counts the steps; a winner's step takes those
-    of all that it raced with, itself included.
+    of all that it raced with, itself included, on average over the batches, which do not race in a warm-up.
     """
     training, forward = _a_row(config.model.model_dump_json(), config.task.seq_len, config.task.vocab_size)
     if config.train.normalise == "per_trajectory":
         training += forward
     if config.races:
-        training += config.rollouts * forward
+        training += config.rollouts * forward * (config.train.steps - config.still_batches) // config.train.steps
     if not config.model.learns_q_continue:
         return training
     looks_ahead_once = config.rollout == "parallel_fixed" and config.optimizer_steps_per_batch == 1

@@ -158,8 +158,8 @@ def serial_act(model: RecursiveModel, start: Trajectories) -> Iterator[RowLosses
     they halt at different steps.
     """
     B, K = len(start.batch.inputs), start.rollouts
-    if not start.slots:
-        start.slots += [empty_slots(start.batch, _bank(start.latents, k, B, K)) for k in range(K)]
+    begun = len(start.slots)  # one bank after a warm-up
+    start.slots += [empty_slots(start.batch, _bank(start.latents, k, B, K)) for k in range(begun, K)]
     for k in range(K):
         min_steps = None if start.min_steps is None else start.min_steps[:, k]
         slots, z0 = start.slots[k], _bank(start.latents, k, B, K)

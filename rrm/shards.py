@@ -20,7 +20,7 @@ from rrm.perturb import PerturbConfig, draw_sigmas, noise_rms, perturb_latents
 from rrm.puzzles.dataset import TaskData
 from rrm.rollout import ROLLOUTS, Slots, Trajectories
 from rrm.streams import uniforms
-from rrm.winner import WINNER_ENTROPY, Race, entropy, winner_takes_all
+from rrm.winner import WINNER_CHANGES, WINNER_ENTROPY, Race, entropy, winner_takes_all
 
 Terms = dict[str, Tensor]
 PUZZLE_GRADIENT, PUZZLE_ROWS, LOSS, TRAINED = "puzzle table", "puzzle rows", "loss", "trained"
@@ -51,7 +51,7 @@ class TreeSum:
 
 
 class Shard:
-    """The rows `rows` of one training step's batch, in K trajectories a puzzle.
+    """The rows `rows` of one training step's batch, in K trajectories a puzzle: in one, if nothing perturbs them.
 
     They are loaded and perturbed when they are first needed. `slots` are serial_act's for these rows, and are replaced.
     """
@@ -68,9 +68,10 @@ class Shard:
     ):
         self.config, self.model, self.data, self.device = config, model, data, device
         self.step, self.rows, self.slots = step, rows, slots
+        self.rollouts = config.rollouts_at(step)
         self._noise: Terms = {}
         self._noise_in_time: NoiseInTime | None = None
-        self._race = Race(config.rollouts) if config.races else None
+        self._race = Race(self.rollouts) if config.races and self.rollouts > 1 else None
         self._losses = self._unroll()
 
     def backward(self, act_steps: int | None) -> Terms:
@@ -80,7 +81,7 @@ class Shard:
         the part of the batch's loss, and how many rows were trained; this shard's part of the mean of the noise: with
         the first steps, or with all where it comes again.
         """
-        rows = self.config.rows_trained_per_batch
+        rows = self.config.rows_trained_at(self.step)
         scale = self.config.optimizer_steps_per_batch / rows
         loss, trained = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for losses in islice(self._losses, act_steps):
@@ -96,7 +97,7 @@ class Shard:
             found = self._noise_in_time.take_rms(self.model.latent_names, self.device)
             noise |= {f"noise_rms_{name}": rms * part for name, rms in found.items()}
         if self._race is not None:
-            noise |= self._race.take(self.config.train.batch_size * (self.model.halt_max_steps - 1))
+            noise |= self._race.take()
         return self._take_gradients() | {LOSS: loss, TRAINED: torch.tensor(trained)} | noise
 
     def close(self) -> None:
@@ -116,15 +117,18 @@ class Shard:
         config = self.config
         latents = self.model.initial_latents(len(self.rows))
         perturb = config.perturb if config.rollouts > config.clean_first else None
-        if perturb is not None and perturb.when == "start":
+        if perturb is not None and self.step < config.still_batches:
+            columns = ("train_sigma", *(f"noise_rms_{name}" for name in latents))
+            self._noise = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in columns}
+        elif perturb is not None and perturb.when == "start":
             latents = self._perturbed(latents, perturb)
         elif perturb is not None:
-            latents = {name: z.repeat_interleave(config.rollouts, dim=0) for name, z in latents.items()}
+            latents = {name: z.repeat_interleave(self.rollouts, dim=0) for name, z in latents.items()}
             self._noise_in_time = self._meets(perturb)
         start = Trajectories(
             self.data.train_batch(config.seed, self.step, config.train.batch_size, self.rows).to(self.device),
             latents,
-            config.rollouts,
+            self.rollouts,
             config.model.token_loss,
             self._min_steps(),
             self.slots,
@@ -189,7 +193,7 @@ class Shard:
         probability = config.train.halt_exploration_prob
         if config.rollout == "parallel_fixed" or not probability:
             return None
-        u = np.stack([uniforms(config.seed, f"halt.{k}", self.step, self.rows, 4) for k in range(config.rollouts)], 1)
+        u = np.stack([uniforms(config.seed, f"halt.{k}", self.step, self.rows, 4) for k in range(self.rollouts)], 1)
         steps = np.where(u[..., 0] < probability, 2 + np.floor(u[..., 1] * (self.model.halt_max_steps - 1)), 0)
         return sent(torch.from_numpy(steps.astype(np.int64)), self.device)
 
@@ -201,7 +205,13 @@ def noise_columns(total: Terms) -> Terms:
 
 def noise_means(total: Terms, batches: int) -> dict[str, float]:
     """What an evaluation says of the noise of so many batches, which `noise_columns` added up."""
-    return {name: entropy(value) if name == WINNER_ENTROPY else value.item() / batches for name, value in total.items()}
+    means = {
+        name: value.item() / batches for name, value in total.items() if name not in (WINNER_CHANGES, WINNER_ENTROPY)
+    }
+    if WINNER_CHANGES in total:
+        changed, same = total[WINNER_CHANGES].tolist()
+        means |= {WINNER_CHANGES: changed / max(1, changed + same), WINNER_ENTROPY: entropy(total[WINNER_ENTROPY])}
+    return means
 
 
 def shard_rows(batch_size: int, shards: int) -> list[range]:

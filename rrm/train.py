@@ -150,7 +150,7 @@ class Trainer:
             loss += total[LOSS]
             trained += int(total[TRAINED])
             if config.rollout == "act_mask" and config.train.normalise == "valid_steps":
-                rescale = config.rows_trained_per_batch / trained  # how many is known now
+                rescale = config.rows_trained_at(self.step) / trained  # how many is known now
             for column, value in noise_columns(total).items():  # on the device: reading it would wait for it
                 self.noise_since_evaluation[column] = self.noise_since_evaluation.get(column, 0) + value
             self._optimizer_step(total, rescale)

@@ -30,20 +30,21 @@ class Race:
     def won(self, winners_B: Tensor) -> None:
         """Take up who won the next ACT step: int64 [B]."""
         if self._last is not None:
-            self._changes.append((winners_B != self._last).sum())
+            changed = winners_B != self._last
+            self._changes.append(torch.stack((changed.sum(), (~changed).sum())))
         self._last = winners_B
         self._wins.append(F.one_hot(winners_B, self.rollouts).sum(dim=0))
 
-    def take(self, changes_possible: int) -> dict[str, Tensor]:
+    def take(self) -> dict[str, Tensor]:
         """Of the ACT steps since the last call, float64, to be added up over shards, calls and batches:
 
-        under WINNER_CHANGES how many were won by another than the step before, over `changes_possible`; under
+        under WINNER_CHANGES how many were won by another than the step before, and by the same [2]; under
         WINNER_ENTROPY how many each trajectory won [K].
         """
         wins = torch.stack(self._wins).sum(dim=0).double()
-        changes = torch.stack(self._changes).sum().double() if self._changes else wins.new_zeros(())
+        changes = torch.stack(self._changes).double() if self._changes else wins.new_zeros(0, 2)
         self._wins, self._changes = [], []
-        return {WINNER_CHANGES: changes / max(1, changes_possible), WINNER_ENTROPY: wins}
+        return {WINNER_CHANGES: changes.sum(dim=0), WINNER_ENTROPY: wins}
 
 
 def entropy(counts: Tensor) -> float:

@@ -43,9 +43,10 @@ DIAGNOSE = {
 
 
 def configs() -> dict[str, dict[str, Any]]:
-    """Every model x objective x rollout x optimizer_step, four shards of a row each; in chunks of one or two rows."""
-    found = {}
-    for (model, fields), objective, (rollout, step) in itertools.product(MODELS.items(), OBJECTIVES, STEPS):
+    """Every objective x rollout x optimizer_step, the models in turns, four shards of a row; chunks of a row or two."""
+    found, models = {}, itertools.cycle(MODELS.items())
+    for objective, (rollout, step) in itertools.product(OBJECTIVES, STEPS):
+        model, fields = next(models)
         train = {"steps": LAST, "shards": MOST_WORKERS, "optimizer_step": step, "halt_exploration_prob": 0.4}
         if objective == "winner" and rollout != "parallel_fixed":
             continue

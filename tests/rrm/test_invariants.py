@@ -1,9 +1,13 @@
-"""The invariants of SPEC.md, C, by their numbers: every model x rollout x objective, losses and gradients."""
+"""What noise must not change, in whole trainings; and the invariants of SPEC.md, C, by their numbers."""
+
+import itertools
+import threading
 
 import pytest
 import torch
 from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
+from rrm.checkpoint import loads, serialise
 from rrm.models import build_model
 from rrm.models.act import Batch, q_continue_target
 from rrm.models.losses import row_losses
@@ -12,6 +16,8 @@ from rrm.perturb import PerturbConfig, draw_sigmas, perturb_latents
 from rrm.rollout import ROLLOUTS, Trajectories
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
+from rrm.train import Trainer
+from rrm.workers import ALONE, Workers
 
 B, M = 3, 4
 NEVER = 99
@@ -222,6 +228,138 @@ def test_srm_forgets_noise_as_its_bound_says():
     for step in range(1, M + 1):
         clean, noisy = (model.act_step(z, batch())[0] for z in (clean, noisy))
         assert (norm(clean, noisy) <= model.bound() ** (step * config.H_cycles) * distance).all()
+
+
+IN_THREE = {"single_perturbed_ce": 1, "multi_perturbed_ce": 3, "winner_perturbed_ce": 3}  # trajectories, K
+TRAINED = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM}
+WHEN = ("start", "act_step", "update")
+CASES = [  # the models in turns: each meets each objective and each rollout
+    (*case, list(TRAINED)[i % 3])
+    for i, case in enumerate(
+        case
+        for case in itertools.product(IN_THREE, ROLLOUTS, WHEN)
+        if case[0] != "winner_perturbed_ce" or case[1] == "parallel_fixed"
+    )
+]
+
+
+class Threads(Workers):
+    """Workers that are threads of this process, and show each other what they have."""
+
+    def __init__(self, rank: int, shown: list, everyone: threading.Barrier):
+        self.rank, self.count, self.shown, self.everyone = rank, len(shown), shown, everyone
+
+    def all_gather(self, tensors):
+        self.shown[self.rank] = {name: x.clone() for name, x in tensors.items()}  # sums are made in place
+        self.everyone.wait()
+        of_all = [{name: x.clone() for name, x in of_one.items()} for of_one in self.shown]
+        self.everyone.wait()
+        return of_all
+
+    def gather(self, value):
+        self.shown[self.rank] = value
+        self.everyone.wait()
+        of_all = list(self.shown)
+        self.everyone.wait()
+        return of_all if self.rank == 0 else []
+
+    def tell(self, value):
+        self.shown[self.rank] = value
+        self.everyone.wait()
+        of_first = self.shown[0]
+        self.everyone.wait()
+        return of_first
+
+
+def trained(config, until, state=None, workers=ALONE):
+    """The states after each step of `until`, serialised and read again; the halting head says yes now and then."""
+    trainer = Trainer(config, torch.device("cpu"), workers)
+    torch.nn.init.normal_(trainer.model.q_head.weight, generator=torch_generator(0, "q_head"))
+    torch.nn.init.zeros_(trainer.model.q_head.bias)
+    if state is not None:
+        trainer.load_state_dict(state)
+    states = []
+    for step in until:
+        trainer.train_until(step)
+        states.append(loads(serialise(trainer.state_dict()), "state"))
+    return states
+
+
+def on_two_threads(config, until):
+    """The states of worker 0 of two."""
+    shown, everyone, states = [None] * 2, threading.Barrier(2, timeout=60), []
+    second = threading.Thread(target=lambda: trained(config, until, workers=Threads(1, shown, everyone)))
+    second.start()
+    states = trained(config, until, workers=Threads(0, shown, everyone))
+    second.join()
+    return states
+
+
+def assert_same_bits(a, b, where="state"):
+    """Two states, but for the trial's name, the seconds, and what is said of noise where one has none."""
+    if isinstance(a, dict):
+        left_out = {"trial_id", "seconds"} | {x for x in a.keys() ^ b.keys() if x.startswith(("train_sigma", "noise_"))}
+        assert a.keys() - left_out == b.keys() - left_out, where
+        for key in a.keys() - left_out:
+            assert_same_bits(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same_bits(x, y, f"{where}[{i}]")
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, where
+
+
+def first_answers(config):
+    """What the trajectories' latents are after the first ACT step of the first batch: a list, bank by bank."""
+    trainer, seen = Trainer(config, torch.device("cpu")), []
+    reason = trainer.model.reason
+    trainer.model.reason = lambda *arguments: seen.append(reason(*arguments)) or seen[-1]
+    trainer.train_step()
+    return [z["z_L"].detach() for z in seen]
+
+
+@pytest.mark.parametrize(("objective", "rollout", "when", "model"), CASES)
+def test_what_noise_must_not_change(objective, rollout, when, model):
+    """sigma 0 and every step of a warm-up are the clean run's bits, for any K: copies are trained as one.
+
+    A resume, in the warm-up or after it, and two workers in place of one, end in the same bits; in two shards nothing
+    but the order of sums is new (test_shards has their gradients). The first trajectories of more are those of fewer.
+    """
+    K = IN_THREE[objective]
+
+    def config(sigma=None, *, shards=2, rollouts=K, **schedule):
+        noise = {"sigma": sigma, "rollouts": rollouts, "when": when} | schedule
+        return tiny_config(
+            model=TRAINED[model] | {"halt_max_steps": 3},
+            rollout=rollout,
+            train={"steps": 4, "shards": shards, "optimizer_step": "rollout", "halt_exploration_prob": 0.4},
+            eval={"every": 2, "n": 2, "sigmas": []},
+            **({} if sigma is None else {"objective": objective, "perturb": noise}),
+        )
+
+    clean = trained(config(), (2, 4))
+    assert_same_bits(trained(config(0.0), (4,))[0], clean[1])
+    warm = config(0.5, warmup_steps=2)
+    in_warm_up, at_its_end, noisy, whole = trained(warm, (1, 2, 3, 4))
+    assert_same_bits(at_its_end, clean[0])
+    assert not torch.equal(whole["model"]["lm_head.weight"], clean[1]["model"]["lm_head.weight"])
+    for state in (in_warm_up, noisy):
+        assert_same_bits(trained(warm, (4,), state)[0], whole)
+    assert_same_bits(on_two_threads(warm, (4,))[0], whole)
+    still, last = whole["history"][-3], whole["history"][-1]
+    assert (still["train_sigma"], last["train_sigma"]) == (0, 0.5)
+    assert 0.2 < last["noise_rms_z_L"] < 0.6  # below 0.5: slots of serial_act may be of the warm-up still
+    assert ("winner_entropy" in still, "winner_entropy" in last) == (False, objective == "winner_perturbed_ce")
+    if K > 1:
+        more, fewer = (first_answers(config(0.5, shards=1, rollouts=rollouts)) for rollouts in (3, 2))
+        if rollout == "serial_act":
+            assert len(more) * 2 == len(fewer) * 3
+            assert all(map(torch.equal, fewer, more))
+        else:
+            by_trajectory = [z[0].unflatten(0, (4, -1)) for z in (more, fewer)]
+            torch.testing.assert_close(by_trajectory[0][:, :2], by_trajectory[1])
+            assert not torch.allclose(by_trajectory[0][:, 2], by_trajectory[0][:, 1])
 
 
 def test_a_quarter_of_the_ramp_is_a_quarter_of_the_interval():

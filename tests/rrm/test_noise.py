@@ -7,7 +7,6 @@ import pytest
 import torch
 from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
-from rrm.checkpoint import loads, serialise
 from rrm.models.act import Batch, continue_value
 from rrm.models.losses import row_losses
 from rrm.noise import NoiseInTime
@@ -15,7 +14,6 @@ from rrm.perturb import PerturbConfig, draw_sigmas
 from rrm.rollout import ROLLOUTS, Trajectories
 from rrm.streams import normals, torch_generator
 from rrm.torch_setup import set_up_torch
-from rrm.train import Trainer
 
 CPU = torch.device("cpu")
 B, K, M, SEED = 3, 4, 3, 5
@@ -184,46 +182,6 @@ def test_scale_pairs_and_place_are_those_of_the_start(changes):
         assert found[name].item() == pytest.approx(by_row.mean().item(), rel=1e-5)
         assert found[name].item() == pytest.approx(0.5 * size[name] * (name in perturb.where), rel=0.05)
     assert meets.take_rms(z, CPU) == {"z_H": 0, "z_L": 0}
-
-
-def trained(steps, state=None, **changes):
-    """After `steps` batches, from the start or from a saved state; its halting head says yes now and then."""
-    trainer = Trainer(tiny_config(**changes), CPU)
-    torch.nn.init.normal_(trainer.model.q_head.weight, generator=torch_generator(0, "q_head"))
-    torch.nn.init.zeros_(trainer.model.q_head.bias)
-    if state is not None:
-        trainer.load_state_dict(loads(state, "state"))
-    trainer.train_until(steps)
-    return trainer
-
-
-def same(a, b):
-    others = b.model.state_dict()
-    return all(torch.equal(x, others[name]) for name, x in a.model.state_dict().items())
-
-
-@pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("rollout", ROLLOUTS)
-@pytest.mark.parametrize("arch", ["hrm", "srm"])
-def test_clean_bits_and_resume(arch, rollout, when):
-    """sigma 0 and a warm-up are the clean run, and a resumed run goes on to the same bits."""
-    kind = {"model": MODELS[arch] | {"halt_max_steps": M}, "rollout": rollout, "train": {"optimizer_step": "rollout"}}
-    kind["eval"] = {"n": 2, "sigmas": []}
-    clean = trained(4, **kind)
-    single = kind | {"objective": "single_perturbed_ce"}
-    for perturb in ({"sigma": 0.0}, {"sigma": 0.5, "warmup_steps": 4}):
-        assert same(clean, trained(4, **single, perturb=perturb | {"when": when}))
-    multi = kind | {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 2, "when": when}}
-    whole, half = trained(4, **multi), trained(2, **multi)
-    resumed = trained(4, serialise(half.state_dict()), **multi)
-    assert same(whole, resumed)
-    assert not same(whole, clean)
-    noisy = [
-        {name: row[name] for name in row if name.startswith(("train_sigma", "noise_rms"))} for row in whole.history
-    ]
-    assert noisy == [{name: row[name] for name in kept} for row, kept in zip(resumed.history, noisy, strict=True)]
-    assert noisy[-1]["train_sigma"] == 0.5
-    assert noisy[-1]["noise_rms_z_H"] == pytest.approx(0.5, rel=0.1)
 
 
 def test_when_is_part_of_a_trials_name_unless_it_is_the_start():
