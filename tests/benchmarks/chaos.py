@@ -2,13 +2,14 @@
 one that was left alone: python tests/benchmarks/chaos.py --kills 200 [--workers 2] [--storage s3 --throttle 0.1]
 [--memory-seconds 20].
 
-A fifth of the blows are pauses (SIGSTOP, for up to 40 seconds: longer than a lease lasts). `--storage s3` is a server
-on loopback, which turns a share of its requests away (503 SlowDown). With `--memory-seconds` Ray's own memory monitor
-takes the machine's memory for full that often, and kills a worker.
+A fifth of the blows are pauses (SIGSTOP, for up to 40 seconds: longer than a lease lasts). Five of six meet a process
+that trains, the others a driver, which may be starting. `--storage s3` is a server on loopback, which turns a share of
+its requests away (503 SlowDown). With `--memory-seconds` Ray's own memory monitor takes the machine's memory for full
+that often, and kills a worker: these count as blows. A sweep that is done before its blows are is given more steps. A
+line a blow goes to stderr.
 """
 
 import argparse
-import json
 import logging
 import os
 import random
@@ -25,13 +26,18 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from psutil import Error, Process
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
 from results.storage import Location
+from results.trial_files import read_json
+from rrm.presets import merge
 from tune.spec import Sweep, load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
+KINDS = {"ray::RecursiveTrial": "first worker", "ray::TrialWorker": "other worker"}  # by what Ray calls the process
+MEMORY = "killed by the memory monitor"
 
 
 def trials(sweep: Sweep) -> list[Location]:
@@ -39,21 +45,15 @@ def trials(sweep: Sweep) -> list[Location]:
     return [sweep.folder / "trials" / trial_id for trial_id in sweep.trials]
 
 
-def worker_pids(sweep: Sweep) -> list[int]:
-    """The processes of the trials that are not done."""
-    records = []
-    for folder in trials(sweep):
-        if (folder / "trial.json").exists() and not (folder / "done.json").exists():
-            records.append(json.loads((folder / "trial.json").read_bytes()))
-    return [worker["pid"] for record in records for worker in record["attempts"][-1]["workers"]]
-
-
-def is_a_ray_worker(pid: int) -> bool:
-    """Whether the process is one of Ray's, and not another that was given a dead one's number."""
-    try:
-        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+def workers_of(driver: int) -> list[tuple[str, int]]:
+    """The processes of trials below a driver: of which kind, and their numbers."""
+    found = []
+    with suppress(Error):
+        for process in Process(driver).children(recursive=True):
+            with suppress(Error, IndexError):
+                title = process.cmdline()[0]
+                found += [(kind, process.pid) for name, kind in KINDS.items() if title.startswith(name)]
+    return found
 
 
 def pause(pid: int, seconds: float) -> None:
@@ -67,41 +67,73 @@ def pause(pid: int, seconds: float) -> None:
     threading.Timer(seconds, go_on).start()
 
 
-def run(spec: str, sweep: Sweep, blows: int, chance: random.Random, log: Any, memory_seconds: float | None) -> None:
-    """Kill and pause, and start again, until the blows are used up; then let it end."""
-    dealt: Counter[str] = Counter()
-    monitor = {
-        "RAY_memory_usage_threshold": "0",
-        "RAY_memory_monitor_refresh_ms": f"{1000 * (memory_seconds or 0):.0f}",
-    }
+class Chaos:
+    """Runs a sweep under blows."""
 
-    def start(under_monitor: bool = True) -> subprocess.Popen:
-        environment = os.environ | (monitor if memory_seconds and under_monitor else {})
-        return subprocess.Popen([*CLI, "run", spec], stdout=log, stderr=log, env=environment)
+    def __init__(self, folder: Path, spec: dict[str, Any], chance: random.Random, memory_seconds: float | None):
+        self.folder, self.spec, self.chance = folder, spec, chance
+        self.grow_by = spec["base"]["train"]["steps"]
+        self.path = write_spec(folder, spec, "killed.yaml")
+        self.monitor = {}
+        if memory_seconds:
+            self.monitor["RAY_memory_usage_threshold"] = "0"
+            self.monitor["RAY_memory_monitor_refresh_ms"] = f"{1000 * memory_seconds:.0f}"
+        self.dealt: Counter[str] = Counter()
+        self.runs = 0
+        self.started = time.perf_counter()
 
-    driver = start()
-    while dealt.total() < blows:
-        time.sleep(chance.uniform(0.2, 6.0))
-        if driver.poll() is not None:
-            if driver.returncode == 0:
-                break
-            driver = start()
-            continue
-        workers = [pid for pid in worker_pids(sweep) if is_a_ray_worker(pid)]
-        if not workers and chance.random() < 0.9:
-            continue  # the driver is still starting: most blows are to meet trials
-        who = "worker" if workers and chance.random() < 0.7 else "driver"
-        pid = chance.choice(workers) if who == "worker" else driver.pid
+    def start(self, under_monitor: bool = True) -> subprocess.Popen:
+        """A driver."""
+        self.runs += 1
+        with open(self.folder / "log", "a") as log:
+            environment = os.environ | (self.monitor if under_monitor else {})
+            return subprocess.Popen([*CLI, "run", self.path], stdout=log, stderr=log, env=environment)
+
+    def run(self, blows: int) -> None:
+        """Kill and pause, and start again, until the blows are used up; then let it end."""
+        driver = self.start()
+        while self.dealt.total() < blows:
+            at_random = self.chance.random() < 0.06  # whatever the driver is at; else while something trains
+            time.sleep(self.chance.uniform(0.0, 20.0 if at_random else 4.0))
+            self._count_memory_kills()
+            if driver.poll() is not None:
+                if driver.returncode == 0:
+                    self._grow()
+                driver = self.start()
+                continue
+            workers = workers_of(driver.pid)
+            if workers and not at_random and self.chance.random() < 0.9:
+                self._blow(*self.chance.choice(workers))
+            elif workers or at_random:
+                self._blow("driver" if workers else "starting driver", driver.pid)
+        while driver.wait() != 0:
+            driver = self.start(under_monitor=False)
+        self._count_memory_kills()
+
+    def _blow(self, who: str, pid: int) -> None:
         with suppress(ProcessLookupError):
-            if chance.random() < 0.2:
-                pause(pid, chance.uniform(1.0, 40.0))
-                dealt[f"{who} paused"] += 1
+            if self.chance.random() < 0.2:
+                seconds = self.chance.uniform(1.0, 40.0)
+                pause(pid, seconds)
+                self._note(f"{who} paused", f"{who} {pid} paused for {seconds:.0f} s")
             else:
                 os.kill(pid, signal.SIGKILL)
-                dealt[f"{who} killed"] += 1
-    while driver.wait() != 0:
-        driver = start(under_monitor=False)
-    print(", ".join(f"{count} x {what}" for what, count in sorted(dealt.items())))
+                self._note(f"{who} killed", f"{who} {pid} killed")
+
+    def _note(self, kind: str, line: str) -> None:
+        self.dealt[kind] += 1
+        clock = time.perf_counter() - self.started
+        print(f"{clock:5.0f} s, run {self.runs}, blow {self.dealt.total()}: {line}", file=sys.stderr, flush=True)
+
+    def _count_memory_kills(self) -> None:
+        so_far = (self.folder / "log").read_text(errors="replace").count("out of memory: its node was nearly full")
+        for _ in range(so_far - self.dealt[MEMORY]):
+            self._note(MEMORY, f"a worker {MEMORY}")
+
+    def _grow(self) -> None:
+        steps = self.spec["base"]["train"]["steps"] + self.grow_by
+        self.spec = merge(self.spec, {"base": {"train": {"steps": steps}}})
+        write_spec(self.folder, self.spec, "killed.yaml")
 
 
 def bucket(throttle: float) -> str:
@@ -133,27 +165,29 @@ if __name__ == "__main__":
     parser.add_argument("--throttle", type=float, default=0.0, help="share of requests, with --storage s3")
     parser.add_argument("--memory-seconds", type=float)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
         place = bucket(arguments.throttle) if arguments.storage == "s3" else arguments.storage or f"{root}/killed"
         long = {"train": {"steps": arguments.steps, "shards": arguments.workers}, "eval": {"every": 20}}
-        both = []
-        for name, storage in (("killed", place), ("unbroken", f"{root}/unbroken")):
-            workers = arguments.workers if name == "killed" else 1
-            spec = write_spec(
-                Path(root), tiny_sweep(storage=storage, base=long, resources={"workers": workers}), f"{name}.yaml"
-            )
-            both.append((spec, load_sweep(spec)))
+        at_once = {"workers": arguments.workers, "cpu": 0.5}
+        chaos = Chaos(
+            root,
+            tiny_sweep(storage=place, base=long, resources=at_once),
+            random.Random(arguments.seed),
+            arguments.memory_seconds,
+        )
         started = time.perf_counter()
-        with open(f"{root}/log", "w+") as log:
-            run(*both[0], arguments.kills, random.Random(arguments.seed), log, arguments.memory_seconds)
-            log.seek(0)
-            print(f"{log.read().count('out of memory: its node was nearly full')} x killed by the memory monitor")
+        chaos.run(arguments.kills)
         seconds = time.perf_counter() - started
+        print(", ".join(f"{count} x {what}" for what, count in sorted(chaos.dealt.items())))
+        alone = merge(chaos.spec, {"storage": f"{root}/unbroken", "resources": {"workers": 1}})
+        killed, unbroken = load_sweep(chaos.path), load_sweep(write_spec(root, alone, "unbroken.yaml"))
         started = time.perf_counter()
-        assert main(["run", both[1][0]]) == 0
-        print(f"{seconds:.0f} s with the kills, {time.perf_counter() - started:.0f} s without")
-        for ours, theirs in zip(trials(both[0][1]), trials(both[1][1]), strict=True):
-            attempts = len(json.loads((ours / "trial.json").read_bytes())["attempts"])
-            for name in ("final.pt", "best.pt", "evals.parquet"):
-                assert (ours / name).read_bytes() == (theirs / name).read_bytes(), f"{ours / name} differs"
-            print(f"{ours.name}: {attempts} attempts, the same bits")
+        assert main(["run", str(root / "unbroken.yaml")]) == 0
+        print(f"{seconds:.0f} s with the blows, {time.perf_counter() - started:.0f} s without")
+        for ours, theirs in zip(trials(killed), trials(unbroken), strict=True):
+            record = read_json(ours / "trial.json") or {}
+            for file in ("final.pt", "best.pt", "evals.parquet"):
+                assert (ours / file).read_bytes() == (theirs / file).read_bytes(), f"{ours / file} differs"
+            steps = record["config"]["train"]["steps"]
+            print(f"{ours.name}: {steps} steps, {len(record['attempts'])} attempts, the same bits")
