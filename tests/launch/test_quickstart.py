@@ -1,5 +1,6 @@
 """The README's first command, as it is: the shipped spec in a process of its own, from start to comparison."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,10 @@ import pandas as pd
 from launch.cli import main
 
 PROJECT = Path(__file__).parents[2]
+CROSSED = """
+final = crossed.query("metric == 'final'")
+print(final[["sweep", "arm", "baseline", "n_seeds"]].values.tolist())
+"""
 
 
 def test_quickstart_learns_and_prints_the_comparison(tmp_path, capsys, monkeypatch):
@@ -38,11 +43,18 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path, capsys, monkeypat
     assert again == ran.stdout[ran.stdout.index("quickstart: 4 trials, 4 done") :]
     assert len(list((tmp_path / "runs" / "quickstart" / "attempts").iterdir())) == 1
 
+    # The other sweep of its questions: the same trials under another name stand for what one would train.
+    shutil.copytree(tmp_path / "runs" / "quickstart", tmp_path / "runs" / "sigma-ladder")
+    assert main(["results", "gather", "runs/sigma-ladder"]) == 0
     blocks = (PROJECT / "README.md").read_text().split("```python\n")[1:]
     script = "\n".join(block.partition("```")[0] for block in blocks)
+    script = script.replace("results.compare(", "crossed = results.compare(") + CROSSED
     assert script.count("# 10. ") == 1
     asked = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.startswith("clean accuracy (best) ")
     assert "TRM fixed multi4, seed 1: initial " in asked.stdout
+    assert asked.stdout.splitlines()[-1] == str(
+        [[sweep, "multi4", "sigma-ladder/baseline", 2] for sweep in ("quickstart", "sigma-ladder")]
+    )
     assert {path.name for path in tmp_path.glob("*.png")} == {"curves.png", "solving.png"}

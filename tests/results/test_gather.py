@@ -1,6 +1,7 @@
 """Trial folders as they may be found: whole, waiting, damaged."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from launch.cli import main
 from results import gather as gathering
 from results.gather import gather
 from results.looks import read_looks
+from results.points import train_sigma
 from results.schema import table_file
 from results.trial_files import DamagedFileError, read_table
 from tune.job import TrialJob
@@ -55,6 +57,19 @@ def test_waiting_trials_stand_beside_done_ones(sweep):
     assert set(tables.comparison.n_seeds) == {1}
     assert json.loads(tables.trials.config[0])["train"]["steps"] == 8
     assert tables.trials.train_seconds.gt(0).tolist() == [True, False, True, False]
+
+
+def test_the_sigma_of_the_training_is_a_number_of_each_trial(tmp_path):
+    spec = tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0], grid={"perturb.sigma": [1.0, 1e-05, 0.01]})
+    spec["arms"] = {"baseline": {}, "single": {"objective": "single_perturbed_ce"}}
+    sweep = load_sweep(write_spec(tmp_path, spec))
+    write_manifest(sweep)
+    gather(sweep.folder)
+    trials = results.load("trials", sweep.folder.parent, ["arm", "point", "train_sigma"]).sort_values("train_sigma")
+    assert trials.arm.tolist() == ["single"] * 3 + ["baseline"]
+    assert trials.train_sigma.tolist() == pytest.approx([1e-05, 0.01, 1.0, math.nan], nan_ok=True)
+    assert trials.point.tolist() == [*(f"perturb.sigma={value}" for value in ("1e-05", "0.01", "1.0")), ""]
+    assert train_sigma({"perturb": {"sigma": [0.01, 1.0]}}) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

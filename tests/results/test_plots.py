@@ -108,6 +108,19 @@ def test_curves_of_up_to_six_arms_share_a_panel_and_more_are_small_multiples_wit
     assert all(held == {"baseline", panel} for panel, held in panels.items())
 
 
+def test_an_arm_of_another_training_depth_has_its_curve_at_its_own():
+    """halt_max_steps 8 against 4, both read deeper, too."""
+    trials, evals, _ = tables_of(("baseline", "deep"))
+    evals["depth"] = evals.depth.where(evals.trial_id.str.startswith("baseline"), 8)
+    deeper = evals.assign(depth=16, exact_accuracy=0.99)
+    rows = data_of(accuracy_curves(curve(trials, pd.concat([evals, deeper], ignore_index=True))))
+    means = {arm: mine["mean"].tolist() for arm, mine in rows.groupby("arm")}
+    assert means == {"baseline": [0, 0.2, pytest.approx(0.4 + 0.1)], "deep": [0, 0.2, pytest.approx(0.45)]}
+    final = compare(trials, evals, baseline="baseline").query("metric == 'final'")
+    assert final[["depth", "baseline_depth"]].values.tolist() == [[8, 4]]
+    assert "deep" in set(data_of(paired_differences(final)).arm)
+
+
 def test_other_charts_of_more_than_six_arms_are_small_multiples_too():
     trials, evals, _ = tables_of(MANY[:8])
     deeper = pd.concat([evals, evals.assign(depth=8)], ignore_index=True)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import results
-from results.schema import UNROLLS_SCHEMA, VERSION, OldTableError, file_schema, table_file
+from results.schema import TABLE_SCHEMAS, UNROLLS_SCHEMA, VERSION, OldTableError, file_schema, table_file
 from results.storage import location, write_atomically
 from results.trial_files import DamagedFileError
 
@@ -108,6 +108,27 @@ def test_differences_and_puzzles_are_found_by_what_their_trials_are(storage):
     assert len(results.load("puzzles", storage)) == 12
     with pytest.raises(KeyError, match="arm: no column of puzzles"):
         results.load("puzzles", storage, ["arm"])
+
+
+@pytest.mark.parametrize("storage", ["folder"], indirect=True)
+@pytest.mark.parametrize("table", TABLE_SCHEMAS)
+def test_every_table_is_filtered_by_model_objective_arm_and_point(table, storage):
+    place, own = location(storage), file_schema(table).names
+    for sweep, model in (("first", "hrm"), ("second", "trm")):
+        of = {"model": model, "objective": "of multi", "arm": "multi", "test_digest": "of multi"}
+        rows = [of | {"trial_id": f"{sweep}-multi-{seed}", "point": POINTS[seed], "seed": seed} for seed in (0, 1)]
+        if table not in ("trials", "evals"):
+            write([{name: row[name] for name in row if name in own} for row in rows], place, table, sweep)
+    for filters in ({"model": "trm"}, {"model": "trm", "objective": "of multi", "arm": "multi", "point": POINTS[1]}):
+        found = results.load(table, storage, **filters)
+        assert len(found) > 0
+        assert set(found.sweep) == {"second"}
+    if table == "puzzles":
+        assert set(found.test_digest) == {"of multi"}
+    elif "trial_id" in found:  # a row a trial, example or seed: those of the point alone
+        assert set(found.trial_id) == {"second-multi-1"}
+    for name, value in (("model", "srm"), ("objective", "of nobody"), ("arm", "nobody"), ("point", "lr=7")):
+        assert len(results.load(table, storage, **{name: value})) == 0
 
 
 def test_types_do_not_depend_on_what_is_there(storage):
