@@ -69,7 +69,7 @@ COMPARISON_SCHEMA = schema_of(
     _ROLE,
     ("primary", BOOL, "", "Whether a headline begins with this row: the sweep file's `primary`."),
     ("margin", FLOAT, "share", "Difference of accuracies that counts as none: the sweep file's `margin`."),
-    ("n_seeds", INT, "seeds", "Pairs of runs that are done."),
+    ("n_seeds", INT, "seeds", "Pairs of runs that are done; of an exploratory metric those of them that have it."),
     ("n_planned", INT, "seeds", "Pairs that the sweep asks for."),
     ("n_failed", INT, "seeds", "Pairs that ended with a run failed; they count at their worst."),
     ("n_stopped", INT, "seeds", "Pairs of which the sweep's scheduler stopped a run early; the others are selected."),
@@ -127,7 +127,13 @@ COMPARISON_SCHEMA = schema_of(
     ("parameters", INT, "weights", "Trained weights of the arm's model."),
     ("commit", TEXT, "", "Commits of the code the arm ran with."),
     ("data_digest", TEXT, "", "sha256 of the arm's puzzles."),
-    ("verdict", TEXT, "", "up, down, level (within the margin) or cannot tell; else why nothing is said."),
+    (
+        "verdict",
+        TEXT,
+        "",
+        "up, down, level (within the margin) or cannot tell; exploratory, of how many pairs if not of all; else why "
+        "nothing is said.",
+    ),
 )
 
 DIFFERENCES_SCHEMA = schema_of(

@@ -11,11 +11,11 @@ from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, METR
 from results.family import judge
 from results.looks import Look
 from results.measure import Measured, Place, measured_place
-from results.pairs import Baseline, ComparisonError, Pairing, pairings
+from results.pairs import Baseline, ComparisonError, pairings
 from results.runs import Runs
 from results.types import typed
 
-VERSION = 3  # of the rules: what comparison and differences say of the same trials
+VERSION = 4  # of the rules: what comparison and differences say of the same trials
 
 
 class Compared(NamedTuple):
@@ -55,7 +55,8 @@ def compare_by_seed(
 
     Signals (results.compared, SIGNALS) are tested once all planned pairs have ended, all others are exploratory. Failed
     runs count at their worst. The interval is over seeds and puzzles; of one pair, over puzzles for these two runs. An
-    arm of another training depth is read at its own. What cannot be compared has a row with the reason. `primary` is
+    arm of another training depth is read at its own. What cannot be compared has a row with the reason; an exploratory
+    metric that some pairs lack is told of the others, and says so. `primary` is
     the metric, and its sigma (0 without noise), that a headline begins with; `margin` a share of clean accuracy, below
     which a difference counts as none; `looks` are the comparisons of these pairs that were made before. What a sweep's
     own file and folder say of the last four, `results.asked` reads.
@@ -73,7 +74,7 @@ def compare_by_seed(
         judge(places, list(looks))
     every = [place for places in of_sweep.values() for place in places]
     rows = [row for place in every for row in _in_order([*(one.row for one in place.measured), *place.reasons])]
-    by_seed = [row for place in every for one in place.measured for row in _by_seed(place.pairing, one)]
+    by_seed = [row for place in every for one in place.measured for row in _by_seed(one)]
     return Compared(typed(rows, COMPARISON_SCHEMA), typed(by_seed, DIFFERENCES_SCHEMA))
 
 
@@ -100,12 +101,12 @@ def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (order.index(row["metric"]), row["sigma"], not row["trained_depth"]))
 
 
-def _by_seed(pairing: Pairing, one: Measured) -> Iterable[dict[str, Any]]:
+def _by_seed(one: Measured) -> Iterable[dict[str, Any]]:
     names = (
         *("sweep", "arm", "baseline", "point", "model", "task", "objective"),
         *("metric", "unit", "sigma", "depth", "role"),
     )
     common = {name: one.row[name] for name in names}
-    for pair, base, arm in zip(pairing.done, one.baseline, one.arm, strict=True):
+    for pair, base, arm in zip(one.pairs, one.baseline, one.arm, strict=True):
         ids = {"seed": pair.seed, "trial_id": pair.arm.trial_id, "baseline_trial_id": pair.baseline.trial_id}
         yield common | ids | {"baseline_score": base, "score": arm, "difference": arm - base}

@@ -93,7 +93,8 @@ def _add_plan(one: Measured, pairing: Pairing, comparisons: int) -> None:
 def _verdict(one: Measured, place: Place) -> str:
     row, planned, untested = one.row, len(place.pairing.pairs), place.untested(one)
     if row["role"] != "signal":
-        return "exploratory"
+        few = len(one.pairs) < len(place.pairing.done)
+        return f"exploratory, {len(one.pairs)} of {len(place.pairing.done)} pairs" if few else "exploratory"
     if planned < row["seeds_needed"] and (not untested or untested.startswith("not tested")):
         return f"too few seeds ({planned} of {row['seeds_needed']})"
     if untested:

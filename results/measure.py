@@ -25,12 +25,13 @@ OTHER_PUZZLES = "not comparable: other test puzzles"
 class Measured:
     """A row of the comparison and what it was computed from.
 
-    baseline and arm [seeds] are the scores of the finished pairs; against [failed] the differences that the failed ones
-    would have had at their worst for the sign that was found; error and seeds_error the standard errors of the mean
-    over seeds and puzzles, and over seeds.
+    baseline and arm [seeds] are the scores of the finished pairs, `pairs`; against [failed] the differences that the
+    failed ones would have had at their worst for the sign that was found; error and seeds_error the standard errors of
+    the mean over seeds and puzzles, and over seeds.
     """
 
     row: dict[str, Any]
+    pairs: list[Pair]
     baseline: np.ndarray
     arm: np.ndarray
     against: np.ndarray
@@ -94,7 +95,7 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
     }
     reason = _reason(pairing)
     if reason:
-        place.reasons.append(common | _nothing(primary, primary, reason))
+        place.reasons.append(common | _nothing((*primary, TRAINED), primary, reason))
         return place
     common |= _facts(runs, pairing)
     scored = [pair_scores(runs, pair, pairing.arm) for pair in done]
@@ -103,16 +104,17 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
     keys = {key for pair in scored for side in pair for key in side} | {(*primary, TRAINED)}
     order = list(METRICS)
     for key in sorted(keys, key=lambda key: (order.index(key[0]), key[1:])):
-        sizes = {len(side[key]) if key in side else 0 for pair in scored for side in pair}
-        if len(sizes) > 1 or sizes == {0} or (key[0] in DIAGNOSED and not same_diagnosed):
-            if _is_signal(key):
-                place.reasons.append(common | _nothing(key[:2], primary, _missing(key, scored)))
+        having = [at for at, pair in enumerate(scored) if all(_is_there(side.get(key)) for side in pair)]
+        # An exploratory metric is told of the pairs that have it, such as lambda_1 of the failed where some failed.
+        too_few = not having or (_is_signal(key) and len(having) < len(done))
+        sizes = {len(side[key]) for at in having for side in scored[at]}
+        if too_few or len(sizes) > 1 or (key[0] in DIAGNOSED and not same_diagnosed):
+            reason = _missing(key, len(having) if too_few else len(done), len(done))
+            place.reasons.append(common | _nothing(key, primary, reason))
             continue
-        base, arm = (np.stack([pair[side][key] for pair in scored]) for side in (0, 1))  # [seeds, examples]
-        if any(np.isnan(seed).all() for side in (base, arm) for seed in side):
-            continue  # such as lambda_1 of the failed, where a run has none
+        base, arm = (np.stack([scored[at][side][key] for at in having]) for side in (0, 1))  # [seeds, examples]
         failed = [failed_scores(runs, pair, key, pairing.arm) for pair in pairing.failed]
-        place.measured.append(_measure(common, key, primary, base, arm, failed, done))
+        place.measured.append(_measure(common, key, primary, base, arm, failed, [done[at] for at in having]))
     return place
 
 
@@ -145,23 +147,29 @@ def _not_ended(pairing: Pairing) -> str:
     return ""
 
 
-def _missing(key: Key, scored: list[Any]) -> str:
-    metric = key[0]
-    if metric == "equal_compute":
+def _is_there(score: np.ndarray | None) -> bool:
+    return score is not None and not np.isnan(score).all()
+
+
+def _missing(key: Key, measured: int, pairs: int) -> str:
+    """Why a metric that `measured` of so many pairs have is not compared."""
+    if key[0] == "equal_compute":
         return "not comparable: no evaluation near equal compute"
-    measured = sum(all(key in side for side in pair) for pair in scored)
-    if measured < len(scored):
-        return f"not comparable: measured in {measured} of {len(scored)} pairs"
-    return f"not comparable: other examples{' were diagnosed' if metric in DIAGNOSED else ''}"
+    if measured < pairs:
+        return f"not comparable: measured in {measured} of {pairs} pairs"
+    return f"not comparable: other examples{' were diagnosed' if key[0] in DIAGNOSED else ''}"
 
 
 def _is_signal(key: Key) -> bool:
     return key[0] in SIGNALS and key[2] == TRAINED
 
 
-def _nothing(metric: tuple[str, float], primary: tuple[str, float], reason: str) -> dict[str, Any]:
-    named = {"metric": metric[0], "sigma": metric[1], "unit": METRICS[metric[0]][0]}
-    return named | {"role": "signal", "primary": metric == primary, "trained_depth": True, "verdict": reason}
+def _nothing(key: Key, primary: tuple[str, float], reason: str) -> dict[str, Any]:
+    """What a row says of a metric that was not compared."""
+    metric, sigma, depth = key
+    named = {"metric": metric, "sigma": sigma, "unit": METRICS[metric][0], "depth": None if depth == TRAINED else depth}
+    named |= {"role": "signal" if _is_signal(key) else "exploratory", "primary": key == (*primary, TRAINED)}
+    return named | {"trained_depth": depth == TRAINED, "verdict": reason}
 
 
 def _measure(
@@ -173,7 +181,7 @@ def _measure(
     failed: list[tuple[float | None, float | None]],
     done: list[Pair],
 ) -> Measured:
-    """A metric of baseline and arm, [seeds, examples] each."""
+    """A metric of baseline and arm, [seeds, examples] each, of the pairs that are done and have it."""
     metric, sigma, depth = key
     is_median = metric in MEDIANS  # of examples: no example has a difference that it would be the mean of
     base_seeds, arm_seeds = (np.nanmedian(x, axis=1) if is_median else x.mean(axis=1) for x in (base, arm))
@@ -202,6 +210,7 @@ def _measure(
         "trained_depth": depth == TRAINED,
         "role": "signal" if _is_signal(key) else "exploratory",
         "primary": key == (*primary, TRAINED),
+        "n_seeds": len(done),
         "n_examples": base.shape[1],
         "baseline_mean": base_seeds.mean(),
         "arm_mean": arm_seeds.mean(),
@@ -225,7 +234,7 @@ def _measure(
         "mcnemar_lost": tests and [test.lost for test in tests],
         "mcnemar_p": tests and [test.p for test in tests],
     }
-    return Measured(row, base_seeds, arm_seeds, against, effect.error, over_seeds.error)
+    return Measured(row, done, base_seeds, arm_seeds, against, effect.error, over_seeds.error)
 
 
 def _identity(pairing: Pairing) -> dict[str, Any]:

@@ -54,7 +54,6 @@ def test_quickstart_learns_and_prints_the_comparison(tmp_path, capsys, monkeypat
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.startswith("clean accuracy (best) ")
     assert "TRM fixed multi4, seed 1: initial " in asked.stdout
-    assert asked.stdout.splitlines()[-1] == str(
-        [[sweep, "multi4", "sigma-ladder/baseline", 2] for sweep in ("quickstart", "sigma-ladder")]
-    )
+    across = [["quickstart", arm, "sigma-ladder/baseline", 2] for arm in ("baseline", "multi4")]
+    assert asked.stdout.splitlines()[-1] == str([*across, ["sigma-ladder", "multi4", "baseline", 2]])
     assert {path.name for path in tmp_path.glob("*.png")} == {"curves.png", "solving.png"}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from simulated import sweep_of
 
-from results.comparison import compare
+from results.comparison import compare, compare_by_seed
 from results.curves import curve, sentences, snapshot
 from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
 from results.pairs import ComparisonError
@@ -341,8 +341,30 @@ def test_settled_and_solved_are_compared_by_seed_as_exploratory_rows():
         assert metric(comparison, name).role == "exploratory"
     assert metric(comparison, "lambda_1_failed").baseline_mean == pytest.approx(0.65)
     assert metric(comparison, "lambda_1_solved").n_seeds == 6
-    all_solved = rows.assign(solved=rows.solved | (rows.trial_id == "multi3"))  # no failure to take a median of
-    assert "lambda_1_failed" not in set(compare(trials, evals, all_solved, baseline="baseline").metric)
+
+
+def test_what_some_pairs_lack_is_told_of_the_others_and_says_so():
+    trials, evals = two_arms(range(6))
+    rows = diagnoses_of(trials.trial_id, lambda name: 1 + name.startswith("multi") * int(name[-1]))
+    # Of one run no puzzle failed: there is no median of their exponents. Another was evaluated at a sigma of its own.
+    rows["solved"] |= rows.trial_id == "multi3"
+    evals = pd.concat([evals, evals[(evals.trial_id == "multi0") & (evals.sigma > 0)].assign(sigma=0.7)])
+    compared = compare_by_seed(trials, evals, rows, baseline="baseline")
+    failed = metric(compared.comparison, "lambda_1_failed")
+    assert (failed.verdict, failed.n_seeds, failed.n_planned) == ("exploratory, 5 of 6 pairs", 5, 6)
+    by_seed = compared.differences[compared.differences.metric == "lambda_1_failed"]
+    assert by_seed.seed.tolist() == [0, 1, 2, 4, 5]
+    assert (
+        failed.difference == pytest.approx(by_seed.difference.mean()) == pytest.approx(0.005 * (0 + 1 + 2 + 4 + 5) / 5)
+    )
+    other = compared.comparison[compared.comparison.sigma == 0.7].set_index("metric")
+    assert set(other.verdict) == {"not comparable: measured in 0 of 6 pairs"}
+    assert other.role.to_dict() == {name: "signal" if name == "perturbed" else "exploratory" for name in other.index}
+    assert {"perturbed", "perturbed_all", "perturbed_majority"} <= set(other.index)
+    assert other.difference.isna().all()
+    everything = rows.assign(solved=True)
+    nothing = metric(compare(trials, evals, everything, baseline="baseline"), "lambda_1_failed")
+    assert nothing.verdict == "not comparable: measured in 0 of 6 pairs"
 
 
 def test_the_line_of_a_snapshot():
