@@ -38,6 +38,7 @@ SIGNALS = ("best", "final", "equal_compute", "perturbed", MODES)
 PRIMARY = ("best", 0.0)  # the metric, and its sigma, that a headline begins with where a sweep does not say
 WORDS = ("up", "down", "level", "cannot tell")  # the verdicts on a signal; any other text says why there is none
 MARGIN = 0.02  # of clean accuracy: a difference whose interval lies within it counts as none
+MODES_MARGIN = 0.5  # of positive modes: likewise
 
 _OF_METRIC = "as the metric"
 _COMPARED = (
@@ -68,7 +69,12 @@ COMPARISON_SCHEMA = schema_of(
     ("trained_depth", BOOL, "", "Whether each is read after the steps it was trained with, or both deeper."),
     _ROLE,
     ("primary", BOOL, "", "Whether a headline begins with this row: the sweep file's `primary`."),
-    ("margin", FLOAT, "share", "Difference of accuracies that counts as none: the sweep file's `margin`."),
+    (
+        "margin",
+        FLOAT,
+        _OF_METRIC,
+        f"Difference that counts as none: the sweep file's `margin` of accuracies, {MODES_MARGIN} of positive modes.",
+    ),
     ("n_seeds", INT, "seeds", "Pairs of runs that are done; of an exploratory metric those of them that have it."),
     ("n_planned", INT, "seeds", "Pairs that the sweep asks for."),
     ("n_failed", INT, "seeds", "Pairs that ended with a run failed; they count at their worst."),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from results.compared import MODES, WORDS
+from results.compared import MODES, MODES_MARGIN, WORDS
 from results.flips import max_t
 from results.looks import Look, as_they_came, earlier_looks
 from results.measure import Measured, Place
@@ -14,7 +14,6 @@ from results.sequential import always_valid_p
 from results.stats import ALPHA, NAN
 
 CLEAN = ("best", "final", "equal_compute")
-MODES_MARGIN = 0.5  # modes: what the always-valid p takes for a small difference of them
 
 
 def judge(places: list[Place], looks: list[Look]) -> None:
@@ -102,8 +101,7 @@ def _verdict(one: Measured, place: Place) -> str:
     low, high = _interval(row)
     if row.get("p_adjusted", NAN) < ALPHA and (low > 0 or high < 0):
         return "up" if low > 0 else "down"
-    within = row["metric"] != MODES and -row["margin"] < low and high < row["margin"]
-    return "level" if within and not place.pairing.failed else "cannot tell"
+    return "level" if -row["margin"] < low and high < row["margin"] and not place.pairing.failed else "cannot tell"
 
 
 def _regressed(row: dict[str, Any]) -> str:

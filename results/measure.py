@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.compared import MEDIANS, METRICS, MODES, SIGNALS
+from results.compared import MEDIANS, METRICS, MODES, MODES_MARGIN, SIGNALS
 from results.failures import at_worst, failed_scores, most_of
 from results.flips import sign_flip_p
 from results.pairs import Pair, Pairing
@@ -204,6 +204,7 @@ def _measure(
     row = common | {
         "metric": metric,
         "unit": METRICS[metric][0],
+        "margin": MODES_MARGIN if metric == MODES else common["margin"],
         "sigma": sigma,
         "depth": depth if depth != TRAINED else common["arm_depth"],
         "baseline_depth": depth if depth != TRAINED else common["baseline_depth"],

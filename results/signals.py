@@ -117,7 +117,8 @@ def _headline(signals: list[Any], primary: Any, verdict: str) -> str:
 def _of_signal(row: Any) -> str:
     word = {"up": "more", "down": "fewer"}.get(row.verdict, row.verdict) if row.metric == MODES else row.verdict
     small = row.verdict == "down" and row.unit == "share" and row.low > -row.margin
-    within = f" (within {100 * row.margin:g} points)" if small or row.verdict == "level" else ""
+    scale, unit = SCALES[row.unit]
+    within = f" (within {scale * row.margin:g}{unit})" if small or row.verdict == "level" else ""
     return f"{metric_name(row)} {word}{'' if row.primary else f' {change(row)}'}{within}"
 
 

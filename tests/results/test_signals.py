@@ -55,6 +55,16 @@ def test_an_arm_that_loses_at_equal_compute_does_not_help_on_all_counts():
     assert "at 2.0x the compute" in row.headline
 
 
+def test_positive_modes_are_level_within_half_a_mode():
+    """They had no margin, so that an arm that was diagnosed could never be level."""
+    same = {"final": [0.6] * 8, "perturbed": {0.1: [0.5] * 8}, "modes": 3.0}
+    for modes, verdict in ((3.0, "level"), (4.0, "up")):
+        comparison = compare(*sweep_of({"baseline": same, "arm": same | {"modes": modes}}, n=1000), baseline="baseline")
+        row, (said,) = row_of(comparison, "positive_modes"), verdicts(comparison).itertuples()
+        assert (row.verdict, row.margin, said.verdict) == (verdict, 0.5, "level" if verdict == "level" else "harms")
+        assert set(comparison.margin[comparison.unit == "share"]) == {0.02}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_headline_says_what_its_rows_say(seed):
     """Whatever the arms do: it claims something exactly if a row does, and names every row that does."""
@@ -255,7 +265,7 @@ def test_a_primary_metric_leads_the_headline():
     tables = sweep_of({"baseline": BASE, "arm": BASE | {"perturbed": {0.1: 0.5, 0.3: 0.6}}})
     comparison = compare(*tables, baseline="baseline", primary=("perturbed", 0.3), margin=0.05)
     assert comparison.primary.sum() == 1
-    assert set(comparison.margin) == {0.05}
+    assert set(comparison.margin[comparison.unit == "share"]) == {0.05}
     (row,) = verdicts(comparison).itertuples()
     assert (row.metric, row.sigma) == ("perturbed", 0.3)
     assert row.headline.startswith("perturbed success at sigma 0.3 +")
