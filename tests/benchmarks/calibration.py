@@ -1,4 +1,6 @@
-"""How often what is printed is right: `python tests/benchmarks/calibration.py [SWEEPS]`.
+"""How often what is printed is right: `python tests/benchmarks/calibration.py [SWEEPS] [SCENE ...]`.
+
+All scenes take hours; `... 200 "6 seeds, 4 points" "power of 10 seeds"` prints these alone, in minutes.
 
 Sweeps are simulated as tables and go through `results.compare` and `results.verdicts`. Puzzles are drawn anew for each
 sweep, from a population; a run is a little better or worse than its arm; arms may be good at other puzzles than each
@@ -201,21 +203,32 @@ SCENES |= {
     "looks at 8 and 10 seeds, 4 points": Scene(10, looks=(8,), points=4),
 }
 
+# With fewer seeds no verdict on each of so many signals can be had.
+PLANNED = {f"power of {seeds} seeds": seeds for seeds in (9, 10, 12)}
 
-def main(sweeps: int = 1000) -> None:
-    """Print the tables of wrong headlines and of what is detectable."""
+
+def main(sweeps: int = 1000, *names: str) -> None:
+    """Print the tables of wrong headlines and of what is detectable; of the scenes named, or of all."""
+    unknown = [name for name in names if name not in (*SCENES, *PLANNED)]
+    if unknown:
+        raise SystemExit(f"{', '.join(unknown)}: no scene; there are {'; '.join((*SCENES, *PLANNED))}")
+    scenes, planned = (
+        {name: one for name, one in each.items() if name in (names or each)} for each in (SCENES, PLANNED)
+    )
     error = 1.96 * (0.05 * 0.95 / sweeps) ** 0.5
-    print(f"{sweeps} simulated sweeps a row, {N} puzzles; Monte-Carlo error of 5 %: +-{error:.1%}\n")
-    print(f"{'No effect':38}{'wrong headline':>15}{'intervals hold: clean':>23}{'perturbed':>11}{'modes':>8}")
-    for name, scene in SCENES.items():
+    print(f"{sweeps} simulated sweeps a row, {N} puzzles; Monte-Carlo error of 5 %: +-{error:.1%}")
+    if scenes:
+        print(f"\n{'No effect':38}{'wrong headline':>15}{'intervals hold: clean':>23}{'perturbed':>11}{'modes':>8}")
+    for name, scene in scenes.items():
         found = rates(sweeps, scene)
         hold = [f"{found.hold[kind]:.1%}" if kind in found.hold else "" for kind in ("clean", "perturbed", "modes")]
         print(f"{name:38}{found.headline:15.1%}{hold[0]:>23}{hold[1]:>11}{hold[2]:>8}", flush=True)
-    print(f"\n{'Promised with 80 % power':38}{'points':>15}{'true power':>11}{'80 % or more in':>16}")
-    for seeds in (9, 10, 12):  # with fewer, no verdict on each of so many signals can be had
+    if planned:
+        print(f"\n{'Promised with 80 % power':38}{'points':>15}{'true power':>11}{'80 % or more in':>16}")
+    for name, seeds in planned.items():
         size, power, share = promises(sweeps // 5, seeds)
-        print(f"{f'{seeds} seeds':38}{100 * size:15.1f}{power:11.0%}{share:16.0%}", flush=True)
+        print(f"{name:38}{100 * size:15.1f}{power:11.0%}{share:16.0%}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*(int(number) for number in sys.argv[1:]))
+    main(*(int(sweeps) for sweeps in sys.argv[1:2]), *sys.argv[2:])
