@@ -1,11 +1,24 @@
 """`rrm evaluate` as a user runs it: a trial's own rows again, other noise, a killed one that goes on."""
 
+import subprocess
+import sys
+import time
+
 import pyarrow.parquet as pq
 import pytest
+from published import all_config, publish, write_all_config
+from reference import CASES, Reference
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
 from results.schema import EVALS_SCHEMA
+from results.storage import location
+from rrm.config import TrialConfig
+from rrm.evaluate import evaluate_split
+from rrm.puzzles.dataset import load_task
+from rrm.torch_setup import set_up_torch
+from rrm.weights import our_names
+from tune.spec import load_sweep
 
 OF_TRAINING = ("step", "optimizer_steps", "act_steps", "train_loss")
 EVAL = {"noise": [{"when": "update", "sigma": 0.5}, {"sigma": 0.5}], "sigmas": None, "rollouts": 3, "batch_size": 8}
@@ -64,19 +77,66 @@ def test_other_noise_depths_and_numbers_of_rollouts(trial, tmp_path):
 
 
 def test_a_killed_one_goes_on_to_the_same_table(trial, tmp_path):
+    """By SIGKILL in the middle; it computes what is missing or damaged, and nothing else."""
     folder, _ = trial
-    evaluated(folder, tmp_path)
-    parts, table = sorted((tmp_path / "parts").iterdir()), (tmp_path / "evals.parquet").read_bytes()
-    assert len(parts) == 1 + 2 * 4  # chunks of 8 trajectories: all puzzles once, or two in three rollouts
-    before = {path: path.stat().st_mtime_ns for path in parts}
-    lost, damaged = parts[0], parts[4]
-    lost.unlink()
+    deep = ["--depths", "150"]  # each chunk takes a while
+    evaluated(folder, tmp_path / "whole", *deep)
+    command = ["evaluate", str(folder / "final.pt"), *deep, "--threads", "1", "--output", str(tmp_path / "killed")]
+    script = "import sys; from launch.cli import main; sys.exit(main(sys.argv[1:]))"
+    there = tmp_path / "killed" / "parts"
+    with subprocess.Popen([sys.executable, "-c", script, *command], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(there.glob("*.pt"))) < 3:
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -9
+    assert not (tmp_path / "killed" / "evals.parquet").exists()
+    before = {path: path.stat().st_mtime_ns for path in there.glob("*.pt")}
+    assert 3 <= len(before) < 9  # chunks of 8 trajectories: all puzzles once, or two in three rollouts, twice
+    damaged = min(before)
     damaged.write_bytes(damaged.read_bytes()[:100])
-    (tmp_path / "evals.parquet").unlink()
-    evaluated(folder, tmp_path)
-    assert (tmp_path / "evals.parquet").read_bytes() == table
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
-    assert {path for path in parts if after[path] != before[path]} == {lost, damaged}
+    evaluated(folder, tmp_path / "killed", *deep)
+    for name in ("evals.parquet", *(path.relative_to(tmp_path / "killed") for path in there.glob("*.pt"))):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(list(there.glob("*.pt"))) == 9
+    assert {path for path, at in before.items() if path.stat().st_mtime_ns != at} == {damaged}
+
+
+def test_a_published_checkpoint_from_a_bucket_into_one(bucket, tmp_path, monkeypatch, capsys):
+    """Its own model's rows; a model that is not the one in the configuration beside it is refused, in a bucket too."""
+    monkeypatch.setenv("RRM_CACHE", str(tmp_path / "cache"))
+    reference = Reference(CASES["hrm_learned"])
+    model = {name: value for name, value in reference.model_config().model_dump().items() if name != "token_loss"}
+    base = {"model": dict.fromkeys(("mlp_t",)) | model, "eval": EVAL}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), base=base))
+    local = publish(tmp_path, reference.state())
+    write_all_config(tmp_path, all_config(reference))
+    for path in (local, tmp_path / "all_config.yaml"):
+        (location(bucket) / "hrm" / path.name).put(path.read_bytes())
+    command = ["evaluate", f"{bucket}/hrm/step_50000", "--threads", "1", "--spec"]
+    assert main([*command, spec, "--output", f"{bucket}/out"]) == 0
+    assert f"Written: {bucket}/out/evals.parquet" in capsys.readouterr().out
+    assert main(["evaluate", str(local), "--threads", "1", "--spec", spec]) == 0
+    table = (location(bucket) / "out" / "evals.parquet").read_bytes()
+    assert table == (tmp_path / "step_50000.evaluation" / "evals.parquet").read_bytes()
+    (path := tmp_path / "fetched.parquet").write_bytes(table)
+    assert pq.read_table(path).to_pylist() == expected_rows(reference, load_sweep(spec).cells[0].config)
+
+    base["model"]["H_cycles"] = 3
+    other = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), base=base), "other.yaml")
+    assert main([*command, other]) == 2
+    said = capsys.readouterr().err
+    assert f"{bucket}/hrm/step_50000: does not fit the model" in said
+    assert "model.H_cycles: 3, but 2 in all_config.yaml; set model.H_cycles to 2" in said
+
+
+def expected_rows(reference: Reference, config: TrialConfig) -> list[dict]:
+    set_up_torch(1)
+    model = reference.model()
+    model.load_state_dict(our_names(reference.state())[0])
+    batch = load_task(config.task, config.eval.n).eval_batch("test", config.eval.n)
+    task, loss = config.task, config.model.token_loss
+    rows = evaluate_split(model.eval(), batch, config.eval, task, token_loss=loss, seed=config.seed, split="test")
+    return [dict.fromkeys(EVALS_SCHEMA.names) | {"trial_id": config.trial_id()} | row for row in rows]
 
 
 @pytest.mark.parametrize(
