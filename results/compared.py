@@ -1,38 +1,10 @@
-"""What is compared: the metrics, those of them that are tested, and the columns of comparison and differences."""
+"""How it is compared: the metrics that are tested, and the columns of comparison and differences."""
 
 import pyarrow as pa
 
 from results.columns import BOOL, FIDELITY, FLOAT, INT, TEXT, schema_of
+from results.metrics import MODES
 
-LAST_K = 3
-
-# metric -> (unit, what it is); all of exact correctness on test puzzles but those of diagnoses, the last ones
-METRICS = {
-    "best": ("share", "Clean run at the step whose clean accuracy on validation is highest."),
-    "final": ("share", "Clean run, last evaluation."),
-    "last_k": ("share", f"Clean run, mean of the last {LAST_K} evaluations after training began."),
-    "equal_compute": ("share", "Clean run, last evaluation within the FLOPs that both sides were trained for."),
-    "perturbed": ("share", "Mean over perturbed rollouts, last evaluation."),
-    "perturbed_all": ("share", "Solved by every perturbed rollout."),
-    "perturbed_any": ("share", "Solved by some perturbed rollout (pass@K)."),
-    "perturbed_best_q": ("share", "Solved by the perturbed rollout with the highest halting logit."),
-    "perturbed_majority": ("share", "Solved by the answer that most perturbed rollouts give."),
-    "perturbed_most_settled": ("share", "Solved by the perturbed rollout whose logits change least at the end."),
-    "perturbed_first_to_halt": ("share", "Solved by the perturbed rollout that wants to halt first."),
-    "perturbed_act_step": ("share", "Mean over rollouts with noise as every ACT step begins, last evaluation."),
-    "perturbed_update": ("share", "Mean over rollouts with noise on every update of a latent, last evaluation."),
-    "positive_modes": ("modes", "Lyapunov vectors that grew by more than e, mean over diagnosed examples."),
-    "lambda_1": ("nats/sub-update", "First Lyapunov exponent, median over diagnosed examples."),
-    "lambda_1_solved": ("nats/sub-update", "The same over the examples that the clean run solves."),
-    "lambda_1_failed": ("nats/sub-update", "The same over the examples that it fails."),
-    "settled_solved": ("share", "Of the diagnosed examples: settled and solved."),
-    "settled_failed": ("share", "Settled wrong."),
-    "wandering_solved": ("share", "Solved, and still wandering."),
-    "wandering_failed": ("share", "Failed by wandering."),
-}
-MODES = "positive_modes"
-MEDIANS = frozenset(("lambda_1", "lambda_1_solved", "lambda_1_failed"))  # of examples, those that are not nan
-CELLS = frozenset(("settled_solved", "settled_failed", "wandering_solved", "wandering_failed"))  # the 2 x 2
 # The metrics that are tested, each at every sigma, after as many ACT steps as were trained; all others are exploratory.
 SIGNALS = ("best", "final", "equal_compute", "perturbed", MODES)
 PRIMARY = ("best", 0.0)  # the metric, and its sigma, that a headline begins with where a sweep does not say
@@ -61,7 +33,7 @@ COMPARISON_SCHEMA = schema_of(
     ("noise_rms_z_H", FLOAT, "latent units", "RMS of the noise added to z_H, as rounded; mean likewise."),
     ("noise_rms_z_L", FLOAT, "latent units", "RMS of the noise added to z_L, as rounded; mean likewise."),
     ("noise_fidelity", FLOAT, "cosine", f"The arm's mean, of the change that noise makes to a latent, {FIDELITY}"),
-    ("metric", TEXT, "", "What is compared: see METRICS."),
+    ("metric", TEXT, "", "What is compared: see results.metrics, METRICS."),
     ("unit", TEXT, "", "Of the metric, its difference and their intervals: see METRICS."),
     ("sigma", FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),
     ("depth", INT, "ACT steps", "Steps after which the arm's answers are read."),
@@ -81,7 +53,7 @@ COMPARISON_SCHEMA = schema_of(
     ("n_stopped", INT, "seeds", "Pairs of which the sweep's scheduler stopped a run early; the others are selected."),
     ("failed_seeds", pa.list_(INT), "", "The seeds of n_failed."),
     ("unpaired_seeds", pa.list_(INT), "", "Seeds of which one side has no run, or none that can be read."),
-    ("n_examples", INT, "examples", "Test examples, the same in both arms."),
+    ("n_examples", INT, "examples", "Test examples, the same in both arms; null for what a whole evaluation has."),
     ("baseline_mean", FLOAT, _OF_METRIC, "The baseline's, mean over paired seeds."),
     ("arm_mean", FLOAT, _OF_METRIC, "The arm's, mean over paired seeds."),
     ("baseline_sd", FLOAT, _OF_METRIC, "Standard deviation between the baseline's seeds; null for one seed."),
@@ -144,7 +116,7 @@ COMPARISON_SCHEMA = schema_of(
 
 DIFFERENCES_SCHEMA = schema_of(
     *_COMPARED,
-    ("metric", TEXT, "", "What is compared: see METRICS."),
+    ("metric", TEXT, "", "What is compared: see results.metrics, METRICS."),
     ("unit", TEXT, "", "Of the scores and their difference: see METRICS."),
     ("sigma", FLOAT, "latent RMS", "Noise of the evaluation; 0 is the clean run."),
     ("depth", INT, "ACT steps", "Steps after which the arm's answers are read."),

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, METRICS, PRIMARY, SIGNALS
+from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA, MARGIN, PRIMARY, SIGNALS
 from results.family import judge
 from results.looks import Look
 from results.measure import Measured, Place, measured_place
+from results.metrics import METRICS
 from results.pairs import Baseline, ComparisonError, pairings
 from results.runs import Runs
 from results.types import typed

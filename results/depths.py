@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from results.rows import by_trial, unpack_correct
+from results.rows import by_trial, right
 from results.stats import NAN
 
 DECAY = 0.02  # of accuracy, by which a deeper reading than the best is worse, if it is
@@ -21,12 +21,13 @@ def peak(accuracy: dict[int, float]) -> tuple[int | None, bool | None]:
     return best, decays if len(accuracy) > 1 else None
 
 
-def escape(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
+def escape(trials: pd.DataFrame, evals: pd.DataFrame, *, outcome: str = "solved") -> pd.DataFrame:
     """A row an arm and depth: of the puzzles that the clean run fails at the training's depth, what becomes of them.
 
     Columns depth (ACT steps), failed (puzzles, all grid points and seeds together), escaped (the share of them that is
     right after so many steps) and solved (the share of all puzzles that is). At each trial's last step, on test; no
-    rows for trials that are evaluated at one depth only.
+    rows for trials that are evaluated at one depth only. `outcome` says what is right: solved, or of mazes valid or
+    shortest.
     """
     clean = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
     clean = clean.loc[clean.step == clean.groupby("trial_id").step.transform("max")]
@@ -36,11 +37,13 @@ def escape(trials: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
         if len(rows) < 2 or trial_id not in arm_of:
             continue
         rows = sorted(rows, key=lambda row: row.depth)
-        solved = [unpack_correct(row.correct, row.n, row.rollouts)[:, 0] for row in rows]
+        solved = [bits[:, 0] for row in rows if (bits := right(row, outcome)) is not None]
+        if len(solved) < len(rows):
+            continue
         failed = ~solved[0]
-        for row, right in zip(rows, solved, strict=True):
+        for row, mine in zip(rows, solved, strict=True):
             counts = by_arm.setdefault(arm_of[trial_id], {}).setdefault(row.depth, [0, 0, 0, 0])
-            added = int(failed.sum()), int((failed & right).sum()), int(right.sum()), len(right)
+            added = int(failed.sum()), int((failed & mine).sum()), int(mine.sum()), len(mine)
             counts[:] = [before + new for before, new in zip(counts, added, strict=True)]
     found = [
         {

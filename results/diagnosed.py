@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.metrics import OUTCOMES
 from results.stats import NAN
 
 DIAGNOSIS = ("sweep", "trial_id", "step")
-OUTCOMES = ("solved", "valid", "shortest")
 
 
 def judged_by(table: pd.DataFrame) -> list[str]:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from results import diagnosis, plots
 from results.diagnosed import judged_by
-from results.diagnosis_text import WORDS, doublings
+from results.diagnosis_text import doublings
 from results.diagnostics import summary
 from results.gather import SweepTables
+from results.metrics import RIGHT
 from results.page_items import figure, table
 from results.plots.style import Arms
 from results.rows import rows_of
@@ -30,8 +31,7 @@ def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]
     last |= {name: last_of_trials(getattr(tables, name), tables) for name in ("restarts", "robustness")}
     outcomes = judged_by(last["diagnostics"])
     for outcome in outcomes:
-        exact = len(outcomes) == 1
-        more, suffix = ("", "") if exact else (f" (solved: {WORDS[outcome]})", f"-{outcome}")
+        more, suffix = told_by(outcome, outcomes)
         more += " (all points of the grid)" if tables.trials.points.explode().nunique() > 1 else ""
         for name, chart in _figures(tables, last, arms, outcome, more):
             yield figure(f"{name}{suffix}", chart)
@@ -39,6 +39,11 @@ def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]
     for name, title, frame in _tables(last, outcomes):
         if len(frame):
             yield table(name, title, frame, None, folded=True)
+
+
+def told_by(outcome: str, outcomes: list[str]) -> tuple[str, str]:
+    """What the title and the id of a figure say of its outcome, where there are several."""
+    return (f" (solved: {RIGHT[outcome]})", f"-{outcome}") if len(outcomes) > 1 else ("", "")
 
 
 def last_of_trials(rows: pd.DataFrame, tables: SweepTables) -> pd.DataFrame:
@@ -96,7 +101,7 @@ def _each(tables: SweepTables, last: dict[str, pd.DataFrame]) -> pd.DataFrame:
             continue
         mine = diagnosed[trial.trial_id]
         for outcome in judged_by(mine):
-            named = {"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "solved_is": WORDS[outcome]}
+            named = {"arm": trial.arm, "seed": trial.seed, "step": mine.step.iloc[0], "solved_is": RIGHT[outcome]}
             rows.append(named | summary(mine, outcome)._asdict())
     return pd.DataFrame(rows)
 
@@ -108,7 +113,7 @@ def _tables(last: dict[str, pd.DataFrame], outcomes: list[str]) -> Iterator[tupl
         made = [make(outcome) for outcome in outcomes]
         if len(outcomes) == 1:
             return made[0]
-        return pd.concat([one.assign(solved_is=WORDS[name]) for name, one in zip(outcomes, made, strict=True)])
+        return pd.concat([one.assign(solved_is=RIGHT[name]) for name, one in zip(outcomes, made, strict=True)])
 
     yield (
         "cells",

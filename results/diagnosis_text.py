@@ -8,9 +8,9 @@ import pandas as pd
 
 from results import diagnosis
 from results.layout import Column, lines, paragraph
+from results.metrics import RIGHT
 from results.rows import rows_of
 
-WORDS = {"solved": "exactly right", "valid": "a valid path", "shortest": "a shortest path"}
 _MEASURES: dict[str, str] = {"-late_lambda_1": "-lambda_1, first eighth left out", "-late_drift": "-late drift"}
 _MEASURES |= {"-spectral_mean": "-spectral mean", "-positive_sum": "-sum of the positive"}
 _SHOWN = ("-lambda_1", "-late_lambda_1", "-spectral_mean", "-positive_sum", "-late_drift", "q_halt", "-drift")
@@ -22,15 +22,15 @@ def told(tables: dict[str, pd.DataFrame], width: int) -> str:
     outcomes = diagnosis.judged_by(examples)
     first = rows_of(examples)[0]
     right: Any = examples[outcomes].sum()
-    words = {"solved": "solved"} if len(outcomes) == 1 else WORDS
+    words = {"solved": "solved"} if len(outcomes) == 1 else RIGHT
     counts = ", ".join(f"{right[name]} {words[name]}" for name in outcomes)
     about = f"{len(examples)} test puzzles, {counts}; {first.act_steps} ACT steps of {first.sub_updates} latent updates"
     parts = [*paragraph(about, width)]
     for name in outcomes:
-        parts += ["", *_two_by_two(examples, name, "" if len(outcomes) == 1 else f"; solved: {WORDS[name]}", width)]
+        parts += ["", *_two_by_two(examples, name, "" if len(outcomes) == 1 else f"; solved: {RIGHT[name]}", width)]
     parts += ["", *_areas(tables, outcomes, width)]
     for name in outcomes:
-        more = "" if len(outcomes) == 1 else f"; solved: {WORDS[name]}"
+        more = "" if len(outcomes) == 1 else f"; solved: {RIGHT[name]}"
         parts += [line for part in _more(tables, name, more, width) for line in ("", *part)]
     if "robustness" in tables:
         parts += ["", *_robustness(tables["robustness"], width)]

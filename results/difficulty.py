@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from results.rows import by_trial, rows_of, unpack_correct
+from results.rows import by_trial, right, rows_of
 from results.stats import CONFIDENCE
 
 BINS = 8
@@ -12,12 +12,15 @@ MEASURES = {"rating": "rating", "givens": "givens", "path_length": "length of th
 DIFFICULTY_COLUMNS = ("arm", "measure", "difficulty", "n", "share", "low", "high")
 
 
-def by_difficulty(trials: pd.DataFrame, evals: pd.DataFrame, puzzles: pd.DataFrame) -> pd.DataFrame:
+def by_difficulty(
+    trials: pd.DataFrame, evals: pd.DataFrame, puzzles: pd.DataFrame, *, outcome: str = "solved"
+) -> pd.DataFrame:
     """A row an arm and bin of test puzzles: the share that the clean run solves at each trial's last step.
 
     Columns measure (the puzzle's rating where its file has one; else the givens of a Sudoku, the length of a maze's
     path), difficulty (the mean of the bin), n (puzzles, all grid points and seeds together), share, and low and high,
     Wilson's 95 % interval (Wilson, JASA 22, 1927) of these runs. Bins hold about as many puzzles each, up to BINS.
+    `outcome` says what is solved: exactly that, or of mazes a valid or a shortest path.
     """
     found = []
     last = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
@@ -32,18 +35,18 @@ def by_difficulty(trials: pd.DataFrame, evals: pd.DataFrame, puzzles: pd.DataFra
         for arm, mine in trials.groupby("arm", sort=False):
             solved, difficulty = [np.empty(0)], [np.empty(0)]
             for trial in rows_of(mine):
-                if trial.trial_id in rows_of_trial and trial.test_digest in hard:
-                    row = min(rows_of_trial[trial.trial_id], key=lambda row: row.depth)
+                row = min(rows_of_trial.get(trial.trial_id, []), key=lambda row: row.depth, default=None)
+                bits = None if row is None else right(row, outcome)
+                if bits is not None and trial.test_digest in hard:
                     of_test = hard[trial.test_digest]
                     of_test = of_test.loc[of_test.index < row.n]
-                    bits = unpack_correct(row.correct, row.n, row.rollouts)[:, 0]
-                    solved.append(bits[of_test.index.to_numpy(dtype=int)])
+                    solved.append(bits[of_test.index.to_numpy(dtype=int), 0])
                     difficulty.append(of_test.to_numpy())
-            right, level = np.concatenate(solved), np.concatenate(difficulty)
+            is_right, level = np.concatenate(solved), np.concatenate(difficulty)
             bins = np.clip(np.searchsorted(edges, level, side="right") - 1, 0, len(edges) - 2)
             for at in np.unique(bins):
                 here = bins == at
-                n, k = int(here.sum()), int(right[here].sum())
+                n, k = int(here.sum()), int(is_right[here].sum())
                 interval = binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
                 row = {"arm": arm, "measure": words, "difficulty": float(level[here].mean()), "n": n, "share": k / n}
                 found.append(row | {"low": interval.low, "high": interval.high})

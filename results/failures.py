@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from results.compared import CELLS, METRICS, MODES
+from results.metrics import BOUNDED, MODES
 from results.pairs import Pair
 from results.runs import Runs
 from results.scores import Key
@@ -27,7 +27,7 @@ def most_of(metric: str, done: list[Pair]) -> float | None:
         configs = [json.loads(str(run.config)) for pair in done for run in (pair.baseline, pair.arm)]
         followed: list[Any] = [(config.get("diagnose") or {}).get("k") for config in configs]
         return None if None in followed else float(max(followed))
-    return 1.0 if METRICS[metric][0] == "share" and metric not in CELLS else None
+    return 1.0 if metric in BOUNDED else None
 
 
 def at_worst(base: float | None, arm: float | None, sign: float, metric: str, most: float) -> float:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from results.compared import MODES, MODES_MARGIN, WORDS
+from results.compared import MODES_MARGIN, WORDS
 from results.flips import max_t
 from results.looks import Look, as_they_came, earlier_looks
 from results.measure import Measured, Place
+from results.metrics import MODES
 from results.pairs import Pairing
 from results.planning import detectable_from, seeds_needed
 from results.sequential import always_valid_p

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.compared import MEDIANS, METRICS, MODES, MODES_MARGIN, SIGNALS
+from results.compared import MODES_MARGIN, SIGNALS
 from results.failures import at_worst, failed_scores, most_of
 from results.flips import sign_flip_p
+from results.metrics import AURC, BINARY, DIAGNOSED, MEDIANS, METRICS, MODES, OF_RUN, WORSE
 from results.pairs import Pair, Pairing
 from results.rows import clean_rows
 from results.runs import NOISE, Runs, flops_of, pair_scores
-from results.scores import BINARY, DIAGNOSED, TRAINED, Key, trained_depth
+from results.scores import TRAINED, Key, trained_depth
 from results.stats import NAN, iqm, mcnemar, over_one_sample, over_seeds_and_puzzles, probability_of_improvement
 
 OTHER_PUZZLES = "not comparable: other test puzzles"
@@ -188,18 +189,16 @@ def _measure(
     by_seed = arm_seeds - base_seeds
     over_seeds = over_one_sample(by_seed)
     paired_by, effect = "seed and puzzle", over_seeds
-    if is_median:
+    if is_median or base.shape[1] == 1:
         paired_by = "seed"
-    elif len(done) == 1 or base.shape[1] == 1:
-        paired_by = "puzzle" if len(done) == 1 else "seed"
-        effect = over_one_sample((arm - base).mean(axis=0)) if len(done) == 1 else over_seeds
+    elif len(done) == 1:
+        paired_by, effect = "puzzle", over_one_sample((arm - base)[0])
     else:
         effect = over_seeds_and_puzzles(arm - base)
     mean = float(by_seed.mean())
     most = most_of(metric, done)
     against = np.array([] if most is None else [at_worst(*one, np.sign(mean), metric, most) for one in failed])
-    more_is_worse = is_median or metric in (MODES, "settled_failed", "wandering_failed")
-    worst = int(np.argmax(by_seed) if more_is_worse else np.argmin(by_seed))
+    worst = int(np.argmax(by_seed) if metric in WORSE else np.argmin(by_seed))
     tests = mcnemar(arm > 0, base > 0) if metric in BINARY else None
     row = common | {
         "metric": metric,
@@ -212,7 +211,7 @@ def _measure(
         "role": "signal" if _is_signal(key) else "exploratory",
         "primary": key == (*primary, TRAINED),
         "n_seeds": len(done),
-        "n_examples": base.shape[1],
+        "n_examples": None if metric in OF_RUN or metric == AURC else base.shape[1],
         "baseline_mean": base_seeds.mean(),
         "arm_mean": arm_seeds.mean(),
         "baseline_sd": _sd(base_seeds),

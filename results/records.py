@@ -209,7 +209,10 @@ _NEVER_NULL = {  # what is read of every row
     "unrolls": ("trial_id", "step", "example", "sigma", "question", "answer", "predicted", "q_halt"),
 }
 _SPLITS = ("validation", "test")
-_BITS = {"correct": ("n", "rollouts"), "best_q_correct": ("n",), "majority_correct": ("n",)}
+_BITS = {
+    **dict.fromkeys(("correct", "valid_correct", "shortest_correct"), ("n", "rollouts")),
+    **dict.fromkeys(("best_q_correct", "majority_correct"), ("n",)),
+}
 _COUNTS = ("step", "n", "rollouts", "depth", "example", "act_steps", "optimizer_steps")
 
 

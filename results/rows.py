@@ -58,6 +58,20 @@ def best_step(evals: list[Any]) -> int | None:
     return None if best is None else best.step
 
 
+BITS = {"solved": "correct", "valid": "valid_correct", "shortest": "shortest_correct"}  # outcome -> column of evals
+
+
+def outcomes_of(evals: pd.DataFrame) -> list[str]:
+    """What the answers of an evals table are judged by: solved, and of mazes valid and shortest."""
+    return [outcome for outcome, column in BITS.items() if column in evals and bool(evals[column].notna().any())]
+
+
+def right(row: Any, outcome: str) -> np.ndarray | None:
+    """Which answers of an evaluation have an outcome, bool [n, rollouts]; None for other tasks, and older versions."""
+    bits = getattr(row, BITS[outcome], None)
+    return unpack_correct(bits, row.n, row.rollouts) if isinstance(bits, bytes) else None
+
+
 def unpack_correct(bits: bytes, n: int, rollouts: int) -> np.ndarray:
     """The evals table's `correct` as bool [n, rollouts]."""
     flat = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=n * rollouts)

@@ -7,19 +7,20 @@ import numpy as np
 import pandas as pd
 
 from results.curves import COLLAPSE
+from results.metrics import OF_RUN, OUTCOMES
 from results.pairs import ComparisonError, Pair
 from results.rows import by_trial, with_when
 from results.scores import TRAINED, Key, equal_compute, last_diagnosis, scores
 from results.stats import NAN
 
 NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity")
-_EVALUATED = (
+EVALUATED = (
     *("sweep", "trial_id", "step", "optimizer_steps", "act_steps", *NOISE, "split", "sigma", "depth", "rollouts", "n"),
     *("when", "exact_accuracy", "correct", "best_q_correct", "majority_correct"),
-    *("most_settled_correct", "first_to_halt_correct"),
+    *("most_settled_correct", "first_to_halt_correct", "valid_correct", "shortest_correct", *OF_RUN.values()),
 )
 _RUN = ("sweep", "trial_id")
-_DIAGNOSED = (*_RUN, "step", "example", "n_pos", "lambda_1", "solved", "settled")
+_DIAGNOSED = (*_RUN, "step", "example", "n_pos", "lambda_1", "settled", "q_halt", *OUTCOMES)
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Runs:
         self.evals = by_trial(rows_read(evals.loc[evals.trial_id.isin(done)]), _RUN)
         self.diagnosed: dict[Any, list[Any]] = {}
         if diagnostics is not None and len(diagnostics):
-            self.diagnosed = by_trial(diagnostics.loc[:, list(_DIAGNOSED)], _RUN)
+            self.diagnosed = by_trial(diagnostics.reindex(columns=list(_DIAGNOSED)), _RUN)
         self._baselines: dict[Any, Scored] = {}
         self._arm, self._of_arm = "", dict[Any, Scored]()
 
@@ -84,7 +85,7 @@ def rows_read(evals: pd.DataFrame) -> pd.DataFrame:
     _, firsts = np.unique(run[best_first], return_index=True)
     kept = test & (clean | last)
     kept[best_first[firsts]] = True
-    return with_when(evals.loc[kept].reindex(columns=list(_EVALUATED)))
+    return with_when(evals.loc[kept].reindex(columns=list(EVALUATED)))
 
 
 def pair_scores(runs: Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:

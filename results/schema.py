@@ -109,6 +109,8 @@ EVALS_SCHEMA = schema_of(
     ("majority_correct", pa.binary(), "bits", "Correctness of the answer chosen by majority, bool [n] packed."),
     ("most_settled_correct", pa.binary(), "bits", "Correctness of the most settled rollout's answer, bool [n] packed."),
     ("first_to_halt_correct", pa.binary(), "bits", "Correctness of the answer of the first to halt, bool [n] packed."),
+    ("valid_correct", pa.binary(), "bits", "Mazes: answers that are a path, bool [n, rollouts] packed; else null."),
+    ("shortest_correct", pa.binary(), "bits", "Mazes: answers that are a shortest path, likewise."),
     newer={"when": "start"}
     | dict.fromkeys(
         (
@@ -120,7 +122,8 @@ EVALS_SCHEMA = schema_of(
                 "first_to_halt_exact_accuracy",
             ),
             *("halting_exact_accuracy", "halting_steps", "done_share", "done_exact_accuracy", "settled_share"),
-            *("settled_exact_accuracy", "most_settled_correct", "first_to_halt_correct"),
+            *("settled_exact_accuracy", "most_settled_correct", "first_to_halt_correct", "valid_correct"),
+            "shortest_correct",
         )
     ),
 )

@@ -3,23 +3,16 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from results.compared import CELLS, LAST_K, MEDIANS, METRICS, MODES
+from results.metrics import AURC, LAST_K, METRICS, MODES, OF_RUN, OUTCOMES, PASSES
 from results.pairs import ComparisonError
-from results.rows import best_step, clean_rows, unpack_correct
+from results.rows import best_step, clean_rows, right, unpack_correct
+from results.stats import aurc, pass_at_k
 
 Key = tuple[str, float, int]  # metric, sigma, depth: TRAINED, or the steps of a deeper reading
 TRAINED = 0  # read after as many ACT steps as the trial was trained with, however many those are
 EQUAL_ENOUGH = 0.75  # of the compute allowed, that the evaluation closest to it must have had
-DIAGNOSED = frozenset((MODES, *MEDIANS, *CELLS))  # of the diagnosed examples, which are not all
-_OF_EXAMPLE = ("lambda_1", "solved", "settled")
-# Metrics that are yes or no for an example, as McNemar's test needs them.
-BINARY = frozenset(
-    (
-        *("final", "best", "equal_compute", "perturbed_all", "perturbed_any", "perturbed_best_q", "perturbed_majority"),
-        *("perturbed_most_settled", "perturbed_first_to_halt"),
-    )
-)
 
 
 def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
@@ -48,6 +41,12 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
         depth = TRAINED if row.depth == trained else row.depth
         if row.sigma == 0:
             found["final", 0.0, depth] = solved[:, 0]
+            for outcome in ("valid", "shortest"):
+                if (bits := right(row, outcome)) is not None:
+                    found[f"final_{outcome}", 0.0, depth] = bits[:, 0]
+            for metric, column in OF_RUN.items():
+                if (value := getattr(row, column)) == value and value is not None:
+                    found[metric, 0.0, depth] = np.array([value])
             continue
         if row.when != "start":
             in_time = f"perturbed_{row.when}"
@@ -64,6 +63,7 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
             bits = getattr(row, f"{rule}_correct")
             if isinstance(bits, bytes):  # evaluations of older versions have none
                 of_rollouts[f"perturbed_{rule}"] = unpack_correct(bits, row.n, 1)[:, 0]
+        of_rollouts |= {f"perturbed_pass_{k}": pass_at_k(solved, k) for k in PASSES if k < row.rollouts}
         found |= {(metric, row.sigma, depth): score for metric, score in of_rollouts.items()}
     if diagnostics:
         diagnosed = last_diagnosis(diagnostics)
@@ -73,18 +73,26 @@ def scores(evals: list[Any], diagnostics: list[Any]) -> dict[Key, np.ndarray]:
 
 
 def _by_outcome(diagnosed: list[Any]) -> dict[str, np.ndarray]:
-    """lambda_1, of the solved and of the failed alone (else nan), and the cells of settled x solved."""
-    lambda_1, solved, settled = (np.array([getattr(row, name) for row in diagnosed]) for name in _OF_EXAMPLE)
-    solved, settled = solved.astype(bool), settled.astype(bool)
-    return {
-        "lambda_1": lambda_1,
-        "lambda_1_solved": np.where(solved, lambda_1, np.nan),
-        "lambda_1_failed": np.where(solved, np.nan, lambda_1),
-        "settled_solved": settled & solved,
-        "settled_failed": settled & ~solved,
-        "wandering_solved": ~settled & solved,
-        "wandering_failed": ~settled & ~solved,
-    }
+    """lambda_1; by outcome, those that have it and that have not apart (else nan), and the cells of settled x outcome.
+
+    And the area under the risk-coverage curve (Geifman and El-Yaniv, NeurIPS 2017), [1].
+    """
+    lambda_1 = np.array([row.lambda_1 for row in diagnosed], dtype=float)
+    settled = np.array([row.settled for row in diagnosed], dtype=bool)
+    found = {"lambda_1": lambda_1}
+    for outcome, (good, bad) in OUTCOMES.items():
+        values = [getattr(row, outcome) for row in diagnosed]
+        if pd.isna(values).any():  # no maze
+            continue
+        holds = np.array(values, dtype=bool)
+        found |= {f"lambda_1_{good}": np.where(holds, lambda_1, np.nan), f"settled_{good}": settled & holds}
+        found |= {f"lambda_1_{bad}": np.where(holds, np.nan, lambda_1), f"settled_{bad}": settled & ~holds}
+        found |= {f"wandering_{good}": ~settled & holds, f"wandering_{bad}": ~settled & ~holds}
+    q_halt = np.array([row.q_halt for row in diagnosed], dtype=float)
+    failed = ~np.array([row.solved for row in diagnosed], dtype=bool)
+    if not np.isnan(q_halt).any():
+        found[AURC] = np.array([aurc(q_halt, failed)])
+    return found
 
 
 def last_diagnosis(diagnostics: list[Any]) -> list[Any]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from results.compared import MODES, WORDS
+from results.compared import WORDS
+from results.metrics import MODES
 from results.rows import rows_of
 
 _PLACE = ("sweep", "arm", "baseline", "point")
@@ -21,7 +22,7 @@ NAMES = {
 }
 _SHORT = {"best": "best", "final": "final", "equal_compute": "equal cost", "perturbed": "perturbed", MODES: "modes"}
 VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "primary_verdict", "rests_on", "verdict", "headline")
-SCALES = {"share": (100.0, " points"), "modes": (1.0, ""), "nats/sub-update": (1.0, "")}
+SCALES = {"share": (100.0, " points"), "modes": (1.0, ""), "nats/sub-update": (1.0, ""), "ACT steps": (1.0, "")}
 FOUND = ("helps", "harms", "mixed")
 FLOOR = 0.02  # of an accuracy: what both arms hardly ever, or nearly always, solve has no spread to plan by
 DROWNED = 0.9  # a noise_fidelity, as rrm.fidelity has it
@@ -172,7 +173,7 @@ def change(row: Any) -> str:
 def difference(row: Any) -> str:
     """The numbers of `change`."""
     scale, _ = SCALES[row.unit]
-    digits = ".1f" if scale != 1 else ".4f" if row.unit != "modes" else ".2f"
+    digits = ".1f" if scale != 1 else ".4f" if row.unit == "nats/sub-update" else ".2f"
     half = "" if pd.isna(row.low) else f" \N{PLUS-MINUS SIGN}{scale * (row.high - row.low) / 2:{digits}}"
     return f"{scale * row.difference:+{digits}}{half}"
 

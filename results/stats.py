@@ -4,7 +4,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binom, mannwhitneyu, t
+from scipy.special import bdtr, stdtrit
+from scipy.stats import mannwhitneyu
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -63,7 +64,7 @@ def over_seeds_and_puzzles(differences: np.ndarray) -> Effect:
 
 
 def _interval(mean: float, error: float, freedom: float) -> Effect:
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error  # the quantile of t
     return Effect(mean, error, freedom, mean - half, mean + half)
 
 
@@ -73,7 +74,7 @@ def mcnemar(arm: np.ndarray, baseline: np.ndarray) -> list[McNemar]:
     Never pooled over seeds: the examples of two runs are not independent.
     """
     gained, lost = (arm & ~baseline).sum(axis=1), (baseline & ~arm).sum(axis=1)
-    p = np.minimum(1, 2 * binom.cdf(np.minimum(gained, lost), gained + lost, 0.5))
+    p = np.minimum(1, 2 * bdtr(np.minimum(gained, lost), gained + lost, 0.5))
     return [McNemar(int(g), int(n), float(q)) for g, n, q in zip(gained, lost, p, strict=True)]
 
 
@@ -87,6 +88,27 @@ def probability_of_improvement(arm: np.ndarray, baseline: np.ndarray) -> float:
     """P(a run of the arm scores above a run of the baseline), ties half: [runs] each (Agarwal et al. 2021)."""
     above = np.sign(arm[:, None] - baseline).mean()
     return float((1 + above) / 2)
+
+
+def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
+    """The probability [n] that some of k rollouts is right: correct bool [n, K], k <= K.
+
+    Unbiased: 1 - C(K - c, k) / C(K, k) where c of the K are right (Chen et al., arXiv 2107.03374, equation 1).
+    """
+    K = correct.shape[1]
+    return np.array([1 - math.comb(K - c, k) / math.comb(K, k) for c in range(K + 1)])[correct.sum(axis=1)]
+
+
+def aurc(confidence: np.ndarray, failed: np.ndarray) -> float:
+    """Area under the risk-coverage curve: confidence [n], failed bool [n].
+
+    The mean over all coverages of the share that failed, of the most confident so many (Geifman and El-Yaniv, NeurIPS
+    2017). Of equal confidence each has the share of all of them: their order says nothing.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    values, place, count = np.unique(-confidence, return_inverse=True, return_counts=True)
+    share = np.bincount(place, weights=failed, minlength=len(values)) / count
+    return float((share[place][order].cumsum() / np.arange(1, len(order) + 1)).mean())
 
 
 def auc(scores: np.ndarray, positives: np.ndarray) -> float:

@@ -11,16 +11,17 @@ from typing import Any
 import pandas as pd
 
 from results import plots
-from results.compared import COMPARISON_SCHEMA, METRICS
+from results.compared import COMPARISON_SCHEMA
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
-from results.diagnosis_section import diagnosis_items
+from results.diagnosis_section import diagnosis_items, told_by
 from results.difficulty import by_difficulty
 from results.gather import SweepTables
+from results.metrics import METRICS
 from results.page_items import csv_of, figure, table
 from results.plots.style import CONFIG, Arms
 from results.query import unroll
-from results.rows import counted, rows_of
+from results.rows import counted, outcomes_of, rows_of
 from results.schema import SPEC, TRIALS_SCHEMA
 from results.signals import difference, metric_name, probability, short_verdict, verdicts
 from results.text import no_answer
@@ -168,12 +169,17 @@ def _why(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
     ladder = plots.training_sigma(tables.comparison)
     if tables.comparison.difference.notna().any() and ladder.nunique() > 1:
         yield "ladder", plots.sigma_ladder(tables.comparison, ladder, arms=arms)
-    solved = by_difficulty(tables.trials, tables.evals, tables.puzzles)
-    if len(solved):
-        yield "difficulty", plots.solved_by_difficulty(solved, arms=arms)
-    escaped = escape(tables.trials, tables.evals)
-    if len(escaped):
-        yield "escape", plots.escape_by_depth(escaped, arms=arms)
+    outcomes = outcomes_of(tables.evals)
+    for outcome in outcomes:
+        more, suffix = told_by(outcome, outcomes)
+        solved = by_difficulty(tables.trials, tables.evals, tables.puzzles, outcome=outcome)
+        if len(solved):
+            yield f"difficulty{suffix}", plots.solved_by_difficulty(solved, arms=arms, more=more)
+    for outcome in outcomes:
+        more, suffix = told_by(outcome, outcomes)
+        escaped = escape(tables.trials, tables.evals, outcome=outcome)
+        if len(escaped):
+            yield f"escape{suffix}", plots.escape_by_depth(escaped, arms=arms, title=f"Escape by depth{more}")
 
 
 def _comparison(tables: SweepTables) -> dict[str, Any] | None:

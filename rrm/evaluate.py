@@ -144,10 +144,10 @@ def evaluate_split(
     exact_accuracy is the mean over examples and rollouts; all_ and any_exact_accuracy the share of examples that every
     rollout solves, and that some does; that of a chosen answer stands under the rule's name (best_q, majority,
     most_settled, first_to_halt), halting_ that of the answer at which each rollout wants to halt. correct holds the
-    packed bits of bool [n, rollouts], <rule>_correct of bool [n]. What else the task says of answers is a share under
-    its own name (of a maze's: valid_accuracy, shortest_accuracy). `watch` sees every ACT step that this worker takes:
-    `workers` hand out chunks of `config.batch_size` trajectories, and have all rows. `fewer` numbers of rollouts, the
-    first of all, have rows of their own.
+    packed bits of bool [n, rollouts], <rule>_correct of bool [n]. What else the task says of answers is a share and
+    bits under its own name (of a maze's: valid_accuracy, valid_correct, and so of shortest). `watch` sees every ACT
+    step that this worker takes: `workers` hand out chunks of `config.batch_size` trajectories, and have all rows.
+    `fewer` numbers of rollouts, the first of all, have rows of their own.
     """
     depths = (model.halt_max_steps, *config.depths)
     for level in (None, *config.levels):
@@ -256,7 +256,7 @@ def _row(parts: list[Answers], rollouts: int) -> dict[str, Any]:
         **{f"{name}_accuracy": float(good.mean()) for name, good in judged.items()},
         "lm_loss": float(lm.mean()),
         "correct": pack_bits(correct),
-        **{f"{name}_correct": pack_bits(right) for name, right in chosen_correct.items()},
+        **{f"{name}_correct": pack_bits(right) for name, right in (chosen_correct | judged).items()},
     }
 
 

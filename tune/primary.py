@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from results.compared import MODES, PRIMARY
+from results.compared import PRIMARY
+from results.metrics import MODES
 from rrm.config import TrialConfig
 from rrm.settings import Settings
 

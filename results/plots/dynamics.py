@@ -74,7 +74,9 @@ def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more:
     return finish(panel.facet(facet, data=values(cells), columns=3), f"Settled and solved{more}", says)
 
 
-def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart | alt.FacetChart:
+def solved_by_difficulty(
+    solved: pd.DataFrame, *, arms: Arms | None = None, more: str = ""
+) -> alt.LayerChart | alt.FacetChart:
     """Share solved against difficulty: a line an arm over bins of puzzles, each with its 95 % Wilson interval.
 
     solved: a row an arm and bin, of `results.by_difficulty`: arm, difficulty (the bin's middle), measure, n, share, low
@@ -92,7 +94,7 @@ def solved_by_difficulty(solved: pd.DataFrame, *, arms: Arms | None = None) -> a
             x, y, colour, tooltip=["arm:N", "difficulty:Q", "n:Q", *ends]
         ),
     ]
-    return together_or_apart(layers, solved, arms, "Solved against difficulty", "Clean, at the end, all seeds.")
+    return together_or_apart(layers, solved, arms, f"Solved against difficulty{more}", "Clean, at the end, all seeds.")
 
 
 def escape_by_depth(

@@ -1,6 +1,6 @@
 """How often what is printed is right: `python tests/benchmarks/calibration.py [SWEEPS] [SCENE ...]`.
 
-All scenes take hours; `... 200 "6 seeds, 4 points" "power of 10 seeds"` prints these alone, in minutes.
+All scenes take half an hour of CPU time; `... 1000 "6 seeds, 4 points" "power of 10 seeds"` prints these alone.
 
 Sweeps are simulated as tables and go through `results.compare` and `results.verdicts`. Puzzles are drawn anew for each
 sweep, from a population; a run is a little better or worse than its arm; arms may be good at other puzzles than each

@@ -1,5 +1,7 @@
 """The comparison on tables whose answer is known."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from simulated import sweep_of
 from results.comparison import compare, compare_by_seed
 from results.curves import curve, sentences, snapshot
 from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
+from results.metrics import OF_RUN
 from results.pairs import ComparisonError
 from results.rows import unpack_correct
 from results.schema import TRIALS_SCHEMA
@@ -365,6 +368,58 @@ def test_what_some_pairs_lack_is_told_of_the_others_and_says_so():
     everything = rows.assign(solved=True)
     nothing = metric(compare(trials, evals, everything, baseline="baseline"), "lambda_1_failed")
     assert nothing.verdict == "not comparable: measured in 0 of 6 pairs"
+
+
+def test_mazes_are_compared_by_every_outcome():
+    """32 of the arm's answers are a path, and of the baseline's all that are exact."""
+    trials, evals = two_arms(range(6))
+    of_baseline = evals.trial_id.str.startswith("baseline")
+    a_path = np.packbits(np.arange(N) < 32).tobytes()
+    evals["valid_correct"] = evals.correct.where(of_baseline | (evals.sigma > 0), a_path)
+    evals["shortest_correct"] = evals.correct
+    rows = diagnoses_of(trials.trial_id, lambda name: 1)
+    rows["settled"], rows["shortest"] = rows.example < 7, True
+    rows["valid"] = rows.solved | rows.trial_id.str.startswith("multi")
+    comparison = compare(trials, evals, rows, baseline="baseline")
+    exact, valid, shortest = (metric(comparison, name) for name in ("final", "final_valid", "final_shortest"))
+    assert (valid.arm_mean, valid.baseline_mean) == pytest.approx((0.8, 0.5))
+    assert valid.mcnemar_gained.tolist() == [12] * 6
+    assert (shortest.difference, shortest.low) == (exact.difference, exact.low)
+    of_valid = {"settled_valid": 1, "settled_invalid": -1, "wandering_valid": 1, "wandering_invalid": -1}
+    for name, examples in (of_valid | {"settled_solved": 0, "settled_shortest": 0}).items():
+        assert metric(comparison, name).difference == pytest.approx(examples / 8), name
+    assert metric(comparison, "settled_not_shortest").arm_mean == 0
+    assert metric(comparison, "lambda_1_invalid").verdict == "not comparable: measured in 0 of 6 pairs"
+    of_sudoku = compare(*two_arms(range(6)), diagnoses_of(trials.trial_id, lambda name: 1), baseline="baseline")
+    assert not set(of_sudoku.metric) & {"final_valid", "settled_valid", "lambda_1_shortest"}
+
+
+def test_readouts_are_exploratory_rows():
+    trials, evals = two_arms(range(6))
+    gain = evals.trial_id.str.startswith("multi") * (1 + evals.trial_id.str[-1].astype(int))
+    evals["halting_steps"] = 4 - 0.5 * gain
+    evals["done_share"] = 0.5 + 0.05 * gain
+    evals["done_exact_accuracy"] = np.where(evals.trial_id == "multi3", np.nan, 0.9)  # it never says that it is done
+    rows = diagnoses_of(trials.trial_id, lambda name: 1)
+    rows["q_halt"] = np.where(rows.trial_id.str.startswith("multi"), 1.0 * rows.solved, -1.0 * rows.solved)
+    comparison = compare(trials, evals, rows, baseline="baseline")
+    steps, done, accuracy = (metric(comparison, name) for name in ("halting_steps", "done", "done_accuracy"))
+    assert (steps.difference, steps.unit, steps.worst_seed) == (pytest.approx(-1.75), "ACT steps", 0)
+    assert (done.difference, done.paired_by) == (pytest.approx(0.05 * 3.5), "seed")
+    half = 2.5705818366147395 * np.std(0.05 * np.arange(6), ddof=1) / np.sqrt(6)
+    assert (done.low, done.high) == pytest.approx((done.difference - half, done.difference + half))
+    assert (accuracy.verdict, accuracy.difference) == ("exploratory, 5 of 6 pairs", 0)
+    curve = metric(comparison, "aurc")  # of eight two fail: last, or first
+    assert curve.arm_mean == pytest.approx((1 / 7 + 2 / 8) / 8)
+    assert curve.baseline_mean == pytest.approx((1 + 1 + sum(2 / at for at in range(3, 9))) / 8)
+    named = comparison[comparison.metric.isin([*OF_RUN, "aurc"])]
+    assert set(named.role) == {"exploratory"}
+    assert named[["p", "p_adjusted", "n_examples"]].isna().all(axis=None)
+    for k, name in ((1, "perturbed"), (2, "perturbed_pass_2"), (ROLLOUTS, "perturbed_any")):
+        row = evals[(evals.trial_id == "multi0") & (evals.sigma > 0) & (evals.split == "test")].iloc[-1]
+        bits = unpack_correct(row.correct, N, ROLLOUTS)
+        expected = np.mean([bits[:, list(some)].any(axis=1) for some in itertools.combinations(range(ROLLOUTS), k)])
+        assert metric(comparison, name).arm_mean == pytest.approx(expected)
 
 
 def test_the_line_of_a_snapshot():

@@ -234,6 +234,13 @@ def test_escape_is_of_the_puzzles_failed_at_the_trainings_depth():
         "solved": [0.5, 0.75],
     }
     assert len(data_of(escape_by_depth(found))) == 2
+    # Of a maze's answers at the training's depth, all that are right and ten more are a path.
+    bits = {"valid_correct": np.packbits(np.arange(40) < 30).tobytes(), "shortest_correct": None}
+    of_maze = pd.DataFrame([row | bits for row in rows + deep])
+    assert (
+        escape(trials, of_maze, outcome="valid")[["failed", "escaped", "solved"]].values.tolist() == [[10, 0, 0.75]] * 2
+    )
+    assert len(escape(trials, of_maze, outcome="shortest")) == 0
     assert len(escape(trials, pd.DataFrame(rows))) == 0
 
 
@@ -246,6 +253,10 @@ def test_the_share_solved_is_binned_by_the_measure_that_there_is():
     assert set(found.measure) == {"givens"}
     assert found.low[0] == pytest.approx(0.8389, abs=1e-4)  # Wilson's: 20 of 20
     assert len(data_of(solved_by_difficulty(found))) == 4
+    of_maze = evals.assign(valid_correct=np.packbits(np.arange(40) < 30).tobytes())
+    valid = by_difficulty(trials, of_maze, puzzles, outcome="valid")
+    assert valid.share.tolist() == [1, 1, 1, 0]
+    assert solved_by_difficulty(valid, more=" (x)").to_dict()["title"]["text"] == "Solved against difficulty (x)"
     assert len(by_difficulty(trials, evals, puzzles.assign(givens=5))) == 0, "all alike"
     assert len(by_difficulty(trials, evals, pd.DataFrame())) == 0
 

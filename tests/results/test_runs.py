@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from results.rows import by_trial, with_when
-from results.runs import rows_read
+from results.runs import EVALUATED, rows_read
 from results.scores import equal_compute, scores
 
 N, RUN = 16, ("sweep", "trial_id")
@@ -31,10 +31,7 @@ def test_the_rows_that_are_read_give_the_scores_of_all_rows():
         evals = random_evals(np.random.default_rng(seed))
         read = rows_read(evals)
         assert len(read) < 0.3 * len(evals)
-        every, kept = (
-            by_trial(with_when(evals).assign(most_settled_correct=None, first_to_halt_correct=None), RUN),
-            by_trial(read, RUN),
-        )
+        every, kept = by_trial(with_when(evals.reindex(columns=list(EVALUATED))), RUN), by_trial(read, RUN)
         assert len(every) == len(kept) == 6
         for run, rows in every.items():
             assert_same(scores(kept[run], []), scores(rows, []))

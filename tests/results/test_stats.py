@@ -11,6 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from results.stats import (
     auc,
+    aurc,
     iqm,
     mcnemar,
     over_one_sample,
@@ -19,6 +20,14 @@ from results.stats import (
 )
 
 DIFFERENCES = np.array([0.02, 0.05, -0.01, 0.03, 0.04, 0.01])
+
+
+def test_the_area_under_the_risk_coverage_curve():
+    failed = np.array([False, False, True, True])
+    assert aurc(np.array([4.0, 3, 2, 1]), failed) == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
+    assert aurc(np.array([1.0, 2, 3, 4]), failed) == pytest.approx((1 + 1 + 2 / 3 + 2 / 4) / 4)
+    assert aurc(np.zeros(4), failed) == 0.5  # of equals the order says nothing
+    assert aurc(np.arange(4), np.zeros(4, bool)) == 0
 
 
 def test_t_interval_is_the_closed_form_and_scipys():

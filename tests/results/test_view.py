@@ -166,6 +166,18 @@ def test_it_says_how_to_do_it_again(tmp_path):
     assert trials["text"] == "4"
 
 
+def test_mazes_have_the_figures_of_every_outcome():
+    tables = tables_of()
+    of_maze = tables.evals.assign(valid_correct=tables.evals.correct, shortest_correct=tables.evals.correct)
+    deeper = pd.concat([of_maze, of_maze[of_maze.sigma == 0].assign(depth=8)], ignore_index=True)
+    puzzles = pd.DataFrame({"test_digest": "d", "example": range(40), "path_length": [at // 10 for at in range(40)]})
+    why = sections_of(view(replace(tables, evals=deeper, puzzles=puzzles)))["why"]
+    outcomes = ("solved", "valid", "shortest")
+    names = [f"figure-{name}-{outcome}" for name in ("difficulty", "escape") for outcome in outcomes]
+    assert [item["id"] for item in items_of(why, "figure")] == names
+    assert items_of(why, "figure")[4]["title"] == "Escape by depth (solved: a valid path)"
+
+
 def test_escape_by_depth_is_drawn_where_depths_were_evaluated():
     tables = tables_of(2)
     deeper = pd.concat([tables.evals, tables.evals.assign(depth=8)], ignore_index=True)

@@ -118,6 +118,7 @@ def test_mazes_are_judged():
     config = EvalConfig(every=1, n=8, sigmas=())
     (row,) = evaluate_split(model, batch, config, task, token_loss="softmax", seed=0, split="test")
     assert (row["exact_accuracy"], row["valid_accuracy"], row["shortest_accuracy"]) == (1, 1, 1)
+    assert row["correct"] == row["valid_correct"] == row["shortest_correct"] == b"\xff"
     answers = data.splits["test"].answers
     detours = next(
         (question, other)
