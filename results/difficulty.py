@@ -39,7 +39,7 @@ def by_difficulty(
                 bits = None if row is None else right(row, outcome)
                 if bits is not None and trial.test_digest in hard:
                     of_test = hard[trial.test_digest]
-                    of_test = of_test.loc[of_test.index < row.n]
+                    of_test = of_test.loc[of_test.index < len(bits)]
                     solved.append(bits[of_test.index.to_numpy(dtype=int), 0])
                     difficulty.append(of_test.to_numpy())
             is_right, level = np.concatenate(solved), np.concatenate(difficulty)

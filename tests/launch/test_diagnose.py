@@ -65,6 +65,12 @@ def test_a_sweep_keeps_a_row_an_example_and_diagnosis(trial, capsys):
     assert "Lyapunov exponents on test" in out
     assert "wandering solved" in out
     assert len(results.load("depths", folder.parents[2], arm="baseline")) == 35
+    diagnosed, trials, puzzles = (
+        results.load(name, folder.parents[2]) for name in ("diagnostics", "trials", "puzzles")
+    )
+    both = diagnosed.merge(trials[["trial_id", "test_digest"]]).merge(puzzles, on=["test_digest", "example"])
+    assert len(both) == 15
+    assert both.givens_x.tolist() == both.givens_y.tolist()
 
 
 def tables(folder) -> dict[str, list[dict]]:

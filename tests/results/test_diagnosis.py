@@ -130,6 +130,49 @@ def test_what_lambda_1_says_beyond_drift_and_beyond_difficulty():
     assert not len(diagnosis.by_difficulty(hard.assign(rating=3.0)))
 
 
+def test_difficulty_is_the_rating_else_the_givens_or_the_length_of_the_path():
+    """Of mazes by any outcome: no longer path is answered exactly, and the longest two kinds are one bin."""
+    length = 4 + np.arange(200) % 4
+    rows = diagnosed(200, path_length=1.0 * length, solved=length < 6, valid=length < 7, settled=length % 2 == 0)
+    rows["lambda_1"] = 0.1 * length
+    bins = diagnosis.by_difficulty(rows).set_index("difficulty")
+    assert bins.measure.unique().tolist() == ["path_length"]
+    assert bins.n_solved.to_dict() == {4: 50, 5: 50, 6.5: 0}
+    assert bins.lambda_1.to_dict() == pytest.approx({4: 0.4, 5: 0.5, 6.5: 0.65})
+    assert bins.settled.to_dict() == {4: 1, 5: 0, 6.5: 0.5}
+    valid = diagnosis.by_difficulty(rows, outcome="valid")
+    assert valid.n_solved.tolist() == [50, 50, 50]
+    cells = diagnosis.two_by_two(rows).set_index(["settled", "solved"])
+    assert cells.path_length.to_dict() == {(True, True): 4, (True, False): 6, (False, True): 5, (False, False): 7}
+    rated = rows.assign(givens=30.0 + rows.example % 3, rating=1.0 * (rows.example < 100))
+    assert diagnosis.by_difficulty(rated).measure.unique().tolist() == ["rating"]
+    assert diagnosis.by_difficulty(rated.assign(rating=math.nan)).measure.unique().tolist() == ["givens"]
+
+
+def test_the_exponents_as_the_run_goes_on():
+    """Of two diagnoses, each with its own windows: the failed grow late, the solved at no time."""
+    rows = diagnosed(6, solved=np.arange(6) < 4)
+    both = pd.concat([rows, rows.assign(trial_id="u", solved=True)], ignore_index=True)
+    key = both[["sweep", "trial_id", "step", "example"]]
+    late = np.where(both.solved, -0.1 * both.example, 0.2 * both.example)
+    windows = pd.concat(
+        key.assign(window=name, lambda_1=values, first_step=first, last_step=last)
+        for name, values, first, last in (("quarter 1", 0.0, 1, 4), ("quarter 4", late, 13, 16))
+    )
+    found = diagnosis.by_window(windows, both).set_index(["trial_id", "window"])
+    assert found.index.tolist() == [(trial, name) for name in ("quarter 1", "quarter 4") for trial in ("t", "u")]
+    steps = found[["first_step", "last_step"]].loc["t"]
+    assert steps.to_dict("index") == {
+        "quarter 1": {"first_step": 1, "last_step": 4},
+        "quarter 4": {"first_step": 13, "last_step": 16},
+    }
+    solved, failed = found.lambda_1_solved, found.lambda_1_failed
+    assert (solved["t", "quarter 1"], failed["t", "quarter 1"]) == (0, 0)
+    assert (solved["t", "quarter 4"], failed["t", "quarter 4"]) == pytest.approx((-0.15, 0.9))
+    assert solved["u", "quarter 4"] == pytest.approx(-0.25)
+    assert math.isnan(failed["u", "quarter 4"])
+
+
 def far(rows: pd.DataFrame, since: list[float], settled: list[bool]) -> pd.DataFrame:
     return rows.assign(depth=10, solved_from=since, far_settled=settled)
 

@@ -1,13 +1,17 @@
 """A diagnosis in a terminal: every case has its sentence, and no line is wider than asked."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from results import diagnosis
 from results.diagnosis_text import told
+from results.text import show
 
 from .test_diagnosis import diagnosed
+from .test_view import tables_of as sweep_tables
 
 
 def tables_of(n: int, failed: int, **columns) -> dict[str, pd.DataFrame]:
@@ -32,6 +36,46 @@ def test_what_failed_and_what_frees_it():
     assert "0 are still moving, 3 have settled wrong; of the 14 solved, 0 are lost after 16" in words
     assert "100% [61%, 100%]" in said  # each is freed by its restart
     assert max(map(len, said.splitlines())) <= 100
+
+
+def random_diagnosis(trial_id: str, n: int = 30) -> pd.DataFrame:
+    rng = np.random.default_rng(int(trial_id[-1]))
+    solved = rng.random(n) < 0.6
+    rows = diagnosed(n, trial_id=trial_id, solved=solved, lambda_1=rng.normal(size=n) - solved, n_pos=1)
+    return rows.assign(late_drift=rng.random(n), settled=rng.random(n) < 0.5, drift_threshold=0.5, step=20)
+
+
+def test_what_is_printed_is_what_the_tables_say():
+    """`rrm results show` of every trial, and `rrm diagnose` of one: their 2 x 2 and AUCs."""
+    sweep = sweep_tables(2, diagnoses=False)
+    rows = pd.concat([random_diagnosis(trial_id) for trial_id in sweep.trials.trial_id], ignore_index=True)
+    shown = show(replace(sweep, diagnostics=rows, trials=sweep.trials.assign(point="")), 400)
+    lines = [line.split() for line in shown.partition("Lyapunov exponents")[2].splitlines()[2:]]
+    cells, areas = diagnosis.two_by_two(rows), diagnosis.auc(rows, measures=["-lambda_1", "-late_drift"])
+    for line, trial in zip(lines, sweep.trials.itertuples(), strict=False):
+        mine = cells[cells.trial_id == trial.trial_id]
+        lambda_1, drift = areas[areas.trial_id == trial.trial_id].itertuples()
+        counts = mine.set_index(["settled", "solved"]).n
+        in_order = [counts[settled, solved] for settled in (True, False) for solved in (True, False)]
+        assert line[:8] == [trial.arm, str(trial.seed), "20", "30", *map(str, in_order)]
+        assert line[-5:] == [
+            f"{lambda_1.auc:.3f}",
+            f"{lambda_1.low:.3f}",
+            "to",
+            f"{lambda_1.high:.3f}",
+            f"{drift.auc:.3f}",
+        ]
+    one = tables_of(20, 6)
+    one["diagnostics"] = one["diagnostics"].assign(settled=np.arange(20) % 3 == 0, lambda_1=np.arange(20) % 7)
+    said = told(one, 160)
+    for cell in diagnosis.two_by_two(one["diagnostics"]).itertuples():
+        name = f"{'settled' if cell.settled else 'wandering'}, {'solved' if cell.solved else 'failed'}"
+        (line,) = (line for line in said.splitlines() if line.startswith(name))
+        assert line.removeprefix(name).split()[:2] == [str(cell.n), f"{cell.share:.0%}"]
+    for found in diagnosis.auc(one["diagnostics"], measures=["-lambda_1", "q_halt"]).itertuples():
+        assert f"\n{found.measure} " in said
+        (line,) = (line for line in said.splitlines() if line.startswith(f"{found.measure} "))
+        assert line.split() == [found.measure, f"{found.auc:.3f}", f"[{found.low:.3f},", f"{found.high:.3f}]"]
 
 
 def test_of_puzzles_that_are_all_solved():
