@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from results import diagnosis as diagnosis
+    from results import plots as plots
     from results.asking import asked as asked
     from results.comparison import compare as compare
     from results.comparison import differences as differences
@@ -35,8 +37,13 @@ _HOME = {
 }
 
 
+_MODULES = ("diagnosis", "plots")
+
+
 def __getattr__(name: str) -> Any:
     # On first use: whoever needs the schema alone, such as a worker that trains, pays for no pandas and no scipy.
+    if name in _MODULES:
+        return import_module(f"results.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"results.{_HOME[name]}"), name)

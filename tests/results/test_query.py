@@ -228,6 +228,9 @@ def test_a_trials_unrolls_are_read_from_its_own_folder(kind, tmp_path, request):
 def test_import_results_is_cheap_and_names_what_it_has():
     script = "import sys, results; print([m for m in ('torch', 'ray', 'rrm', 'pandas', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+    script = "import results; print(results.diagnosis.two_by_two.__module__, results.plots.solving.__name__)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
+    assert shown == "results.diagnosis solving\n"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = results.nothing
 
