@@ -55,7 +55,7 @@ def configs() -> dict[str, dict[str, Any]]:
             "model": fields | {"halt_max_steps": 2},
             "rollout": rollout,
             "train": train | ({"normalise": normalise} if rollout == "act_mask" else {}),
-            "eval": {"every": 2, "n": 5, "batch_size": 2},
+            "eval": {"every": LAST, "n": 5, "batch_size": 2},
             **(DIAGNOSE if objective == "multi" and step == "act" else {}),
             **OBJECTIVES[objective],
         }

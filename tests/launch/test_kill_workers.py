@@ -23,7 +23,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-STEPS = 1200
+STEPS = 400
 LONG: dict[str, Any] = {"train": {"steps": STEPS, "shards": 2}, "eval": {"every": 20}, **MULTI}
 NOTICED_SECONDS = 10.0
 
@@ -44,13 +44,13 @@ def unbroken(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster() -> Iterator[tuple[Any, Any]]:
+    """A cluster, and one of its two nodes."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    yield cluster
+    node, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+    yield cluster, node
     cluster.shutdown()
 
 
@@ -71,6 +71,7 @@ def wait_for_step(trials: Path, step: int, process: subprocess.Popen, log: Path)
 
 
 def test_kills_of_workers_and_of_a_node_change_nothing(tmp_path, unbroken, cluster):
+    cluster, node = cluster
     spec, trials = sweep_in(tmp_path / "killed", resources={"workers": 2}, max_failures=5)
     log = tmp_path / "log"
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
@@ -78,13 +79,13 @@ def test_kills_of_workers_and_of_a_node_change_nothing(tmp_path, unbroken, clust
         environment = os.environ | {"RAY_ADDRESS": cluster.address}
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
     for kill, (step, victim) in enumerate([(20, "worker 1"), (60, "worker 0"), (100, "node")], 1):
+        if victim == "node":
+            cluster.add_node(num_cpus=1)
         wait_for_step(trials, step, process, log)
         workers = attempts(trials)[-1]["workers"]
         assert len({worker["pid"] for worker in workers}) == 2
         said, killed_at = log.read_text().count("starting it again"), time.monotonic()
         if victim == "node":
-            node = next(iter(cluster.worker_nodes))
-            cluster.add_node(num_cpus=1)
             cluster.remove_node(node, allow_graceful=False)
         else:
             os.kill(workers[int(victim[-1])]["pid"], signal.SIGKILL)

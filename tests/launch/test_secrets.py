@@ -6,6 +6,7 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,56 +22,52 @@ from tune.secrets import SecretsError, is_secret, read_secrets
 from tune.spec import SpecError, load_sweep
 from tune.trial import TrialRun
 
+ONE_AT_A_TIME = {"seeds": [0], "resources": {"cpu": 2}}
 
-def test_a_run_leaves_no_secret_behind(bucket, tmp_path):
-    """From the environment: puzzles in a bucket and W&B; then from a file: trials in a bucket, too."""
-    assert (
-        main(
-            [
-                "data",
-                "generate",
-                str(tmp_path / "csv"),
-                *["--sudoku", "2", "--train", "40", "--test", "40", "--blanks", "6"],
-            ]
-        )
-        == 0
-    )
+
+def with_puzzles_in(bucket: str, tmp_path: Path) -> dict[str, Any]:
+    """What a sweep's trials have in common."""
+    size = ("--sudoku", "2", "--train", "40", "--test", "40", "--blanks", "6")
+    assert main(["data", "generate", str(tmp_path / "csv"), *size]) == 0
     for path in (tmp_path / "csv").iterdir():
         (location(bucket) / "csv" / path.name).put(path.read_bytes())
-    base = {"task": {"box": 2, "generate": None, "data": f"{bucket}/csv"}, "train": {"steps": 4}}
-    file = secrets_file(tmp_path)
-    from_environment = tiny_sweep(storage=str(tmp_path / "runs"), base=base, seeds=[0])
-    from_environment["wandb"] = {"project": "tests", "mode": "offline"}
-    from_file = tiny_sweep(storage=f"{bucket}/runs", base=base, seeds=[0], secrets=str(file))
+    return {"task": {"box": 2, "generate": None, "data": f"{bucket}/csv"}, "train": {"steps": 4}}
+
+
+def test_a_run_leaves_no_secret_behind(bucket, tmp_path):
+    """From the environment: puzzles in a bucket and W&B."""
+    base = with_puzzles_in(bucket, tmp_path)
+    logged = {"wandb": {"project": "tests", "mode": "offline"}}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=base, **ONE_AT_A_TIME, **logged))
     plain = {name: value for name, value in os.environ.items() if not is_secret(name)}
     home = tmp_path / "home"
     home.mkdir()
-    for spec, env in ((from_environment, PLANTED), (from_file, {})):
-        with tempfile.TemporaryDirectory(prefix="rrm", dir="/tmp") as folder:  # short: Ray's sockets are in it
-            command = [sys.executable, "-m", "launch.cli", "run", write_spec(tmp_path, spec)]
-            env = plain | env | {"HOME": str(home), "RAY_TMPDIR": folder, "MARK": "a-mark-that-workers-see"}
-            run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
-            assert run.returncode == 0, run.stdout + run.stderr
-            assert "tiny: 2 trials, 2 done" in run.stdout
-            kept = [*written(Path(folder)), *written(tmp_path, but=file), *stored(bucket)]
-            kept.append((run.stdout + run.stderr).encode())
-        assert leaks(kept, "runtime_env") > 0  # Ray's log is among them
-        assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
+    with tempfile.TemporaryDirectory(prefix="rrm", dir="/tmp") as folder:  # short: Ray's sockets are in it
+        command = [sys.executable, "-m", "launch.cli", "run", spec]
+        env = plain | PLANTED | {"HOME": str(home), "RAY_TMPDIR": folder, "MARK": "a-mark-that-workers-see"}
+        run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "tiny: 2 trials, 2 done" in run.stdout
+        kept = [*written(Path(folder)), *written(tmp_path), *stored(bucket), (run.stdout + run.stderr).encode()]
+    assert leaks(kept, "runtime_env") > 0  # Ray's log is among them
+    assert {name: leaks(kept, value) for name, value in PLANTED.items()} == dict.fromkeys(PLANTED, 0)
 
 
-def test_a_job_leaves_no_secret_behind(bucket, local_ray, tmp_path):
-    """In Ray's folder, what its job server tells, the bucket, and all that is printed; `--env` takes none."""
+def test_a_job_leaves_no_secret_behind(bucket, local_ray, tmp_path, capsys, monkeypatch):
+    """From a file: in Ray's folder, what its job server tells, the bucket, and what is printed; `--env` has none."""
     file = secrets_file(tmp_path)
-    base, place = {"train": {"steps": 4}}, {"storage": f"{bucket}/runs", "secrets": str(file)}
-    sweep = tiny_sweep(name="secretive", base=base, seeds=[0], **place)
-    submit = [sys.executable, "-m", "launch.start", "submit", write_spec(tmp_path, sweep)]
-    submit += ["--address", local_ray.dashboard, "--wait"]
-    printed = []
-    for name in (None, "AWS_SECRET_ACCESS_KEY", "DB_URL"):
-        how = {"env": os.environ | PLANTED, "capture_output": True, "timeout": 240, "check": False}
-        run = subprocess.run([*submit, *(["--env", name] if name else [])], **how)
-        assert run.returncode == (2 if name else 0), run.stdout + run.stderr
-        printed += [run.stdout, run.stderr]
+    base, place = with_puzzles_in(bucket, tmp_path), {"storage": f"{bucket}/runs", "secrets": str(file)}
+    sweep = tiny_sweep(name="secretive", base=base, **ONE_AT_A_TIME, **place)
+    submit = ["submit", write_spec(tmp_path, sweep), "--address", local_ray.dashboard, "--wait"]
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_SECRET_ACCESS_KEY", "DB_URL"):
+        assert main([*submit, "--env", name]) == 2
+    refused = capsys.readouterr()
+    how = {"capture_output": True, "timeout": 240, "check": False}
+    run = subprocess.run([sys.executable, "-m", "launch.start", *submit], **how)
+    assert run.returncode == 0, run.stdout + run.stderr
+    printed = [run.stdout, run.stderr, (refused.out + refused.err).encode()]
     assert b"secretive: 2 trials, 2 done" in printed[0]
     told = urllib.request.Request(
         f"{local_ray.dashboard}/api/jobs/", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
