@@ -47,8 +47,7 @@ print("no node", flush=True)
 def sweep_in(folder: Path) -> tuple[str, Path]:
     """The path of a sweep file that stores in `folder`, and where its trials will be."""
     folder.mkdir()
-    one_at_a_time = {"resources": {"cpu": 2}}
-    spec = write_spec(folder, tiny_sweep(storage=str(folder / "runs"), base=LONG, seeds=[0], **one_at_a_time))
+    spec = write_spec(folder, tiny_sweep(storage=str(folder / "runs"), base=LONG, seeds=[0]))
     return spec, folder / "runs" / "tiny" / "trials"
 
 

@@ -67,8 +67,7 @@ def test_its_lines_about_a_cluster(tmp_path):
     start_and_ask, without_submit = (block for block in SHELL if "ray " in block)
     start, ask = start_and_ask.partition("rrm submit")[::2]
     (tmp_path / "launch" / "specs").mkdir(parents=True)
-    one_at_a_time = tiny_sweep(name="quickstart", seeds=[0], resources={"cpu": 2})
-    write_spec(tmp_path / "launch" / "specs", one_at_a_time, "quickstart.yaml")
+    write_spec(tmp_path / "launch" / "specs", tiny_sweep(name="quickstart", seeds=[0]), "quickstart.yaml")
     port, dashboard, client = free_ports(3)
     own = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # short: sockets are in it
     others = f"--block --num-cpus 2 --port {port} --dashboard-port {dashboard} --dashboard-agent-listen-port 0"

@@ -18,7 +18,6 @@ from tune.spec import load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
 LONG = {"train": {"steps": 120}, "eval": {"every": 20}}
-ONE = {"seeds": [0], "resources": {"cpu": 2}}  # trial at a time
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +40,8 @@ def final_bytes(folder, sweep) -> list[bytes]:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(tmp_path, bucket, home, capsys):
-    in_folder = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), **ONE), "folder.yaml")
-    in_bucket = write_spec(tmp_path, tiny_sweep(storage=f"{bucket}/runs", **ONE), "bucket.yaml")
+    in_folder = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0]), "folder.yaml")
+    in_bucket = write_spec(tmp_path, tiny_sweep(storage=f"{bucket}/runs", seeds=[0]), "bucket.yaml")
     for spec in (in_bucket, in_folder):
         assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 0
         assert main(["run", spec]) == 0
@@ -67,7 +66,7 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(tmp_path, bucket, home, ca
 
 
 def test_a_run_killed_in_a_bucket_goes_on_and_a_second_run_is_refused(tmp_path, bucket, local_ray, capsys):
-    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, base=LONG, **ONE))
+    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, base=LONG, seeds=[0]))
     sweep = load_sweep(spec)
     env = os.environ | {"RAY_ADDRESS": local_ray.address}
     first = subprocess.Popen([*CLI, "run", spec], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)

@@ -22,8 +22,6 @@ from tune.secrets import SecretsError, is_secret, read_secrets
 from tune.spec import SpecError, load_sweep
 from tune.trial import TrialRun
 
-ONE_AT_A_TIME = {"seeds": [0], "resources": {"cpu": 2}}
-
 
 def with_puzzles_in(bucket: str, tmp_path: Path) -> dict[str, Any]:
     """What a sweep's trials have in common."""
@@ -38,7 +36,7 @@ def test_a_run_leaves_no_secret_behind(bucket, tmp_path):
     """From the environment: puzzles in a bucket and W&B."""
     base = with_puzzles_in(bucket, tmp_path)
     logged = {"wandb": {"project": "tests", "mode": "offline"}}
-    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=base, **ONE_AT_A_TIME, **logged))
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=base, seeds=[0], **logged))
     plain = {name: value for name, value in os.environ.items() if not is_secret(name)}
     home = tmp_path / "home"
     home.mkdir()
@@ -57,7 +55,7 @@ def test_a_job_leaves_no_secret_behind(bucket, local_ray, tmp_path, capsys, monk
     """From a file: in Ray's folder, what its job server tells, the bucket, and what is printed; `--env` has none."""
     file = secrets_file(tmp_path)
     base, place = with_puzzles_in(bucket, tmp_path), {"storage": f"{bucket}/runs", "secrets": str(file)}
-    sweep = tiny_sweep(name="secretive", base=base, **ONE_AT_A_TIME, **place)
+    sweep = tiny_sweep(name="secretive", base=base, seeds=[0], **place)
     submit = ["submit", write_spec(tmp_path, sweep), "--address", local_ray.dashboard, "--wait"]
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)

@@ -83,12 +83,15 @@ def test_train_without_ray_gives_the_same_bits(finished, tmp_path, capsys):
 
 
 def test_workers_are_reused_between_trials(finished):
-    """Four trials, two at a time: two processes, or three where one was slow to become free."""
+    """Four trials, one at a time: one process, or more where it was slow to become free."""
     records = [json.loads(path.read_text()) for path in (finished.folder / "trials").glob("*/trial.json")]
     workers = {attempt["pid"] for record in records for attempt in record["attempts"]}
     assert len(records) == 4
     assert len(workers) < 4
     assert os.getpid() not in workers
+    assert {attempt["visible_gpus"] for record in records for attempt in record["attempts"]} == {
+        ""
+    }  # they asked for none
 
 
 def test_more_seeds_arms_and_steps_train_only_what_is_new(tmp_path):
@@ -180,13 +183,10 @@ def test_a_refused_run_leaves_a_finished_sweep_as_it_is(finished, tmp_path, chan
     assert after == before
 
 
-@pytest.mark.parametrize(
-    ("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, {"0", "1"}), ({"gpu": 1}, {"0", "1"}), ({"cpu": 2}, {""})]
-)
+@pytest.mark.parametrize(("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, {"0", "1"}), ({"gpu": 1}, {"0", "1"})])
 def test_a_trial_sees_the_gpus_it_was_given(tmp_path, resources, visible):
     raw = tiny_sweep(storage=str(tmp_path), resources=resources, base={"train": {"steps": 4}}, seeds=[0])
-    if resources.get("gpu") != 0.5:  # no two at a time
-        del raw["arms"]["multi2"]
+    del raw["arms"]["multi2"]
     loaded = load_sweep(write_spec(tmp_path, raw))
     assert run_sweep(loaded) == 0
     records = [json.loads(path.read_text()) for path in (loaded.folder / "trials").glob("*/trial.json")]
