@@ -22,7 +22,7 @@ from rrm.workers import ALONE, JoinedWorkers, Workers
 CPU = torch.device("cpu")
 MOST_WORKERS = 4
 STAGES = {"one": 1, "two": 2, "four": MOST_WORKERS, "again": 1}
-MIDDLE, LAST = 2, 4
+MIDDLE, LAST = 2, 3
 MODELS: dict[str, dict[str, Any]] = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8}}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
@@ -38,7 +38,7 @@ STEPS = [
     ("act_mask", "rollout"),
 ]
 DIAGNOSE = {
-    "diagnose": {"every": 4, "n": 5, "k": 2, "batch_size": 6, "depth": 4, "restarts": 2, "sigma": [0.5]},
+    "diagnose": {"every": LAST, "n": 5, "k": 2, "batch_size": 6, "depth": 4, "restarts": 2, "sigma": [0.5]},
 }
 
 

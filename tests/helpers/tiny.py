@@ -55,19 +55,14 @@ def tiny_model(fields: dict[str, Any], *, halt_max_steps: int, num_puzzles: int 
 
 
 def tiny_sweep(**changes: Any) -> dict[str, Any]:
-    """A sweep of two arms and two seeds of the tiny trial, one at a time, as a sweep file holds it.
-
-    One process then trains all of them: to start it takes a hundred times what a tiny trial does.
-    """
-    sweep: dict[str, Any] = {
+    """A sweep of two arms and two seeds of the tiny trial, as a sweep file holds it."""
+    sweep = {
         "name": "tiny",
         "base": TINY,
         "arms": {"baseline": {"objective": "clean"}, "multi2": MULTI},
         "baseline": "baseline",
         "seeds": [0, 1],
     }
-    if "resources" not in changes:
-        sweep["resources"] = {"cpu": 2}
     return merge(sweep, changes)
 
 

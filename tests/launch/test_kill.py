@@ -31,10 +31,10 @@ from ray.cluster_utils import Cluster
 
 input()
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})  # trains nothing
-first = cluster.add_node(num_cpus=2)
+first = cluster.add_node(num_cpus=1)  # a trial at a time
 print(cluster.address, flush=True)
 input()
-cluster.add_node(num_cpus=2)
+cluster.add_node(num_cpus=1)
 cluster.remove_node(first, allow_graceful=False)
 print("another node", flush=True)
 input()

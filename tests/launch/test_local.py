@@ -41,7 +41,7 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
         for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             del environment[name]
     changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
-    raw = tiny_sweep(storage=storage, **changes)
+    raw = tiny_sweep(storage=storage, resources={"cpu": 1}, **changes)
     del raw["arms"]["multi2"]
     spec = write_spec(tmp_path, raw)
     sweep = load_sweep(spec)

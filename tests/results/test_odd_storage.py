@@ -1,9 +1,10 @@
 """Whatever stands in a trial's folder costs that trial at most; a sweep that cannot be read costs no other."""
 
 import copy
+import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,24 @@ from tune.spec import load_sweep
 
 ODD: list[Any] = ["x", "\ud800", [], {}, None, -1, 10**30, True, float("nan"), [[1]], {"a": "\x1b"}]
 DIAGNOSED = {"train": {"steps": 8}, "diagnose": {"every": 4, "n": 4, "k": 2}}
+SEEDS = 24  # trials that are spoiled at a time, each in another way
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The folder of a sweep of two arms and one seed, both done."""
+    """The folder of a sweep of two arms, done with seed 0; the trials of multi2 with other seeds are copies of that."""
     folder = tmp_path_factory.mktemp("odd")
-    spec = write_spec(folder, tiny_sweep(storage=str(folder / "runs"), base=DIAGNOSED, seeds=[0]))
-    write_manifest(load_sweep(spec))
+    spec = tiny_sweep(storage=str(folder / "runs"), base=DIAGNOSED, seeds=list(range(SEEDS)))
+    sweep = load_sweep(write_spec(folder, spec))
+    write_manifest(sweep)
     for arm in ("baseline", "multi2"):
-        assert main(["train", spec, "--arm", arm, "--seed", "0"]) == 0
+        assert main(["train", sweep.path, "--arm", arm, "--seed", "0"]) == 0
+    first, *others = trials(folder / "runs" / "tiny")
+    for other in others:
+        shutil.copytree(first, other)
+        write_of_its_own(other / "trial.json", (first / "trial.json").read_text())
+        for table in other.glob("*.parquet"):
+            write_of_its_own(table, pq.read_table(table))
     return folder / "runs" / "tiny"
 
 
@@ -42,9 +51,28 @@ def sweep(trained, tmp_path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
 
 
-def trial(sweep: Path, arm: str) -> Path:
+def trials(sweep: Path, arm: str = "multi2") -> list[Path]:
+    """The folders of an arm's trials, by seed."""
     cells = json.loads((sweep / "sweep.json").read_text())["cells"]
-    return sweep / "trials" / next(cell["trial_id"] for cell in cells if cell["arm"] == arm)
+    return [sweep / "trials" / cell["trial_id"] for cell in cells if cell["arm"] == arm]
+
+
+def write_of_its_own(path: Path, content: str | pa.Table) -> None:
+    """Write a record or a table, with the trial's own id where it names the one that was trained."""
+    trained, own = trials(path.parents[2])[0].name, path.parent.name
+    if isinstance(content, str):
+        path.write_text(content.replace(trained, own))
+        return
+    at = content.schema.get_field_index("trial_id")
+    ids = pa.array([own if it == trained else it for it in content["trial_id"].to_pylist()], content.schema.types[at])
+    pq.write_table(content.set_column(at, content.schema.field(at), ids), path)
+
+
+def some_at_a_time(ways: Iterable[Any]) -> Iterator[list[Any]]:
+    """Lists of as many as there are trials to spoil; the last may be shorter."""
+    ways = iter(ways)
+    while some := list(itertools.islice(ways, SEEDS)):
+        yield some
 
 
 def spoiled(content: Any) -> Iterator[Any]:
@@ -74,20 +102,22 @@ def spoiled(content: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", ["trial.json", "done.json", "failed.json", "stopped.json"])
 def test_an_odd_value_in_a_trials_record_costs_that_trial_at_most(sweep, name):
-    path = trial(sweep, "multi2") / name
-    content = json.loads(path.read_text()) if path.exists() else {"kind": "error", "reason": "r", "step": 4}
+    paths = [folder / name for folder in trials(sweep)]
+    content = json.loads(paths[0].read_text()) if paths[0].exists() else {"kind": "error", "reason": "r", "step": 4}
     if name == "trial.json":
         content["config"] = {"seed": 0}  # nobody reads it
-    if name not in ("trial.json", "done.json"):
+    for path in paths if name not in ("trial.json", "done.json") else ():
         (path.parent / "done.json").unlink()
     left_out = 0
-    for text in ("", "null", "[" * 10**5, "1" * 5000, *map(json.dumps, spoiled(content))):
-        path.write_text(text)
+    for texts in some_at_a_time(["", "null", "[" * 10**5, "1" * 5000, *map(json.dumps, spoiled(content))]):
+        for path, text in zip(paths, texts, strict=False):
+            write_of_its_own(path, text)
         tables = gather(sweep)
-        assert tables.trials.loc[tables.trials.arm == "baseline"].status.tolist() == ["done"]
+        assert tables.trials.loc[tables.trials.arm == "baseline"].status.tolist()[0] == "done"
         assert [*tables.trials.status].count("unreadable") == len(tables.problems)
         left_out += len(tables.problems)
-        assert all(problem.startswith(f"{path}: ") and "move it away" in problem for problem in tables.problems)
+        assert all(problem.startswith(f"{sweep}/trials/") for problem in tables.problems)
+        assert all(f"/{name}: " in problem and "move it away" in problem for problem in tables.problems)
     assert left_out >= 4
     assert main(["results", "report", str(sweep)]) == 0
 
@@ -111,7 +141,7 @@ def test_a_manifest_that_is_odd_is_refused_or_read(sweep, capsys):
     assert main(["results", "gather", str(sweep), str(sweep.with_name("whole"))]) == 2
     printed = capsys.readouterr()
     assert "its field cells.0.trial_id is '../../../../etc'; move it away" in printed.err
-    assert "whole: 2 trials, 2 done" in printed.out
+    assert f"whole: {2 * SEEDS} trials, {SEEDS + 1} done" in printed.out
 
 
 @pytest.mark.parametrize(
@@ -119,21 +149,25 @@ def test_a_manifest_that_is_odd_is_refused_or_read(sweep, capsys):
     [("evals", EVALS_SCHEMA), ("diagnostics", DIAGNOSTICS_SCHEMA), ("unrolls", UNROLLS_SCHEMA)],
 )
 def test_odd_rows_cost_their_trial_at_most(sweep, name, schema, capsys):
-    path = trial(sweep, "multi2") / f"{name}.parquet"
-    whole = pq.read_table(path)
+    paths = [folder / f"{name}.parquet" for folder in trials(sweep)]
+    whole = pq.read_table(paths[0])
     odd = {pa.int64(): -1, pa.float64(): float("nan"), pa.binary(): b"", pa.string(): "x", pa.bool_(): True}
-    for at, field in enumerate(schema):
-        values = [None, odd[field.type]] if field.type in odd else [None, []]
-        for value in values:
-            for rows in (len(whole), 1):
-                column = [value] * rows + whole[field.name].to_pylist()[rows:]
-                pq.write_table(whole.set_column(at, field, pa.array(column, field.type)), path)
-                tables = gather(sweep)
-                assert "baseline" in tables.trials.arm.tolist()
-                if name != "unrolls":
-                    assert [*tables.trials.status].count("unreadable") == len(tables.problems)
-    for content in (whole.slice(0, 0), whole.slice(0, 1), whole.drop_columns([schema.names[-1]]), whole):
-        pq.write_table(content, path)
+
+    def spoilt() -> Iterator[pa.Table]:
+        for at, field in enumerate(schema):
+            for value in [None, odd[field.type]] if field.type in odd else [None, []]:
+                for rows in (len(whole), 1):
+                    column = [value] * rows + whole[field.name].to_pylist()[rows:]
+                    yield whole.set_column(at, field, pa.array(column, field.type))
+        yield from (whole.slice(0, 0), whole.slice(0, 1), whole.drop_columns([schema.names[-1]]))
+
+    for tables_ in some_at_a_time(spoilt()):
+        for path, table in zip(paths, tables_, strict=False):
+            write_of_its_own(path, table)
+        tables = gather(sweep)
+        assert "baseline" in tables.trials.arm.tolist()
+        if name != "unrolls":
+            assert [*tables.trials.status].count("unreadable") == len(tables.problems)
         assert main(["results", "report", str(sweep)]) == 0
     assert main(["results", "show", str(sweep)]) == 0
 
@@ -160,4 +194,4 @@ def test_arms_with_other_test_puzzles_are_said_to_be_so_and_cost_nothing(others,
         assert printed.count("not comparable: other test puzzles") >= len(others)
         assert "ACT steps" not in printed
         assert "3 done" in printed
-        (trial(folder, "third") / "trial.json").unlink(missing_ok=True)  # as is advised of a damaged one
+        (trials(folder, "third")[0] / "trial.json").unlink(missing_ok=True)  # as is advised of a damaged one
