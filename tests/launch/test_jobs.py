@@ -19,7 +19,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-EVERY = 800  # more than a slice, after which a trial is stopped, takes
+EVERY = 1000  # more than a slice, after which a trial is stopped, takes
 GREETING = "a-greeting-that-anybody-may-read"
 
 
@@ -52,9 +52,9 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
         assert main([*arguments]) == code, capsys.readouterr()
         return capsys.readouterr().out
 
-    changes = {"base": {"train": {"steps": 1_000_000, "shards": 2}, "eval": {"every": EVERY}}, "seeds": [0]}
+    changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": EVERY}}, "seeds": [0]}
     logs = {"wandb": {"project": "tests", "mode": "offline"}, "tensorboard": True}
-    raw = tiny_sweep(storage=str(tmp_path / "runs"), resources={"workers": 2}, **changes, **logs)
+    raw = tiny_sweep(storage=str(tmp_path / "runs"), **changes, **logs)
     del raw["arms"]["multi2"]
     spec = write_spec(tmp_path, raw)
     # RAY_ADDRESS wins over Ray's own argument; --address must win over both.
@@ -104,7 +104,7 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     assert "tiny: 1 trials, 1 done" in again
     for trial in trials(tmp_path):
         attempts = json.loads((trial / "trial.json").read_text())["attempts"]
-        assert [len(attempt["workers"]) for attempt in attempts] == [2, 2]
+        assert len(attempts) == 2
         assert attempts[0]["commit"] is not None
         evaluated = dict.fromkeys(read_table(trial / "evals.parquet", EVALS_SCHEMA).column("step").to_pylist())
         (run_file,) = (trial / "wandb").glob("offline-run-*/*.wandb")

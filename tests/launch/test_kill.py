@@ -22,7 +22,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-LONG: dict[str, Any] = {"train": {"steps": 400}, "eval": {"every": 20}}
+LONG: dict[str, Any] = {"train": {"steps": 800}, "eval": {"every": 20}}
 
 
 # A process of its own: one that has seen a head's GCS ends a minute after it, whatever else it does.
@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen, log: Path)
     while not (value := condition()):
         assert process.poll() in (None, -signal.SIGKILL), log.read_text()
         assert time.monotonic() < until, log.read_text()
-        time.sleep(0.02)
+        time.sleep(0.1)
     return value
 
 

@@ -66,7 +66,7 @@ def wait_for_step(trials: Path, step: int, process: subprocess.Popen, log: Path)
             if max(read_table(path, EVALS_SCHEMA).column("step").to_pylist()) >= step:
                 return
         assert process.poll() is None, log.read_text()
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError(f"no trial has come to step {step}")
 
 

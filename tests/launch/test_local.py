@@ -64,6 +64,7 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
     while "1 running" not in out and time.monotonic() < until:
         assert main(["status", *on]) == 0
         out = capsys.readouterr().out
+        time.sleep(0.5)
     assert f"tiny: 1 trials, 1 running; run by process {process.pid} on " in out
     assert re.search(r"\n  step \d+ of 1000000.*, last heard \d+ s ago\n", out)
     with stdout_that_is("unread"):

@@ -1,5 +1,6 @@
 """Every command of the README's is run, but for the first two (test_quickstart, and whoever runs these tests)."""
 
+import json
 import os
 import re
 import shutil
@@ -10,9 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
+from rrm import checkpoint
 from tune.environment import unreachable
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -63,11 +66,14 @@ def test_its_lines_about_puzzles(shared_data, tmp_path):
 
 
 def test_its_lines_about_a_cluster(tmp_path):
-    """On ports that are free, with a head's options that end it with this test; the sweep is a tiny one."""
+    """On ports that are free, with a head's options that end it with this test; a tiny sweep, two workers a trial."""
     start_and_ask, without_submit = (block for block in SHELL if "ray " in block)
     start, ask = start_and_ask.partition("rrm submit")[::2]
     (tmp_path / "launch" / "specs").mkdir(parents=True)
-    write_spec(tmp_path / "launch" / "specs", tiny_sweep(name="quickstart", seeds=[0]), "quickstart.yaml")
+    of_two = {"resources": {"workers": 2}, "base": {"train": {"shards": 2}}}
+    spec = write_spec(
+        tmp_path / "launch" / "specs", tiny_sweep(name="quickstart", seeds=[0], **of_two), "quickstart.yaml"
+    )
     port, dashboard, client = free_ports(3)
     own = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # short: sockets are in it
     others = f"--block --num-cpus 2 --port {port} --dashboard-port {dashboard} --dashboard-agent-listen-port 0"
@@ -87,12 +93,23 @@ def test_its_lines_about_a_cluster(tmp_path):
         said = bash(exports + "rrm submit" + ask, tmp_path, environment)
         assert said.startswith("quickstart-1: submitted with ")
         assert "quickstart: 2 trials, 2 done" in said
+        trials = tmp_path / "runs" / "quickstart" / "trials"
+        attempts = [json.loads(path.read_text())["attempts"] for path in trials.glob("*/trial.json")]
+        assert [len(attempt["workers"]) for (attempt,) in attempts] == [2, 2]
+        assert main(["train", spec, "--arm", "multi2", "--seed", "0", "--set", f"storage={tmp_path}/alone"]) == 0
+        (alone,) = (tmp_path / "alone" / "quickstart" / "trials").iterdir()
+        assert same_weights(alone, trials / alone.name)
         again = bash(exports + without_submit, tmp_path, environment)
         assert "quickstart: 2 trials, 2 done" in again
     finally:
         head.terminate()
         head.wait(30)
         own.cleanup()
+
+
+def same_weights(trial: Path, other: Path) -> bool:
+    a, b = (checkpoint.load(folder / "final.pt") for folder in (trial, other))
+    return all(torch.equal(a[key], b[key]) for key in a | b)
 
 
 def bash(lines: str, folder: Path, environment: dict[str, str] | None = None) -> str:

@@ -74,7 +74,7 @@ def test_a_run_killed_in_a_bucket_goes_on_and_a_second_run_is_refused(tmp_path, 
     while not any(name.endswith("previous_state.pt") for name in objects(sweep)):
         assert first.poll() is None, first.communicate()[0]
         assert time.monotonic() < until
-        time.sleep(0.1)
+        time.sleep(0.3)
     assert main(["run", spec]) == 2
     assert f"already being run by process {first.pid} on " in capsys.readouterr().err
     first.send_signal(signal.SIGKILL)
