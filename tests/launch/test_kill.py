@@ -22,7 +22,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-LONG: dict[str, Any] = {"train": {"steps": 800}, "eval": {"every": 20}}
+LONG: dict[str, Any] = {"train": {"steps": 320}, "eval": {"every": 20}}
 
 
 # A process of its own: one that has seen a head's GCS ends a minute after it, whatever else it does.

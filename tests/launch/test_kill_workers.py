@@ -23,7 +23,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-STEPS = 400
+STEPS = 320
 LONG: dict[str, Any] = {"train": {"steps": STEPS, "shards": 2}, "eval": {"every": 20}, **MULTI}
 NOTICED_SECONDS = 10.0
 
