@@ -35,6 +35,8 @@ def diagnosis_items(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]
         more += " (all points of the grid)" if tables.trials.points.explode().nunique() > 1 else ""
         for name, chart in _figures(tables, last, arms, outcome, more):
             yield figure(f"{name}{suffix}", chart)
+    if len(last["robustness"]):
+        yield figure("varied", plots.varied_estimates(diagnosis.robustness(last["robustness"], by=BY_ARM), arms=arms))
     yield table("diagnoses", "Lyapunov diagnoses, the last of each trial", _each(tables, last), None, folded=True)
     for name, title, frame in _tables(last, outcomes):
         if len(frame):
@@ -86,6 +88,9 @@ def _figures(
         shown = curve.loc[curve.depth.isin(doublings(int(examples.act_steps.min()), int(curve.depth.max())))]
         if shown.escaped.notna().any():
             yield "far", plots.escape_by_depth(shown.dropna(), arms=arms, title=f"Far past training{more}")
+    fates = diagnosis.fates(examples, **how)
+    if (fates.failed > 0).any():
+        yield "fates", plots.fates_of_failed(fates, **drawn)
     if len(last["restarts"]):
         freed = diagnosis.restarts(last["restarts"], examples, **how)
         if len(freed):

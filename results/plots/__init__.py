@@ -8,8 +8,10 @@ from results.plots.diagnosis import (
     auc_by_difficulty,
     auc_by_measure,
     auc_by_window,
+    fates_of_failed,
     freed_by_restart,
     settled_by_threshold,
+    varied_estimates,
 )
 from results.plots.dynamics import escape_by_depth, lambda_by_outcome, settled_by_outcome, solved_by_difficulty
 from results.plots.effects import SHOWN, difference_map, paired_differences, sigma_ladder, training_sigma
@@ -26,6 +28,7 @@ __all__ = [
     "auc_by_window",
     "difference_map",
     "escape_by_depth",
+    "fates_of_failed",
     "freed_by_restart",
     "lambda_by_outcome",
     "paired_differences",
@@ -35,4 +38,5 @@ __all__ = [
     "solved_by_difficulty",
     "solving",
     "training_sigma",
+    "varied_estimates",
 ]

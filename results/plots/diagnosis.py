@@ -3,6 +3,7 @@
 Each takes a table with a column `arm`: made with by=("arm",) of diagnoses that have their trial's arm.
 """
 
+import math
 from typing import Any
 
 import altair as alt
@@ -85,6 +86,56 @@ def freed_by_restart(restarts: pd.DataFrame, *, arms: Arms | None = None, more: 
         "input. 95 % Wilson intervals over puzzles; all seeds."
     )
     return _with_intervals(restarts, x, "some", arms, f"Freed by a restart{more}", says, percent=True)
+
+
+def fates_of_failed(fates: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> alt.LayerChart:
+    """What has become of the failed far past training, an arm a row: of `results.diagnosis.fates`."""
+    arms = arms or arms_of(fates)
+    names = {"escaped": "escaped", "moving": "still moving", "settled_wrong": "settled wrong"}
+    of_arm = fates.loc[fates.failed > 0].replace(math.inf, math.nan)  # no half-life where none escapes
+    rows = of_arm.melt(["arm", "failed", "half_life"], list(names), "fate", "puzzles")
+    rows = rows.assign(share=rows.puzzles / rows.failed, place=rows.fate.map(list(names).index))
+    rows["fate"] = rows.fate.map(names)
+    scale = alt.Scale(domain=list(names.values()), range=[COLOURS[0], COLOURS[5], COLOURS[1]])
+    share = alt.Tooltip("share:Q", format=".1%")
+    half = alt.Tooltip("half_life:Q", format=".3g", title="half-life, ACT steps")
+    base = alt.Chart(values(rows)).encode(
+        alt.X("share:Q", stack="zero", axis=alt.Axis(format="%", title="of the failed"), scale=_AUC),
+        alt.Y("arm:N", title=None, sort=list(arms.ordered)),
+        order="place:Q",
+    )
+    legend = alt.Legend(orient="top")
+    bars = base.mark_bar().encode(
+        alt.Color("fate:N", scale=scale, title=None, legend=legend),
+        tooltip=["arm:N", "fate:N", "puzzles:Q", "failed:Q", share, half],
+    )
+    says = (
+        "Of the puzzles that fail after as many ACT steps as in training, at the end of a run far past it. All seeds."
+    )
+    return finish(alt.layer(bars), f"Fates of the failed{more}", says, width=WIDTH - 160, height=alt.Step(ROW))
+
+
+def varied_estimates(robustness: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart:
+    """How much lambda_1 changes with how it is estimated: of `results.diagnosis.robustness`."""
+    arms = arms or arms_of(robustness)
+    y = alt.Y("variation:N", title=None, sort=list(dict.fromkeys(robustness.variation)))
+    beside = alt.YOffset("arm:N", sort=list(arms.ordered))
+    base, colour = alt.Chart(values(robustness)).encode(y, beside), arms.colour()
+    told = ["arm:N", "variation:N", "n:Q", *_told("order"), *(alt.Tooltip(f"{x}:Q", format=".2g") for x in _CHANGES)]
+    chart = alt.layer(
+        base.mark_rule(strokeWidth=1.5).encode(alt.X("mean:Q", title=_CHANGE), alt.X2("largest:Q"), colour),
+        base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("mean:Q"), colour, tooltip=told),
+        base.mark_tick(thickness=2, size=8).encode(alt.X("largest:Q"), colour, tooltip=told),
+    )
+    says = (
+        "Against the usual estimate of the same puzzles: a dot is the mean change, a line's end the largest. All seeds."
+    )
+    height = alt.Step(ROW if len(set(robustness.arm)) == 1 else 8)
+    return finish(chart, "The estimator, varied", says, width=WIDTH - 160, height=height)
+
+
+_CHANGES = ("mean", "largest")
+_CHANGE = "change of lambda_1, nats a sub-update"
 
 
 def _told(*names: str) -> list[alt.Tooltip]:

@@ -66,7 +66,7 @@ def rows_in(item: dict) -> pd.DataFrame:
 
 def test_every_figure_holds_what_was_planted_and_can_be_drawn(items):
     figures = {name: item for name, item in items.items() if item["kind"] == "figure"}
-    exact = ("settled", "lambda", "auc", "windows", "thresholds", "deciles", "within", "far", "restarts")
+    exact = ("settled", "lambda", "auc", "windows", "thresholds", "deciles", "within", "far", "fates", "restarts")
     assert {f"figure-{name}-solved" for name in exact} <= set(figures)
     assert {"figure-settled-valid", "figure-lambda-valid"} <= set(figures)  # all are valid: there is no AUC of it
     assert "figure-auc-valid" not in figures
@@ -80,6 +80,13 @@ def test_every_figure_holds_what_was_planted_and_can_be_drawn(items):
     far = rows_in(figures["figure-far-solved"]).set_index(["arm", "depth"]).escaped
     assert far["multi"].to_dict() == {4: 0, 8: 1, 16: 1}
     assert set(far["baseline"]) == {0}
+    fates = rows_in(figures["figure-fates-solved"]).set_index(["arm", "fate"]).share
+    assert fates["multi"].to_dict() == {"escaped": 1, "still moving": 0, "settled wrong": 0}
+    assert fates["baseline"].to_dict() == {"escaped": 0, "still moving": 0, "settled wrong": 1}
+    varied = rows_in(figures["figure-varied"])
+    assert varied[["arm", "variation", "n", "mean", "largest"]].values.tolist() == [
+        [arm, "x", 8, 0.5, 0.5] for arm in ("baseline", "multi")
+    ]
     freed = rows_in(figures["figure-restarts-solved"]).set_index(["arm", "sigma"]).some
     assert freed.to_dict() == {("baseline", 0.1): 0, ("baseline", 1): 0, ("multi", 0.1): 0, ("multi", 1): 1}
     for name, item in figures.items():
