@@ -30,7 +30,6 @@ from results.schema import (
     DIAGNOSIS_SCHEMAS,
     DONE,
     EVALS,
-    EVALS_SCHEMA,
     FAILED,
     LATEST_STATE,
     LOCK,
@@ -47,6 +46,7 @@ from results.schema import (
 )
 from results.storage import Location, S3Path, remove_leftovers, side_by_side, write_atomically
 from results.trial_files import DamagedFileError, read_json, read_table, table_bytes, trial_end
+from results.trial_tables import TrialTables, part_numbers
 from results.types import frame, table_of, typed
 
 pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
@@ -171,11 +171,12 @@ def _read_trial(
     """A trial's row, its evaluations and its diagnoses up to the steps asked for; or what is wrong with its files."""
     steps = places[0]["config"]["train"]["steps"]
     try:
-        found = {"evals": _up_to(steps, read_table(folder / EVALS, EVALS_SCHEMA))}
+        tables = TrialTables(folder)
+        found = {"evals": _up_to(steps, tables.read("evals"))}
         evals = found["evals"]
-        for name, schema in DIAGNOSIS_SCHEMAS.items():
+        for name in DIAGNOSIS_SCHEMAS:
             if name == "diagnostics" or len(found["diagnostics"]):  # without it there are no others to ask for
-                found[name] = _up_to(steps, read_table(folder / f"{name}.parquet", schema))
+                found[name] = _up_to(steps, tables.read(name))
         for name, table in found.items():
             if others := set(pc.unique(table["trial_id"]).to_pylist()) - {folder.name}:
                 raise DamagedFileError(
@@ -211,11 +212,12 @@ def _listed(folder: Location) -> dict[str, Any]:
     if isinstance(folder, S3Path):
         ages = folder.ages()
         # A bucket's times are whole seconds: of a trial that goes on, two files may have the same.
-        return {name: ages[name] for name in _READ if name in ages} | ({} if DONE in ages else {"now": time.time_ns()})
+        read = {name: ages[name] for name in sorted(ages) if name in _READ or name in part_numbers(ages)}
+        return read | ({} if DONE in ages else {"now": time.time_ns()})
     files: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         for entry in os.scandir(folder):
-            if entry.name in _READ:
+            if entry.name in _READ or part_numbers([entry.name]):
                 stat = entry.stat()
                 files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             elif entry.name in (LATEST_STATE, PREVIOUS_STATE):

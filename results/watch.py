@@ -13,9 +13,10 @@ import pandas as pd
 from results.gather import SweepTables, gather
 from results.page_items import csv_of, plain
 from results.progress import told_by_driver, told_by_folders
-from results.schema import EVALS, EVALS_SCHEMA, MANIFEST, TABLES, TRIALS
+from results.schema import MANIFEST, TABLES, TRIALS
 from results.storage import Location, side_by_side, subfolders
-from results.trial_files import DamagedFileError, read_json, read_table
+from results.trial_files import DamagedFileError, read_json
+from results.trial_tables import TrialTables
 from results.view import TABLES_SHOWN, Live, view
 
 FRESH_SECONDS = 5.0  # a sweep's page is made again at most so often, and
@@ -101,7 +102,7 @@ class WatchedSweep:
         manifest = read_json(self.folder / MANIFEST) or {"cells": []}
         if trial_id not in {cell["trial_id"] for cell in manifest["cells"]}:
             raise KeyError(trial_id)
-        evals = read_table(self.folder / TRIALS / trial_id / EVALS, EVALS_SCHEMA).to_pandas()
+        evals = TrialTables(self.folder / TRIALS / trial_id).read("evals").to_pandas()
         clean = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
         clean = clean.loc[clean.depth == clean.depth.min()]
         return [

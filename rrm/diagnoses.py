@@ -44,6 +44,19 @@ class Diagnoses:
             made["diagnostics"] = [*others, *(row | more for row, more in zip(own, columns, strict=True))]
         return made
 
+    def take(self, before: int) -> dict[str, Rows]:
+        """Give the rows of `diagnostics` and `windows` of the steps before this one away: they are not held any more.
+
+        What an earlier end found beside spectra goes with its step, and stands in no row: a later end finds its own.
+        """
+        taken = Diagnoses(self.act_steps, self.sub_updates)
+        taken.rows, self.rows = _split(self.rows, before)
+        taken.windows, self.windows = _split(self.windows, before)
+        if self.deep.get("step", before) < before:
+            self.deep = {}
+        tables = taken.tables()
+        return {name: tables[name] for name in ("diagnostics", "windows")}
+
     def state_dict(self) -> dict[str, Any]:
         """What a run goes on from."""
         return {"rows": self.rows, "windows": self.windows, "deep": self.deep}
@@ -51,3 +64,8 @@ class Diagnoses:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state."""
         self.rows, self.windows, self.deep = list(state["rows"]), list(state["windows"]), dict(state["deep"])
+
+
+def _split(rows: list[dict[str, Any]], before: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the steps before this one, and the others."""
+    return [row for row in rows if row["step"] < before], [row for row in rows if row["step"] >= before]

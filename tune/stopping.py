@@ -12,9 +12,10 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from results.schema import ASKED, EVALS, EVALS_SCHEMA, STOPPED
+from results.schema import ASKED, STOPPED
 from results.storage import Location, write_atomically
-from results.trial_files import read_json, read_table
+from results.trial_files import read_json
+from results.trial_tables import TrialTables
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
 from tune.spec import Scheduler
@@ -103,7 +104,7 @@ def _last_asked(folder: Location) -> int:
 
 def _evaluations(trial: PlannedTrial) -> list[tuple[int, float]]:
     """(step, clean accuracy on validation after as many ACT steps as in training) of a trial's folder, by step."""
-    table = read_table(trial.folder / EVALS, EVALS_SCHEMA)
+    table = TrialTables(trial.folder).read("evals")
     rows = table.select(["step", "split", "sigma", "depth", ACCURACY]).to_pylist()
     depth = trial.cell.config.model.halt_max_steps
     return sorted(

@@ -4,21 +4,17 @@ import platform
 import secrets
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from results.schema import (
     BEST,
     BEST_STATE,
-    DIAGNOSIS_SCHEMAS,
     DONE,
-    EVALS,
-    EVALS_SCHEMA,
     FAILED,
     FINAL,
     FINAL_STATE,
@@ -29,10 +25,10 @@ from results.schema import (
     STOPPED,
     TRIAL,
     UNROLLS,
-    UNROLLS_SCHEMA,
 )
 from results.storage import back_from, copy, sizes
 from results.trial_files import read_json
+from results.trial_tables import SCHEMAS, part_numbers
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
@@ -41,17 +37,18 @@ from rrm.puzzles.formats import DataError
 from rrm.torch_setup import out_of_memory_is, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
+from tune.growing import SEALED, GrowingTables
 from tune.held_folder import HeldFolder, TrialBusyError, check_shared
 from tune.job import TrialJob
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
 from tune.plan import lost_files
 from tune.provenance import provenance, utc_now
-from tune.puzzle_table import difficulty, write_puzzles
+from tune.puzzle_table import write_puzzles
 from tune.secrets import set_secrets
 
-# What a trial leaves for others to use.
-_LASTING = (BEST, BEST_STATE, FINAL, FINAL_STATE, EVALS, UNROLLS, *(f"{name}.parquet" for name in DIAGNOSIS_SCHEMAS))
+# What a trial leaves for others to use, beside parts of tables.
+_LASTING = (BEST, BEST_STATE, FINAL, FINAL_STATE, UNROLLS, *(f"{name}.parquet" for name in SCHEMAS))
 
 
 @dataclass
@@ -84,6 +81,7 @@ class TrialRun:
         if job.nonce is not None:
             check_shared(self.folder.parent.parent / RUN, job.nonce)
         self._held = HeldFolder(self.folder)
+        self._tables = GrowingTables(self._held, job.trial_id)
         try:
             set_up_torch(job.threads)
             for earlier_end in (FAILED, STOPPED):
@@ -181,7 +179,9 @@ class TrialRun:
                 self.messages.append(f"{path} cannot be used ({reason}); set aside as {aside.name}")
                 continue
             self.workers.tell(["load_state_dict", state])
-            self._write_tables()
+            sealed = self._tables.take_up(state)
+            self._write_tables(sealed)
+            self._tables.remove_unnamed()
             return self.trainer.step if name == LATEST_STATE else -1
         return -1
 
@@ -243,7 +243,9 @@ class TrialRun:
         self._held.check_held()
         self.workers.tell(["state_dict"])
         # The order: a kill in between is trained again from the state before, and writes the rest again.
-        state, latest = serialise(self.trainer.state_dict()), self.folder / LATEST_STATE
+        self._tables.seal(self.trainer)
+        state = serialise(self.trainer.state_dict() | {SEALED: self._tables.sealed})
+        latest = self.folder / LATEST_STATE
         best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step
         if best:
             self._held.write(BEST_STATE, state)
@@ -267,7 +269,8 @@ class TrialRun:
         copy(self.folder / LATEST_STATE, self.folder / FINAL_STATE)
         self._held.write(FINAL, serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
-        files = {name: size for name, size in sizes(self.folder).items() if name in _LASTING}
+        there = sizes(self.folder)
+        files = {name: there[name] for name in there if name in _LASTING or name in part_numbers(there)}
         self._held.write_json(DONE, ended | {"ended": utc_now(), "files": files} | self._held.fence)
 
     def _mend(self) -> None:
@@ -296,24 +299,11 @@ class TrialRun:
             f"{gone}: lost, and no state of step {best['step']} is left; remove the folder to train anew"
         )
 
-    def _write_tables(self) -> None:
-        self._write_table(EVALS, EVALS_SCHEMA, self.trainer.history)
-        if self.trainer.config.diagnose is not None:
-            tables = self.trainer.diagnoses.tables()
-            tables["diagnostics"] = [self._difficulty[row["example"]] | row for row in tables["diagnostics"]]
-            for name, rows in tables.items():
-                if rows or name == "diagnostics":
-                    self._write_table(f"{name}.parquet", DIAGNOSIS_SCHEMAS[name], rows)
-        self._write_table(UNROLLS, UNROLLS_SCHEMA, self.trainer.unrolls)
+    def _write_tables(self, sealed: Sequence[dict[str, Any]] = ()) -> None:
+        """Write the tables, and log the evaluations. `sealed`: those that the trainer does not hold."""
+        self._tables.write(self.trainer)
         for log in self.logs:
-            log.write(self.trainer.history)
-
-    def _write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        self._held.write_table(name, schema, [{"trial_id": self.job.trial_id} | row for row in rows])
-
-    @cached_property
-    def _difficulty(self) -> list[dict[str, Any]]:
-        return difficulty(self.trainer.config.task, self.trainer.eval_batches["test"])
+            log.write([*sealed, *self.trainer.history])
 
     def close(self) -> None:
         """Let go of the folder. Whole steps trained since the last save are saved first."""

@@ -2,8 +2,8 @@
 one that was left alone: python tests/benchmarks/chaos.py --kills 200 [--workers 2] [--storage s3 --throttle 0.1]
 [--memory-seconds 20].
 
-A fifth of the blows are pauses (SIGSTOP, for up to 40 seconds: longer than a lease lasts). Five of six meet a process
-that trains, the others a driver, which may be starting. `--storage s3` is a server on loopback, which turns a share of
+A fifth of the blows are pauses (SIGSTOP, for up to 40 seconds: longer than a lease lasts). Most meet a process that
+trains, the others a driver, which may be starting. `--storage s3` is a server on loopback, which turns a share of
 its requests away (503 SlowDown). With `--memory-seconds` Ray's own memory monitor takes the machine's memory for full
 that often, and kills a worker: these count as blows. A sweep that is done before its blows are is given more steps. A
 line a blow goes to stderr.
@@ -30,13 +30,15 @@ from psutil import Error, Process
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
-from results.storage import Location
+from results.storage import Location, sizes
 from results.trial_files import read_json
+from results.trial_tables import part_numbers
 from rrm.presets import merge
 from tune.spec import Sweep, load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
-KINDS = {"ray::RecursiveTrial": "first worker", "ray::TrialWorker": "other worker"}  # by what Ray calls the process
+# By what Ray calls the process.
+KINDS = {"ray::RecursiveTrial.train": "first worker", "ray::TrialWorker.follow": "other worker"}
 MEMORY = "killed by the memory monitor"
 
 
@@ -91,24 +93,28 @@ class Chaos:
 
     def run(self, blows: int) -> None:
         """Kill and pause, and start again, until the blows are used up; then let it end."""
-        driver = self.start()
+        driver, aim = self.start(), self._aim()
         while self.dealt.total() < blows:
-            at_random = self.chance.random() < 0.06  # whatever the driver is at; else while something trains
-            time.sleep(self.chance.uniform(0.0, 20.0 if at_random else 4.0))
+            time.sleep(self.chance.uniform(0.0, 8.0))
             self._count_memory_kills()
             if driver.poll() is not None:
                 if driver.returncode == 0:
                     self._grow()
                 driver = self.start()
-                continue
-            workers = workers_of(driver.pid)
-            if workers and not at_random and self.chance.random() < 0.9:
-                self._blow(*self.chance.choice(workers))
-            elif workers or at_random:
-                self._blow("driver" if workers else "starting driver", driver.pid)
+            elif workers := workers_of(driver.pid):
+                self._blow(*(self.chance.choice(workers) if aim == "worker" else ("driver", driver.pid)))
+                aim = self._aim()
+            elif aim == "starting driver":
+                time.sleep(self.chance.uniform(0.0, 8.0))
+                self._blow(aim, driver.pid)
+                aim = self._aim()
         while driver.wait() != 0:
             driver = self.start(under_monitor=False)
         self._count_memory_kills()
+
+    def _aim(self) -> str:
+        """Who is to be hit: a worker or the driver once something trains, or a driver before that if it comes to it."""
+        return self.chance.choices(["worker", "driver", "starting driver"], [0.85, 0.1, 0.05])[0]
 
     def _blow(self, who: str, pid: int) -> None:
         with suppress(ProcessLookupError):
@@ -187,7 +193,7 @@ if __name__ == "__main__":
         print(f"{seconds:.0f} s with the blows, {time.perf_counter() - started:.0f} s without")
         for ours, theirs in zip(trials(killed), trials(unbroken), strict=True):
             record = read_json(ours / "trial.json") or {}
-            for file in ("final.pt", "best.pt", "evals.parquet"):
+            for file in ("final.pt", "best.pt", "evals.parquet", *part_numbers(sizes(theirs))):
                 assert (ours / file).read_bytes() == (theirs / file).read_bytes(), f"{ours / file} differs"
             steps = record["config"]["train"]["steps"]
             print(f"{ours.name}: {steps} steps, {len(record['attempts'])} attempts, the same bits")

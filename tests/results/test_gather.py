@@ -17,6 +17,7 @@ from tiny import tiny_sweep, write_spec
 import results
 from launch.cli import main
 from results import gather as gathering
+from results import trial_tables
 from results.gather import gather
 from results.looks import read_looks
 from results.points import train_sigma
@@ -164,7 +165,8 @@ def read_files(monkeypatch) -> list[str]:
         read += [path.parent.name] * (path.parent.name != "puzzles")
         return read_table(path, schema)
 
-    monkeypatch.setattr(gathering, "read_table", noted)
+    for module in (gathering, trial_tables):
+        monkeypatch.setattr(module, "read_table", noted)
     return read
 
 

@@ -17,9 +17,10 @@ from tiny import MULTI, tiny_config
 from results import storage
 from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.storage import Location, location, write_atomically
-from results.trial_files import read_json, read_table, trial_end
+from results.trial_files import DamagedFileError, read_json, read_table, trial_end
+from results.trial_tables import TrialTables, part_numbers
 from rrm import checkpoint
-from tune import held_folder
+from tune import growing, held_folder
 from tune import trial as trial_module
 from tune.held_folder import NotSharedError, TrialBusyError, write_failed
 from tune.job import TrialJob
@@ -48,7 +49,7 @@ def finish(run: TrialRun, seconds: float = 1.0):
 
 def results_of(folder: Location) -> tuple[dict, dict, list, list]:
     """What a trial comes to: its final weights, its best weights, its evaluations, what the last one unrolled."""
-    rows = read_table(folder / "evals.parquet", EVALS_SCHEMA).to_pylist()
+    rows = TrialTables(folder).read("evals").to_pylist()
     unrolls = read_table(folder / "unrolls.parquet", UNROLLS_SCHEMA).to_pylist()
     return load(folder / "final.pt"), load(folder / "best.pt"), rows, unrolls
 
@@ -206,15 +207,50 @@ def killed_after(write: int, folder: Location, monkeypatch) -> bool:
 
 
 def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypatch):
+    """Each evaluation is sealed once the next is there: at any moment each that was written is read, and once."""
+    monkeypatch.setattr(growing, "PART", 1)
+    whole, seen = results_of(unbroken)[2], 0
     write = 1
     while killed_after(write, place / str(write), monkeypatch):
         folder = place / str(write)
+        rows = TrialTables(folder).read("evals").to_pylist()
+        assert rows == whole[: len(rows)]
+        assert len(rows) >= seen
+        seen = len(rows)
         finish(TrialRun(job(folder), CPU))
         assert_same_results(folder, unbroken)
+        assert part_numbers(storage.sizes(folder)) == {f"evals-{number}.parquet": number for number in range(3)}
         best = load(folder / "best_state.pt")
         assert best["step"] == load(folder / "final_state.pt")["best"]["step"]
         write += 1
     assert write > 12
+
+
+def test_old_evaluations_stand_in_no_state_and_are_written_once(tmp_path, unbroken, monkeypatch):
+    """Of a folder, too, whose state an earlier version wrote; a diagnosis's rows go with them."""
+    diagnosed = {"diagnose": {"every": 4, "n": 2, "k": 1, "depth": 6}}
+    finish(TrialRun(job(tmp_path / "whole", **diagnosed), CPU))
+    run = TrialRun(job(tmp_path, **diagnosed), CPU)
+    while run.trainer.step < 8:
+        run.advance(seconds=0.0)
+    run.close()
+    state = checkpoint.load(tmp_path / "latest_state.pt")
+    assert state.pop("sealed") == 0
+    write_atomically(tmp_path / "latest_state.pt", checkpoint.serialise(state))
+    monkeypatch.setattr(growing, "PART", 1)
+    write_atomically(tmp_path / "evals-7.parquet", b"of a process that was killed")
+    finish(TrialRun(job(tmp_path, **diagnosed), CPU))
+    state = checkpoint.load(tmp_path / "final_state.pt")
+    assert {row["step"] for row in state["history"]} == {12}
+    assert {row["step"] for row in state["diagnoses"]["rows"]} == {12}
+    ours, theirs = TrialTables(tmp_path), TrialTables(tmp_path / "whole")
+    for name in ("evals", "diagnostics", "windows", "depths"):
+        assert ours.read(name).to_pylist() == theirs.read(name).to_pylist()
+    assert len(part_numbers(storage.sizes(tmp_path))) == 9
+    (tmp_path / "evals-1.parquet").unlink()
+    assert "evals-1.parquet" in lost_files(tmp_path, read_json(tmp_path / "done.json") or {})
+    with pytest.raises(DamagedFileError, match=r"evals-1.parquet: lost, and no state holds its evaluations"):
+        TrialRun(job(tmp_path, **diagnosed), CPU)
 
 
 def test_done_at_fewer_steps_stays_done_when_more_steps_failed(place):

@@ -1,0 +1,83 @@
+"""A trial's tables, written with its saves: rows of old evaluations once, in parts; the rest anew each time.
+
+Else each save would write all evaluations again, in the state and in the table.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from results.schema import UNROLLS, UNROLLS_SCHEMA
+from results.storage import sizes
+from results.trial_files import DamagedFileError, read_table
+from results.trial_tables import GROWING, SCHEMAS, part_file, part_numbers
+from rrm.train import Trainer
+from tune.held_folder import HeldFolder
+from tune.puzzle_table import difficulty
+
+PART = 64  # evaluations
+SEALED = "sealed"  # in a trial's state, beside what the trainer has there
+
+Rows = list[dict[str, Any]]
+
+
+class GrowingTables:
+    """The tables in a trial's folder, of which `sealed` parts stand, each with the rows of PART evaluations.
+
+    A part is written before the state that no longer holds its rows and says how many parts there are (SEALED). After a
+    kill in between the rows stand in the state, and the part is written again, to the same bytes.
+    """
+
+    def __init__(self, held: HeldFolder, trial_id: str):
+        self._held, self._trial_id = held, trial_id
+        self._difficulty: Rows | None = None
+        self.sealed = 0
+
+    def take_up(self, state: dict[str, Any]) -> Rows:
+        """Go on from a state. Returns the evaluations that are sealed. DamagedFileError: a part is lost, or cut."""
+        self.sealed = state.get(SEALED, 0)  # an earlier version sealed none
+        rows: Rows = []
+        for number in range(self.sealed):
+            part = self._held.path / part_file("evals", number)
+            if not part.exists():
+                mend = "put it back, or remove the folder to train anew"
+                raise DamagedFileError(f"{part}: lost, and no state holds its evaluations; {mend}")
+            rows += read_table(part, SCHEMAS["evals"]).to_pylist()
+        return rows
+
+    def remove_unnamed(self) -> None:
+        """Remove the parts that the state does not name: it holds their rows. Once `write` has written those."""
+        for part, number in part_numbers(sizes(self._held.path)).items():
+            if number >= self.sealed:
+                (self._held.path / part).unlink(missing_ok=True)
+
+    def seal(self, trainer: Trainer) -> None:
+        """Write the parts that are complete, and take their rows from the trainer. The last evaluation stays."""
+        while len(steps := list(dict.fromkeys(row["step"] for row in trainer.history))) > PART:
+            before = steps[PART]
+            rows = {"evals": [row for row in trainer.history if row["step"] < before]}
+            rows |= self._with_difficulty(trainer, trainer.diagnoses.take(before))
+            for name in GROWING:
+                if rows[name]:
+                    self._write(part_file(name, self.sealed), SCHEMAS[name], rows[name])
+            del trainer.history[: len(rows["evals"])]
+            self.sealed += 1
+
+    def write(self, trainer: Trainer) -> None:
+        """Write what is not sealed."""
+        self._write("evals.parquet", SCHEMAS["evals"], trainer.history)
+        if trainer.config.diagnose is not None:
+            for name, rows in self._with_difficulty(trainer, trainer.diagnoses.tables()).items():
+                if rows or name == "diagnostics":
+                    self._write(f"{name}.parquet", SCHEMAS[name], rows)
+        self._write(UNROLLS, UNROLLS_SCHEMA, trainer.unrolls)
+
+    def _with_difficulty(self, trainer: Trainer, tables: dict[str, Rows]) -> dict[str, Rows]:
+        """The tables of a diagnosis, with how hard each puzzle is."""
+        if tables["diagnostics"] and self._difficulty is None:
+            self._difficulty = difficulty(trainer.config.task, trainer.eval_batches["test"])
+        hard = self._difficulty or []
+        return tables | {"diagnostics": [hard[row["example"]] | row for row in tables["diagnostics"]]}
+
+    def _write(self, file: str, schema: pa.Schema, rows: Rows) -> None:
+        self._held.write_table(file, schema, [{"trial_id": self._trial_id} | row for row in rows])
