@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from results.compared import WORDS
-from results.metrics import MODES
+from results.metrics import AURC, MODES
 from results.rows import rows_of
 
 _PLACE = ("sweep", "arm", "baseline", "point")
@@ -19,6 +19,15 @@ NAMES = {
     "equal_compute": "clean accuracy at equal compute",
     "perturbed": "perturbed success",
     MODES: "positive modes",
+}
+_TOLD = {
+    "halting": "clean accuracy where it halts",
+    "halting_steps": "ACT steps until it halts",
+    "done": "says that it is done",
+    "done_accuracy": "accuracy of what it says is done",
+    "settled": "answers that settled",
+    "settled_accuracy": "accuracy of answers that settled",
+    AURC: "area under risk-coverage by q_halt",
 }
 _SHORT = {"best": "best", "final": "final", "equal_compute": "equal cost", "perturbed": "perturbed", MODES: "modes"}
 VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "primary_verdict", "rests_on", "verdict", "headline")
@@ -159,7 +168,8 @@ def at_floor(row: Any) -> bool:
 def metric_name(row: Any) -> str:
     """What a row of the comparison is about, in words."""
     metric = str(row.metric)
-    name = NAMES.get(metric) or metric.replace("_", " ").replace("perturbed ", "perturbed, ")
+    name = (NAMES | _TOLD).get(metric) or metric.replace("_", " ").replace("perturbed ", "perturbed, ")
+    name = name.replace("lambda 1", "lambda_1")
     deeper = "" if row.trained_depth else f", {row.depth} ACT steps"
     return name + (f" at sigma {row.sigma:g}" if row.sigma else "") + deeper
 

@@ -14,7 +14,7 @@ from results.metrics import OF_RUN
 from results.pairs import ComparisonError
 from results.rows import unpack_correct
 from results.schema import TRIALS_SCHEMA
-from results.signals import verdicts
+from results.signals import metric_name, verdicts
 from results.stats import over_seeds_and_puzzles
 
 N, ROLLOUTS, SIGMA = 40, 4, 0.3
@@ -405,6 +405,7 @@ def test_readouts_are_exploratory_rows():
     comparison = compare(trials, evals, rows, baseline="baseline")
     steps, done, accuracy = (metric(comparison, name) for name in ("halting_steps", "done", "done_accuracy"))
     assert (steps.difference, steps.unit, steps.worst_seed) == (pytest.approx(-1.75), "ACT steps", 0)
+    assert metric_name(steps) == "ACT steps until it halts"
     assert (done.difference, done.paired_by) == (pytest.approx(0.05 * 3.5), "seed")
     half = 2.5705818366147395 * np.std(0.05 * np.arange(6), ddof=1) / np.sqrt(6)
     assert (done.low, done.high) == pytest.approx((done.difference - half, done.difference + half))
