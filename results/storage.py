@@ -269,6 +269,13 @@ def _replace(path: Path, write: Callable[[Path], None], scratch: Path) -> None:
         os.close(folder)
 
 
+def missing(folder: Location) -> list[Path]:
+    """The folder and those above it that are not there, the innermost first; a bucket has none to make."""
+    if isinstance(folder, S3Path):
+        return []
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
 def subfolders(place: Location) -> list[str]:
     """The names of the folders in a place, sorted; none if it is not there. Raises OSError."""
     if isinstance(place, S3Path):

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ from ray.tune import (
 
 from results.locks import is_held
 from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS
-from results.storage import Location, S3Path, write_atomically
+from results.storage import Location, S3Path, missing, write_atomically
 from results.trial_files import DamagedFileError, read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
 from tune.held_folder import write_failed
 from tune.job import TrialJob
-from tune.lease import fence_of, lock_at
+from tune.lease import fence_of, lock_at, release_and_remove
 from tune.leftovers import remove_copies, tidy
 from tune.memory import check_memory
 from tune.placement import placement
@@ -68,8 +69,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # this is a Ray job
         sweep.check_storage()
-    sweep.folder.mkdir(parents=True, exist_ok=True)
-    with _claim(sweep) as nonce:
+    with _claim(sweep) as claim:
         planned = plan(sweep)
         left = [trial for trial in planned if trial.is_left(retry_failed)]
         if left:
@@ -78,7 +78,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
             errors: dict[str, str] = {}
             try:
                 with connected():
-                    progress = _fit(sweep, planned, left, nonce)
+                    progress = _fit(sweep, planned, left, claim)
                 errors = progress.errors
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
@@ -98,13 +98,23 @@ def _reason(error: OSError | TuneError, sweep: Sweep) -> str:
     return str(error).strip().rpartition("\n")[2]  # Tune's text is the traceback of what went wrong
 
 
+@dataclass
+class _Claim:
+    """What stands in the sweep's folder now and did not before: a worker that reads it there sees the same storage."""
+
+    nonce: str
+    started: bool = False  # whether more of the sweep was written
+
+
 @contextmanager
-def _claim(sweep: Sweep) -> Iterator[str]:
+def _claim(sweep: Sweep) -> Iterator[_Claim]:
     """Hold the sweep for this process. The lock is the operating system's and ends with the process.
 
-    Gives what stands in the sweep's folder now and did not before: a worker that reads it there sees the same storage.
+    What ends before it has `started` leaves the storage as it was: of a sweep that never ran no folder either.
     """
-    claim, locks = sweep.folder / RUN, [lock_at(sweep.folder / RUN_LOCK, partial(_lost, sweep))]
+    path, locks = sweep.folder / RUN, [lock_at(sweep.folder / RUN_LOCK, partial(_lost, sweep))]
+    made = missing(sweep.folder)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
     if isinstance(sweep.folder, S3Path):
         local_lock(sweep.folder).parent.mkdir(parents=True, exist_ok=True)
         locks.append(FileLock(local_lock(sweep.folder)))
@@ -113,7 +123,7 @@ def _claim(sweep: Sweep) -> Iterator[str]:
             try:
                 lock.acquire(timeout=CLAIM_SECONDS)
             except Timeout as error:
-                holder = read_json(claim) or {}
+                holder = read_json(path) or {}
                 raise RunRefused(
                     f"{sweep.spec.name}: already being run by process {holder.get('pid')} on {holder.get('host')} "
                     f"since {holder.get('since')}; wait for it or stop it"
@@ -121,8 +131,21 @@ def _claim(sweep: Sweep) -> Iterator[str]:
             held.callback(lock.release)
         since, nonce = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), uuid.uuid4().hex
         who = {"pid": os.getpid(), "host": platform.node(), "since": since, "nonce": nonce} | fence_of(locks[0])
-        write_atomically(claim, json.dumps(who).encode())
-        yield nonce
+        earlier = path.read_bytes() if path.exists() else None
+        write_atomically(path, json.dumps(who).encode())
+        claimed = _Claim(nonce)
+        try:
+            yield claimed
+        except BaseException:
+            with suppress(OSError):
+                if not claimed.started and earlier is None:
+                    path.unlink()
+                    release_and_remove(locks[0])
+                    for folder in made:
+                        folder.rmdir()
+                elif not claimed.started:
+                    write_atomically(path, earlier)
+            raise
 
 
 def _lost(sweep: Sweep) -> None:
@@ -147,18 +170,19 @@ def holder(folder: Location) -> dict[str, Any] | None:
     return read_json(folder / RUN) if is_held(folder / RUN_LOCK) else None
 
 
-def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], nonce: str) -> Progress:
+def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], claim: _Claim) -> Progress:
     """Train the trials that are left. Returns what became of them."""
     spec = sweep.spec
     place, places = placement(spec.resources)
     check_memory((trial.cell.config for trial in left), place.gpu)
-    jobs = (TrialJob.of(sweep, trial.cell, place.threads, nonce) for trial in left)
+    jobs = (TrialJob.of(sweep, trial.cell, place.threads, claim.nonce) for trial in left)
     cells = sweep.trials
     to_run = {trial.cell.trial_id for trial in left}
     status = {t.cell.trial_id: "waiting" if t.cell.trial_id in to_run else t.end.status for t in planned}
-    attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{nonce[:8]}"
+    attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{claim.nonce[:8]}"
     attempts = attempts_of(sweep.folder)
-    write_manifest(sweep)  # a run that is refused, and so has not come here, leaves an earlier one's as it is
+    claim.started = True  # a run that is refused has not come here
+    write_manifest(sweep)
     (attempts / attempt).mkdir(parents=True)
     write_atomically(attempts / attempt / SPEC, sweep.text)
     log = attempts / attempt / LOG

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -69,12 +70,17 @@ class Lease:
         self._ended.clear()
         threading.Thread(target=self._beat_on, daemon=True).start()
 
-    def release(self) -> None:
-        """Let go of it, so that the next need not wait. Where that cannot be said, the missing beats say it."""
+    def release(self, remove: bool = False) -> None:
+        """Let go of it, so that the next need not wait. Where that cannot be said, the missing beats say it.
+
+        With `remove` the object goes, too, while it is still this process's.
+        """
         if not self._ended.is_set():
             self._ended.set()
             with self._writing, suppress(OSError):
-                if self._conditional or self._stands():
+                if remove and self._stands():
+                    self.path.unlink()
+                elif not remove and (self._conditional or self._stands()):
                     self._put({"released": True})
 
     def _take(self) -> bool:
@@ -144,6 +150,15 @@ def lock_at(path: Location, lost: Callable[[], None] | None = None) -> FileLock 
     A lease that another has taken is told to `lost`; a file lock never is.
     """
     return Lease(path, lost) if isinstance(path, S3Path) else FileLock(path)
+
+
+def release_and_remove(lock: FileLock | Lease) -> None:
+    """Let go of a lock that this process holds, and leave nothing of it. Raises OSError."""
+    if isinstance(lock, Lease):
+        lock.release(remove=True)
+    else:
+        Path(lock.lock_file).unlink()  # who waits for the file that is gone takes a new one
+        lock.release()
 
 
 def still_held(lock: FileLock | Lease) -> bool:

@@ -13,6 +13,7 @@ from tiny import MULTI, tiny_sweep, write_spec
 
 from launch.cli import main
 from results.gather import gather
+from results.storage import location, sizes
 from rrm import checkpoint
 from rrm.presets import merge
 from tune.connection import session_folder
@@ -168,18 +169,27 @@ HELD = "tiny: already being run by process 4711 on there since today; wait for i
 )
 def test_a_refused_run_leaves_a_finished_sweep_as_it_is(finished, tmp_path, changes, said):
     held = FileLock(finished.folder / ".run.lock")
-    claim = finished.folder / "run.json"
     if said == HELD:
         held.acquire()
-        claim.write_text(json.dumps({"pid": 4711, "host": "there", "since": "today"}))
-    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file() and path != claim}
+        (finished.folder / "run.json").write_text(json.dumps({"pid": 4711, "host": "there", "since": "today"}))
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
     assert finished.folder / "sweep.json" in before
     wider = tiny_sweep(storage=finished.spec.storage, seeds=[0, 1, 2], **changes)
     with pytest.raises(RunRefused, match=said):
         run_sweep(load_sweep(write_spec(tmp_path, wider)))
     held.release()
-    after = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file() and path != claim}
+    after = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
     assert after == before
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_refused_run_of_a_sweep_that_never_ran_leaves_nothing(place, request, tmp_path):
+    storage = str(tmp_path / "not" / "there") if place == "folder" else request.getfixturevalue("bucket") + "/a"
+    path = write_spec(tmp_path, tiny_sweep(storage=storage, resources={"cpu": 64, "gpu": 1}))
+    with pytest.raises(RunRefused, match=NO_NODE):
+        run_sweep(load_sweep(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.yaml"]
+    assert sizes(location(storage) / "tiny") == {}
 
 
 @pytest.mark.parametrize(("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, "0"), ({"cpu": 2}, "")])
