@@ -138,13 +138,15 @@ def _claim(sweep: Sweep) -> Iterator[_Claim]:
             yield claimed
         except BaseException:
             with suppress(OSError):
-                if not claimed.started and earlier is None:
+                if claimed.started:
+                    pass
+                elif earlier is not None:
+                    write_atomically(path, earlier)
+                else:
                     path.unlink()
                     release_and_remove(locks[0])
                     for folder in made:
                         folder.rmdir()
-                elif not claimed.started:
-                    write_atomically(path, earlier)
             raise
 
 

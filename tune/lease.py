@@ -70,18 +70,20 @@ class Lease:
         self._ended.clear()
         threading.Thread(target=self._beat_on, daemon=True).start()
 
-    def release(self, remove: bool = False) -> None:
-        """Let go of it, so that the next need not wait. Where that cannot be said, the missing beats say it.
-
-        With `remove` the object goes, too, while it is still this process's.
-        """
+    def release(self) -> None:
+        """Let go of it, so that the next need not wait. Where that cannot be said, the missing beats say it."""
         if not self._ended.is_set():
             self._ended.set()
             with self._writing, suppress(OSError):
-                if remove and self._stands():
-                    self.path.unlink()
-                elif not remove and (self._conditional or self._stands()):
+                if self._conditional or self._stands():
                     self._put({"released": True})
+
+    def remove(self) -> None:
+        """Let go of it by removing the object, unless it is another's by now. Raises OSError."""
+        self._ended.set()
+        with self._writing:
+            if self._stands():
+                self.path.unlink()
 
     def _take(self) -> bool:
         found = versioned.read(self.path)
@@ -155,7 +157,7 @@ def lock_at(path: Location, lost: Callable[[], None] | None = None) -> FileLock 
 def release_and_remove(lock: FileLock | Lease) -> None:
     """Let go of a lock that this process holds, and leave nothing of it. Raises OSError."""
     if isinstance(lock, Lease):
-        lock.release(remove=True)
+        lock.remove()
     else:
         Path(lock.lock_file).unlink()  # who waits for the file that is gone takes a new one
         lock.release()
