@@ -105,7 +105,7 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
     keys = {key for pair in scored for side in pair for key in side} | {(*primary, TRAINED)}
     order = list(METRICS)
     for key in sorted(keys, key=lambda key: (order.index(key[0]), key[1:])):
-        having = [at for at, pair in enumerate(scored) if all(_is_there(side.get(key)) for side in pair)]
+        having = [at for at, pair in enumerate(scored) if all(_has(side, key) for side in pair)]
         # An exploratory metric is told of the pairs that have it, such as lambda_1 of the failed where some failed.
         too_few = not having or (_is_signal(key) and len(having) < len(done))
         sizes = {len(side[key]) for at in having for side in scored[at]}
@@ -148,8 +148,9 @@ def _not_ended(pairing: Pairing) -> str:
     return ""
 
 
-def _is_there(score: np.ndarray | None) -> bool:
-    return score is not None and not np.isnan(score).all()
+def _has(scores: dict[Key, np.ndarray], key: Key) -> bool:
+    # A median is of the examples that have a value, if any has.
+    return key in scores and (key[0] not in MEDIANS or not np.isnan(scores[key]).all())
 
 
 def _missing(key: Key, measured: int, pairs: int) -> str:
