@@ -21,7 +21,9 @@ MONITOR = {"RAY_memory_usage_threshold": "0", "RAY_memory_monitor_refresh_ms": "
 def test_a_worker_that_rays_memory_monitor_kills_is_started_again_and_the_run_goes_on(tmp_path):
     """On a Ray of its own, whose monitor kills every worker that it finds, at its start or while it trains."""
     long = {"train": {"steps": 100_000}}
-    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=long, seeds=[0], max_failures=1))
+    raw = tiny_sweep(storage=str(tmp_path / "runs"), base=long, seeds=[0], max_failures=1)
+    del raw["arms"]["multi2"]
+    spec = write_spec(tmp_path, raw)
     command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "run", spec]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | MONITOR
     with open(tmp_path / "log", "w") as log, tempfile.TemporaryDirectory(dir="/tmp") as temporary:
@@ -33,11 +35,11 @@ def test_a_worker_that_rays_memory_monitor_kills_is_started_again_and_the_run_go
         assert len(list(Path(temporary).glob(f"ray/session_2*/{MARK}"))) == KEPT + 1
     printed = (tmp_path / "log").read_text()
     assert code == 3, printed
-    for arm in ("baseline", "multi2"):
-        assert f"  {arm} seed=0: {OUT_OF_MEMORY}; starting it again from its folder\n" in printed
-        assert f"  {arm} seed=0: failed: {OUT_OF_MEMORY}\n" in printed
-    reasons = [json.loads(path.read_text())["reason"] for path in tmp_path.rglob("failed.json")]
-    assert reasons == [f"its worker failed 2 times without getting further: {OUT_OF_MEMORY}"] * 2
+    assert f"  baseline seed=0: {OUT_OF_MEMORY}; starting it again from its folder\n" in printed
+    assert f"  baseline seed=0: failed: {OUT_OF_MEMORY}\n" in printed
+    (failed,) = tmp_path.rglob("failed.json")
+    reason = f"its worker failed 2 times without getting further: {OUT_OF_MEMORY}"
+    assert json.loads(failed.read_text())["reason"] == reason
     assert (tmp_path / "runs" / "tiny" / "report.html").exists()
 
 
