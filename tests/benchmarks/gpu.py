@@ -72,7 +72,7 @@ def recipes(data: Path, compiled: bool) -> None:
             trainer.train_step()
         step = median(seconds(trainer.train_step) for _ in range(TIMED))
         gigabytes = torch.cuda.max_memory_allocated() / 1e9
-        operations = flops_per_act_step(full) * full.rows_trained_per_batch
+        operations = flops_per_act_step(full) * full.rows_trained_at(full.train.steps - 1)
         rate = card.rate(full.train.forward_dtype) if card else float("nan")
         hours = full.train.steps / 3600
         print(

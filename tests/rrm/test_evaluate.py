@@ -176,5 +176,5 @@ def test_flops_hold_the_race(optimizer_step):
     winner = {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3}}
     kind = {"model": TINY_HRM, "rollout": "parallel_fixed", **winner}
     small, large = (tiny_config(train={"optimizer_step": optimizer_step, "batch_size": B}, **kind) for B in (4, 12))
-    steps = large.rows_trained_per_batch - small.rows_trained_per_batch
+    steps = large.rows_trained_at(0) - small.rows_trained_at(0)
     assert (counted(large) - counted(small)) / steps == flops_per_act_step(small)
