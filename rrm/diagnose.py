@@ -116,7 +116,9 @@ def find(subject: Subject, config: DiagnosisConfig, kind: str, rows: range, exam
 
     Raises ValueError if k is more than the size of the state.
     """
-    return KINDS[kind].find(subject, config, rows, {name: x[rows.start : rows.stop] for name, x in examples.items()})
+    known = {name: x[rows.start : rows.stop] for name, x in examples.items()}
+    with subject.model.constant_weights():
+        return KINDS[kind].find(subject, config, rows, known)
 
 
 def asked_kinds(config: DiagnosisConfig) -> list[str]:

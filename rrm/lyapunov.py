@@ -1,8 +1,9 @@
 """Finite-time Lyapunov exponents along a model's unroll: how fast small differences between latents grow or fade.
 
-Tangent vectors of the joint state (z_H, z_L) go through the recursion by forward-mode differentiation, and a QR
-decomposition after every ACT step makes them orthonormal again (Benettin et al., Meccanica 15, 1980; SPEC.md, B). A
-decomposition after every update would give the same growth over the step.
+Tangent vectors of the joint state (z_H, z_L) go through the recursion by forward-mode differentiation, or as rows of
+its batch, which is faster, where a model has rules for that (rrm.models.tangents). A QR decomposition after every ACT
+step makes them orthonormal again (Benettin et al., Meccanica 15, 1980; SPEC.md, B). One after every update would give
+the same growth over the step.
 """
 
 import math
@@ -15,13 +16,11 @@ from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rrm.models import tangents
 from rrm.models.act import Batch, RecursiveModel
 from rrm.streams import torch_generator
 
 LATE_STEPS = 4
-# Peak memory of a state and its k = 8 tangent vectors, measured at hidden 128 with 81 positions: 0.9 (SRM) to 1.6
-# (TRM-MLP) times that of a plain evaluation of 1 + k rows.
-ROWS_PER_VECTOR = 2
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
@@ -37,26 +36,33 @@ def orthonormal_vectors(size: int, k: int, seed: int) -> Tensor:
     return torch.linalg.qr(torch.stack(columns, dim=1)).Q
 
 
-def tangent_unroll(
-    step: Callable[[Tensor], Tensor], z_BX: Tensor, Q_XK: Tensor, steps: int, qr_every: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate a map and the tangent vectors that start at the columns of Q, the same for every row.
+# Takes states [B, X] a step further, each row by itself, and tangent vectors [K, B, X] of each to their images.
+Push = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-    `step` maps states [B, X] to states [B, X], each row by itself. Yields after each of `steps` iterations the state
-    [B, X] and log |diag R| of Y = Q R, Y the image of the Q before: float64 [B, K], in nats. Their sum over iterations,
-    divided by the iterations, is the finite-time spectrum in the order of the columns. Vectors are decomposed after
-    every `qr_every` iterations and the last one; after the others the growth is given as 0, and counted at the next.
-    """
-    push = vmap(
+
+def by_forward_mode(step: Callable[[Tensor], Tensor]) -> Push:
+    """Pushes states [B, X] through any map of torch's, and vectors by its derivative."""
+    return vmap(  # pyright: ignore[reportReturnType]
         lambda z, V: jvp(step, (z,), (V,)),
         in_dims=(None, 0),
         out_dims=(None, 0),  # pyright: ignore[reportArgumentType]
     )
-    z_BX = z_BX.contiguous()  # jvp refuses an expanded view
+
+
+def tangent_unroll(
+    push: Push, z_BX: Tensor, Q_XK: Tensor, steps: int, qr_every: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate a map and the tangent vectors that start at the columns of Q, the same for every row.
+
+    Yields after each of `steps` iterations the state
+    [B, X] and log |diag R| of Y = Q R, Y the image of the Q before: float64 [B, K], in nats. Their sum over iterations,
+    divided by the iterations, is the finite-time spectrum in the order of the columns. Vectors are decomposed after
+    every `qr_every` iterations and the last one; after the others the growth is given as 0, and counted at the next.
+    """
     V_KBX = Q_XK.T.unsqueeze(1).repeat(1, len(z_BX), 1).to(z_BX)
     orthonormalise = cholesky_qr2 if z_BX.is_cuda else householder_qr
     for iteration in range(1, steps + 1):
-        z_BX, Y_KBX = push(z_BX, V_KBX)  # pyright: ignore[reportAssignmentType]
+        z_BX, Y_KBX = push(z_BX, V_KBX)
         if iteration % qr_every and iteration < steps:
             V_KBX = Y_KBX
             yield z_BX, torch.zeros(Y_KBX.shape[1], len(Y_KBX), dtype=torch.float64, device=z_BX.device)
@@ -215,7 +221,7 @@ def diagnose(
     """The dynamics of every puzzle of `batch` over halt_max_steps ACT steps from the clean start, without halting.
 
     The state is (z_H, z_L) under the Euclidean norm. `batch_size` bounds memory to what a plain evaluation of as many
-    rows takes: an example counts as 2 (1 + k) rows, and at least one example is held. `seed` chooses the vectors, which
+    rows takes: an example counts as 1 + k rows, and at least one example is held. `seed` chooses the vectors, which
     are made orthonormal again after every `qr_every` ACT steps.
     Computed in the model's own dtype, without autocast. Raises ValueError if k is not between 1 and the state's size.
     """
@@ -232,7 +238,7 @@ def diagnose(
 
 def chunk_size(batch_size: int, k: int) -> int:
     """How many examples, with k tangent vectors each, take the memory of `batch_size` plain rows; one at least."""
-    return max(1, batch_size // (ROWS_PER_VECTOR * (1 + k)))
+    return max(1, batch_size // (1 + k))
 
 
 def _unroll(
@@ -240,24 +246,32 @@ def _unroll(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log growth [B, T, K], drift and norm [B, T] of a part of the puzzles."""
     embedding_BND = model.embed(batch)
-    shape = start.shape[1:]  # latents, N, D
+    K, shape = Q_XK.shape[1], start.shape[1:]  # latents, N, D
 
-    def act_step(z_BX: Tensor) -> Tensor:
-        z = dict(zip(model.latent_names, z_BX.unflatten(1, shape).unbind(1), strict=True))
-        after = model.reason(z, embedding_BND)
+    def act_step(z_RX: Tensor, embedding_RND: Tensor = embedding_BND) -> Tensor:
+        z = dict(zip(model.latent_names, z_RX.unflatten(1, shape).unbind(1), strict=True))
+        after = model.reason(z, embedding_RND)
         return torch.stack([after[name] for name in model.latent_names], dim=1).flatten(1)
+
+    def carry(z_BX: Tensor, V_KBX: Tensor) -> tuple[Tensor, Tensor]:
+        with tangents.carried(K):
+            return tangents.split(act_step(torch.cat((z_BX[None], V_KBX)).flatten(0, 1), of_rows))
+
+    # The embedding of the states has no part in their vectors.
+    of_rows = torch.cat((embedding_BND, embedding_BND.new_zeros(K * len(embedding_BND), *shape[1:])))
+    push = carry if model.carries_tangents else by_forward_mode(act_step)
 
     def first_latent(z_BX: Tensor) -> Tensor:
         return z_BX[:, : shape[1:].numel()]
 
-    z_BX = start.flatten(1).expand(len(batch.inputs), -1)
+    z_BX = start.flatten(1).repeat(len(batch.inputs), 1)
     log_growth: list[Tensor] = []
     drift: list[Tensor] = []
     norm: list[Tensor] = []
     eagerly = torch.compiler.set_stance("force_eager")  # neither compiled blocks nor
     no_fused_attention = sdpa_kernel(SDPBackend.MATH)  # fused attention kernels have forward-mode derivatives
     with eagerly, torch.autocast(z_BX.device.type, enabled=False), no_fused_attention:
-        for after_BX, growth_BK in tangent_unroll(act_step, z_BX, Q_XK, model.halt_max_steps, qr_every):
+        for after_BX, growth_BK in tangent_unroll(push, z_BX, Q_XK, model.halt_max_steps, qr_every):
             log_growth.append(growth_BK)
             drift.append((first_latent(after_BX) - first_latent(z_BX)).norm(dim=1))
             norm.append(first_latent(after_BX).norm(dim=1))

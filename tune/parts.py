@@ -13,7 +13,7 @@ from rrm.config import TrialConfig
 from rrm.puzzles.formats import file_digest
 
 PARTS = "parts"
-NUMBERS = 1  # what is found changes with it: raised where a diagnosis or an evaluation computes other numbers
+NUMBERS = 2  # what is found changes with it: raised where a diagnosis or an evaluation computes other numbers
 
 
 class Parts:

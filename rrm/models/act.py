@@ -4,6 +4,7 @@ A new architecture implements `RecursiveModel` in one file and adds one line to 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -69,6 +70,7 @@ class RecursiveModel(Protocol):
     """A recurrent model whose latents start at a point that training can perturb.
 
     `sub_updates` counts the updates of a latent, low or high, in one ACT step.
+    `carries_tangents` says whether `reason` is right for batches that carry tangent vectors (rrm.models.tangents).
     `learns_q_continue` says whether its loss has a Q-learning target for continuing (HRM; TRM only if asked).
     """
 
@@ -76,6 +78,7 @@ class RecursiveModel(Protocol):
     halt_max_steps: int
     sub_updates: int
     learns_q_continue: bool
+    carries_tangents: bool
 
     def initial_latents(self, batch_size: int) -> Latents:
         """The published starting point, repeated over rows: [B, N, D] each."""
@@ -87,6 +90,10 @@ class RecursiveModel(Protocol):
 
     def reason(self, latents: Latents, embedding_BND: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
         """The recursion of one ACT step alone, without detaching: what tangent vectors are pushed through."""
+        ...
+
+    def constant_weights(self) -> AbstractContextManager[None]:
+        """Within this context no weight changes: what follows from weights alone is computed once."""
         ...
 
     def act_step(

@@ -76,6 +76,7 @@ class BaseModel(nn.Module, ABC):
     forward_dtype: ForwardDtype = "float32"  # of an ACT step's products
     product_dtype: ForwardDtype = "float32"  # of those at this moment
     block: type[nn.Module]  # the module that the recursion repeats
+    carries_tangents = False  # whether each nonlinear part of the recursion has its rule in rrm.models.tangents
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rrm.models import tangents
 from rrm.models.products import attend, product, swiglu
 
 SWIGLU_MULTIPLE = 256
@@ -58,7 +59,7 @@ class Embedding(nn.Module):
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without a gain."""
-    return F.rms_norm(x, (x.shape[-1],), eps=eps)
+    return tangents.rms_norm(x, eps) if tangents.are_carried() else F.rms_norm(x, (x.shape[-1],), eps=eps)
 
 
 def swiglu_width(hidden_size: int, expansion: float) -> int:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from rrm.models import tangents
+
 ForwardDtype = Literal["float32", "tensorfloat32", "bfloat16"]
 # MKL leaves half of the width of an AMD core's 512-bit vectors unused, oneDNN does not; on others they are level.
 CONVOLVES = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -168,7 +170,11 @@ class _RoundedProduct(Function):
 
 def product(x: Tensor, weight: Tensor, rounded: Tensor | None, bias: Tensor | None = None) -> Tensor:
     """x W^T + b; by `rounded`, the weight as the precision has it, where there is one."""
-    return linear(x, weight, bias) if rounded is None else _RoundedProduct.apply(x, weight, rounded, bias)
+    if rounded is not None:
+        return _RoundedProduct.apply(x, weight, rounded, bias)
+    if bias is not None and tangents.are_carried():
+        return tangents.add_bias_(linear(x, weight), bias)
+    return linear(x, weight, bias)
 
 
 class _RoundedMatmul(Function):
@@ -189,6 +195,8 @@ class _RoundedMatmul(Function):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rounds: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) v for queries, keys and values [B, heads, N, head_dim]."""
+    if tangents.are_carried():
+        return tangents.attend(q.to(v.dtype), k.to(v.dtype), v)
     on_cpu, scale = v.device.type == "cpu", q.shape[-1] ** -0.5
     if on_cpu and v.dtype == torch.bfloat16:  # backward through torch's own takes eight times as long
         scores = (q * scale).to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)
@@ -232,7 +240,8 @@ def _swiglu(x: Tensor, gate_up: Tensor, down: Tensor, rounded: tuple[Tensor, ...
         x, (gate_up, down) = _like(x, rounded[0]), rounded
     # Two products, not one cut in two: elementwise steps are faster on whole tensors.
     gate, up = (linear(x, weight) for weight in gate_up.chunk(2))
-    y = linear(_like(F.silu(gate) * up, down, len(rounded) > 0), down)  # dynamo knows no bool(tuple)
+    hidden = tangents.gated_(gate, up) if tangents.are_carried() else F.silu(gate) * up
+    y = linear(_like(hidden, down, len(rounded) > 0), down)  # dynamo knows no bool(tuple)
     return (x, gate, up, gate_up, down), y
 
 
@@ -251,5 +260,5 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, rounded: tuple[Tensor, ...]
         again = x.view_as(x) if torch.compiler.is_compiling() else x  # dynamo takes no tensor twice
         y = _SwiGLU.apply(x, again, gate_up, down, *rounded)
     else:
-        y = _swiglu(x, gate_up, down, rounded)[1]  # which has forward-mode derivatives, too
+        y = _swiglu(x, gate_up, down, rounded)[1]
     return y[..., :width] if padding else y

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rrm.models import tangents
 from rrm.models.act import AfterUpdate, Latents, unchanged
 from rrm.models.base import BaseConfig, BaseModel
 from rrm.models.layers import rms_norm
@@ -84,7 +85,9 @@ class Sandwich(nn.Module):
 
     def forward(self, x: Tensor, factors: Factors) -> Tensor:
         into, out = factors
-        return product(torch.relu(product(x, *into, self.inner_bias)), *out, self.outer_bias)
+        hidden = product(x, *into, self.inner_bias)
+        hidden = tangents.relu_(hidden) if tangents.are_carried() else torch.relu(hidden)
+        return product(hidden, *out, self.outer_bias)
 
 
 class SandwichBlock(nn.Module):
@@ -108,6 +111,7 @@ class SRM(BaseModel):
     """
 
     block = SandwichBlock
+    carries_tangents = True
 
     def __init__(
         self, config: SRMConfig, seq_len: int, vocab_size: int, num_puzzles: int, generator: torch.Generator

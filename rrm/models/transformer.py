@@ -38,6 +38,7 @@ class TransformerModel(BaseModel):
     """A model whose latent updates are stacks of blocks."""
 
     block = Block
+    carries_tangents = True
     rope_cos: Tensor
     rope_sin: Tensor
 

@@ -143,7 +143,7 @@ def test_workers_of_a_cluster_find_the_same_bits(trial, tmp_path, capsys):
     assert main([*command, str(tmp_path / "two"), "--workers", "2"]) == 0
     files = [{p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.p*t")} for name in ("alone", "two")]
     assert files[0] == files[1]
-    assert len(files[0]) == 14 + 5
+    assert len(files[0]) == 12 + 5
     capsys.readouterr()
     refused = [*command, str(tmp_path / "none"), "--workers", "1"]
     assert main([*refused, "-k", "4000"]) == 2

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import MULTI, TINY_SRM, tiny_config
 
+from rrm.diagnose import DiagnoseConfig
 from rrm.models import base, srm
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
@@ -53,6 +54,9 @@ def test_it_is_computed_once(rollout, optimizer_step, monkeypatch):
     calls.clear()
     trainer.evaluate()
     assert calls["cayley"] == 3
+    calls.clear()
+    trainer.diagnose(DiagnoseConfig(every=4, n=4, k=1, batch_size=4))
+    assert calls["cayley"] == 3 * 2 * 2  # in each of two parts for the spectra, in float32, and for the outcomes
     mlp = trainer_of("mlp", rollout, optimizer_step)
     calls.clear()
     mlp.train_step()

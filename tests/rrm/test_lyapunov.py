@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from tiny import TINY_HRM, TINY_SRM, tiny_config
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rrm.lyapunov import (
     Diagnosis,
+    by_forward_mode,
     cholesky_qr2,
     diagnose,
     householder_qr,
@@ -16,7 +18,7 @@ from rrm.lyapunov import (
     otsu_threshold,
     tangent_unroll,
 )
-from rrm.models import build_model
+from rrm.models import build_model, tangents
 from rrm.models.act import Batch
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
@@ -38,7 +40,7 @@ def normals(name: str, *shape: int) -> torch.Tensor:
 
 def log_growth(step, z, Q, steps) -> torch.Tensor:
     """[steps, B, K]"""
-    return torch.stack([growth for _, growth in tangent_unroll(step, z, Q, steps)])
+    return torch.stack([growth for _, growth in tangent_unroll(by_forward_mode(step), z, Q, steps)])
 
 
 def test_diagonal_map():
@@ -198,6 +200,27 @@ def test_models_agree_with_finite_differences(model):
     np.testing.assert_allclose(found.norm, expected.norm, rtol=1e-9)
 
 
+def test_vectors_go_as_torchs_own_derivatives_have_it(model):
+    """To rounding, for states and vectors of any size."""
+    name = model.latent_names
+    z, V = (3 * normals(x, *shape, B, len(name), model.positions, 8) for x, shape in (("z", ()), ("V", (5,))))
+    V *= torch.tensor([1e-6, 1, 1, 1, 1e6]).view(5, 1, 1, 1, 1)
+    embedding = model.embed(puzzles())
+
+    def reason(rows, embedding):
+        after = model.reason(dict(zip(name, rows.unbind(1), strict=True)), embedding)
+        return torch.stack([after[one] for one in name], dim=1)
+
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        expected, images = by_forward_mode(lambda z: reason(z, embedding))(z, V)
+        with tangents.carried(5):
+            rows = torch.cat((z[None], V)).flatten(0, 1)
+            state, vectors = tangents.split(reason(rows, torch.cat((embedding, embedding.new_zeros(5 * B, 16 + 1, 8)))))
+    torch.testing.assert_close(state, expected, rtol=1e-10, atol=1e-10)
+    sizes = images.flatten(2).norm(dim=2)
+    assert ((vectors - images).flatten(2).norm(dim=2) < 1e-10 * sizes).all()
+
+
 def test_a_spectrum_depends_on_its_puzzle_alone(model):
     together = diagnose(model, puzzles(), k=8)
     alone = diagnose(model, puzzles(), k=8, batch_size=1)
@@ -211,7 +234,7 @@ def test_batch_size_bounds_the_rows():
     model, seen = build({}), []
     embed = model.embed
     model.embed = lambda batch: seen.append(len(batch.inputs)) or embed(batch)
-    diagnose(model, puzzles(5), k=3, batch_size=23)
+    diagnose(model, puzzles(5), k=3, batch_size=11)
     assert seen == [2, 2, 1]
 
 
