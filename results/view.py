@@ -5,7 +5,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -22,28 +22,24 @@ from results.page_items import csv_of, figure, table
 from results.plots.style import CONFIG, Arms
 from results.query import unroll
 from results.rows import counted, outcomes_of, rows_of
-from results.schema import SPEC, TRIALS_SCHEMA
+from results.schema import SPEC
 from results.signals import difference, metric_name, probability, short_verdict, verdicts
 from results.text import no_answer
 from results.trial_files import DamagedFileError
+from results.trials_section import trial_curves, trial_items
 
 TABLES_SHOWN = (
     *("comparison", "differences", "trials", "evals", "diagnostics", "windows", "depths", "restarts", "robustness"),
     "puzzles",
 )
-CURVES = 400  # trials whose own curves the report holds
-CSV_BYTES = 4_000_000  # of a compressed table in the report; a larger one is left to the parquet files
+POINTS = 40  # grid points that figures draw; a table has its rows of each
+CSV_BYTES = 1_000_000  # of a compressed table in the report; a larger one is left to the parquet files
 PUZZLE_ARMS = 4  # of a puzzle's boards: the baseline's and those of the first arms
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "role", "n_seeds", "baseline_mean", "arm_mean", "difference", "low"),
     *("high", "p_adjusted", "verdict", "paired_by", "worst_seed", "worst_difference", "bound", "detectable"),
     *("detectable_seeds", "probability_of_improvement", "collapsed", "compute_ratio", "device_hours", "minutes"),
 )
-_RUN = [
-    *("arm", "point", "seed", "status", "initial", "best", "best_step", "final", "final_step", "final_tokens"),
-    *("final_valid", "final_shortest", "collapsed", "flops_per_step", "minutes", "model", "rollout", "trial_id"),
-    "reason",
-]
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,15 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
     shown = snapshot(tables.trials, tables.evals)
     arms = Arms(tuple(dict.fromkeys((tables.baseline, *tables.trials.arm))), tables.baseline)
     puzzles, unread = _puzzles(tables)
-    standing = _trials(tables, shown, unread)
+    standing = _section("trials", "Trials and failures", trial_items(tables, shown, unread))
     at_its_end = shown.status.isin(["done", "stopped"]).all()
+    drawn, note = _drawn(tables)
+    of_drawn = shown.loc[shown.trial_id.isin(drawn.trials.trial_id)]
     sections = [
         *([] if at_its_end else [standing]),
         *_answer(tables, shown),
-        *_figures("sure", "How sure", _how_sure(tables, arms), _comparison(tables)),
-        *_figures("came", "How it came", _how_it_came(tables, shown, arms, live)),
+        *_figures("sure", "How sure", _how_sure(tables, drawn, arms), _comparison(tables), note=note),
+        *_figures("came", "How it came", _how_it_came(drawn, of_drawn, arms, live), note=note),
         *_figures("why", "Why", _why(tables, arms)),
         *_diagnosis(tables, arms),
         *puzzles,
@@ -85,12 +83,33 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
         "said": said,
         "look": CONFIG,
         "arms": [{"name": name, "colour": colour} for name, colour in arms.colours.items()],
-        "points": list(dict.fromkeys(point for points in tables.trials.points for point in points if point)),
+        "points": _points(tables),
         "seeds": sorted(map(int, set(tables.trials.seed))),
         "sections": sections,
-        "curves": {} if live else _curves(tables),
+        "curves": {} if live else trial_curves(tables),
         "run": None,
     }
+
+
+def _points(tables: SweepTables) -> list[str]:
+    return list(dict.fromkeys(point for points in tables.trials.points for point in points if point))
+
+
+def _drawn(tables: SweepTables) -> tuple[SweepTables, str]:
+    """The tables of the first POINTS grid points, and what is to be said of the others."""
+    points = _points(tables)
+    if len(points) <= POINTS:
+        return tables, ""
+    kept = {"", *points[:POINTS]}
+    trials = tables.trials.loc[[bool(kept & set(own)) for own in tables.trials.points]]
+    few = replace(
+        tables,
+        trials=trials,
+        evals=tables.evals.loc[tables.evals.trial_id.isin(trials.trial_id)],
+        comparison=tables.comparison.loc[tables.comparison.point.isin(kept)],
+        differences=tables.differences.loc[tables.differences.point.isin(kept)],
+    )
+    return few, f"Of {len(points)} grid points the first {POINTS} are drawn; a map and the tables have all."
 
 
 def _section(id: str, title: str, items: list[dict[str, Any]], note: str = "") -> dict[str, Any]:
@@ -122,7 +141,8 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
             }
             for row in found
         ]
-        to = "figure-differences" if _in_figures(tables).any() else "table-comparison"
+        all_drawn = _in_figures(tables).any() and len(_points(tables)) <= POINTS
+        to = "figure-differences" if all_drawn else "table-comparison"
         items.append(table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
         note = (
             f"Each arm against {tables.baseline} by {what}, accuracies in points, on test puzzles. "
@@ -139,16 +159,19 @@ def _score(row: Any, mean: float) -> str:
     return "" if pd.isna(mean) else f"{100 * mean:.1f}" if row.unit == "share" else f"{mean:.4g}"
 
 
-def _figures(id: str, title: str, figures: Any, *tables: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+def _figures(
+    id: str, title: str, figures: Any, *tables: dict[str, Any] | None, note: str = ""
+) -> Iterator[dict[str, Any]]:
     items = [figure(name, chart) for name, chart in figures]
     items += [table for table in tables if table is not None]
     if items:
-        yield _section(id, title, items)
+        yield _section(id, title, items, note)
 
 
-def _how_sure(tables: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
+def _how_sure(tables: SweepTables, drawn: SweepTables, arms: Arms) -> Iterator[tuple[str, Any]]:
+    if _in_figures(drawn).any():
+        yield "differences", plots.paired_differences(drawn.comparison, drawn.differences, arms=arms)
     if _in_figures(tables).any():
-        yield "differences", plots.paired_differences(tables.comparison, tables.differences, arms=arms)
         yield "map", plots.difference_map(tables.comparison)
 
 
@@ -241,42 +264,6 @@ def _said(board: dict[str, Any]) -> str:
     return f": solved in {sum(solved)} of {len(solved)}" if any(solved) else ": solved by none"
 
 
-def _trials(tables: SweepTables, shown: pd.DataFrame, unread: list[str]) -> dict[str, Any]:
-    attempts = {trial.trial_id: json.loads(trial.provenance or "[]") for trial in rows_of(tables.trials)}
-    steps = dict(zip(tables.trials.trial_id, tables.trials.steps, strict=True))
-    listed = [
-        {
-            "arm": row.arm,
-            "point": row.point,
-            "points": [point for point in row.points if point],
-            "seed": int(row.seed),
-            "trial_id": row.trial_id,
-            "status": row.status,
-            "reason": None if pd.isna(row.reason) else row.reason,
-            "step": None if pd.isna(row.final_step) else int(row.final_step),
-            "steps": int(steps[row.trial_id]),
-            "where": _where(attempts[row.trial_id]),
-            "log": f"rrm logs {tables.sweep} --storage {tables.folder.parent}",
-        }
-        for row in rows_of(shown)
-    ]
-    items: list[dict[str, Any]] = [
-        {"kind": "text", "text": f"left out: {text}", "bad": True} for text in (*tables.problems, *unread)
-    ]
-    items.append({"kind": "trials", "id": "squares", "trials": listed})
-    note = "Clean exact accuracy on test; the best step is chosen on validation."
-    items.append(table("runs", "Every trial", shown.loc[:, _RUN], TRIALS_SCHEMA, note=note, folded=True))
-    return _section("trials", "Trials and failures", items)
-
-
-def _where(attempts: list[dict[str, Any]]) -> str | None:
-    if not attempts:
-        return None
-    last = attempts[-1]
-    place = ", ".join(str(last[name]) for name in ("host", "device") if last.get(name))
-    return f"{place}; attempt {len(attempts)}" if len(attempts) > 1 else place
-
-
 def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
     """What it takes to do it again: the file, the command, the code and its versions."""
     items: list[dict[str, Any]] = []
@@ -329,16 +316,3 @@ def _downloads(tables: SweepTables, live: Live | None) -> dict[str, Any]:
         files.append({"name": f"{name}.csv", "said": said, "gzip": base64.b64encode(packed).decode()})
     note = "Every figure has a menu at its corner that saves it as SVG or PNG."
     return _section("downloads", "The data", [{"kind": "downloads", "files": files}], note)
-
-
-def _curves(tables: SweepTables) -> dict[str, list[list[float]]]:
-    if len(tables.trials) > CURVES:
-        return {}
-    each = seed_curves(tables.trials, tables.evals)
-    clean = each.loc[(each.split == "test") & (each.sigma == 0)]
-    clean = clean.loc[clean.depth == clean.groupby("trial_id").depth.transform("min")]
-    clean = clean.drop_duplicates(["trial_id", "step"])
-    return {
-        str(trial_id): [[int(row.step), round(float(row.value), 5)] for row in rows_of(mine)]
-        for trial_id, mine in clean.groupby("trial_id")
-    }

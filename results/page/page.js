@@ -262,7 +262,7 @@ function progress(counts, run) {
 async function open(trial) {
   const dialog = element("dialog", { "aria-label": describe(trial), onclose: () => dialog.remove() });
   const place = element("div");
-  const facts = [["trial", trial.trial_id], ["reason", trial.reason], ["where", trial.where], ["log", trial.log]].filter(([, value]) => value);
+  const facts = [["trial", trial.trial_id], ["reason", trial.reason], ["where", trial.where], ["log", trialsOf(view)[0]?.log]].filter(([, value]) => value);
   dialog.append(element("h3", {}, describe(trial)), element("dl", {}, ...facts.flatMap(([name, value]) => [element("dt", { class: "soft" }, name), element("dd", {}, element("code", {}, value))])),
     place, element("form", { method: "dialog" }, element("button", {}, "close")));
   document.body.append(dialog);

@@ -183,3 +183,26 @@ def test_escape_by_depth_is_drawn_where_depths_were_evaluated():
     deeper = pd.concat([tables.evals, tables.evals.assign(depth=8)], ignore_index=True)
     shown = view(replace(tables, evals=deeper))
     assert "figure-escape" in [item["id"] for item in sections_of(shown)["why"]["items"]]
+
+
+def test_of_many_grid_points_the_first_are_drawn_and_it_says_so(monkeypatch):
+    """Else figures grow with the sweep until no browser draws them; tables, the map and squares have every point."""
+    monkeypatch.setattr("results.view.POINTS", 2)
+    tables, names = tables_of(seeds=2, diagnoses=False), ["lr=1", "lr=2", "lr=3"]
+
+    def at(frame: pd.DataFrame, point: str) -> pd.DataFrame:
+        changes = {"points": [[point]] * len(frame)} if "points" in frame else {"point": point}
+        return frame.assign(**changes, **({"trial_id": frame.trial_id + point} if "trial_id" in frame else {}))
+
+    of = ("trials", "evals", "comparison", "differences")
+    many = {name: pd.concat([at(getattr(tables, name), p) for p in names], ignore_index=True) for name in of}
+    sections = sections_of(view(replace(tables, **many)))
+    for name in ("sure", "came"):
+        assert sections[name]["note"] == "Of 3 grid points the first 2 are drawn; a map and the tables have all."
+    figures = items_of(sections["sure"], "figure") + items_of(sections["came"], "figure")
+    drawn = {figure["id"]: [name for name in names if name in json.dumps(figure["spec"])] for figure in figures}
+    assert drawn["figure-differences"] == drawn["figure-curves"] == ["lr=1", "lr=2"]
+    assert drawn["figure-map"] == names
+    assert len(items_of(sections["trials"], "trials")[0]["trials"]) == 12
+    (verdicts,) = items_of(sections["answer"], "table")
+    assert {row[-2]["at"] for row in verdicts["rows"]} == {"table-comparison"}
