@@ -34,7 +34,7 @@ from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
 from tune.held_folder import write_failed
 from tune.job import TrialJob
-from tune.lease import fence_of, lock_at, release_and_remove
+from tune.lease import fence_of, lock_at, release_and_remove, still_held
 from tune.leftovers import remove_copies, tidy
 from tune.memory import check_memory
 from tune.placement import placement
@@ -132,21 +132,23 @@ def _claim(sweep: Sweep) -> Iterator[_Claim]:
         since, nonce = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), uuid.uuid4().hex
         who = {"pid": os.getpid(), "host": platform.node(), "since": since, "nonce": nonce} | fence_of(locks[0])
         earlier = path.read_bytes() if path.exists() else None
-        write_atomically(path, json.dumps(who).encode())
         claimed = _Claim(nonce)
         try:
+            write_atomically(path, json.dumps(who).encode())
             yield claimed
         except BaseException:
-            with suppress(OSError):
-                if claimed.started:
-                    pass
-                elif earlier is not None:
-                    write_atomically(path, earlier)
-                else:
-                    path.unlink()
-                    release_and_remove(locks[0])
-                    for folder in made:
-                        folder.rmdir()
+            # A process that stood still for too long has lost the sweep: what stands there is another's.
+            if not claimed.started and still_held(locks[0]):
+                with suppress(OSError, DamagedFileError):
+                    found = read_json(path)
+                    ours = found is not None and found.get("nonce") == nonce
+                    if ours and earlier is not None:
+                        write_atomically(path, earlier)
+                    elif ours or found is None:  # None: it could not be written
+                        path.unlink(missing_ok=True)
+                        release_and_remove(locks[0])
+                        for folder in made:
+                            folder.rmdir()
             raise
 
 

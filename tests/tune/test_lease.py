@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -200,19 +201,36 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     assert {path: path.read_bytes() for path in folder.glob("*")} == before
 
 
-def test_a_run_that_stood_still_ends_once_another_has_its_sweep(bucket, tmp_path, monkeypatch, capsys):
+def test_a_run_that_stood_still_ends_once_another_has_its_sweep_and_leaves_it_alone(
+    bucket, tmp_path, monkeypatch, capsys
+):
     quick(monkeypatch, 2.0, 3.0)
     sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=bucket)))
-    told = threading.Event()
-    with handled((signal.SIGTERM,), lambda *_: told.set()), _claim(sweep):
+    told, theirs = threading.Event(), b'{"pid": 17, "host": "elsewhere", "since": "now", "nonce": ""}'
+    ended = pytest.raises(KeyboardInterrupt)
+    with handled((signal.SIGTERM,), lambda *_: told.set()), ended, _claim(sweep):
         assert json.loads((sweep.folder / "run.json").read_bytes())["fence"] == 1
         assert not told.is_set()
         other = takes(sweep.folder / ".run.lock", timeout=20)
         assert other is not None
-        (sweep.folder / "run.json").put(b'{"pid": 17, "host": "elsewhere", "since": "now", "nonce": ""}')
+        (sweep.folder / "run.json").put(theirs)
         assert told.wait(20)
         quick(monkeypatch, 30.0, 5.0)
+        raise KeyboardInterrupt
+    assert (sweep.folder / "run.json").read_bytes() == theirs
     said = "this process stood still for too long; process 17 on elsewhere runs the sweep now"
     assert said in capsys.readouterr().out
     assert other.still_held()
     other.release()
+
+
+def test_a_run_that_cannot_say_that_it_has_its_sweep_leaves_nothing(tmp_path):
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "not" / "there"))))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"), _claim(sweep):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.yaml"]
