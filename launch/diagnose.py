@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", help="a sweep file whose model and puzzles to take; needed outside a trial's folder")
     parser.add_argument("--arm", help="of the sweep file (default: its baseline)")
     parser.add_argument("-n", type=int, default=64, help="test puzzles (default 64)")
-    parser.add_argument("-k", type=int, default=8, help="exponents (default 8)")
+    parser.add_argument(
+        "-k", type=int, default=8, help="exponents (default 8); lambda_1 by window of the unroll is always there, too"
+    )
     parser.add_argument(
         "--depth", type=int, help="unroll for so many ACT steps, too, such as 256: do the failed escape?"
     )

@@ -1,18 +1,25 @@
 """`rrm diagnose` as a user runs it, and diagnoses as a metric of a trial."""
 
 import io
+import os
+import pty
+import re
 import subprocess
 import sys
+import threading
 import time
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import tiny_config, tiny_sweep, write_spec
+from tiny import TINY, tiny_config, tiny_sweep, write_spec
 
 import results
+from launch import progress
 from launch.cli import main
 from results.diagnosis_schema import DIAGNOSIS_SCHEMAS, DIAGNOSTICS_SCHEMA
+from results.storage import location
 from rrm.checkpoint import serialise
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
@@ -135,21 +142,106 @@ def test_a_killed_diagnosis_goes_on_to_the_same_bits(trial, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in parts} == parts
 
 
+def kill_one(killed: list[int]) -> None:
+    """Kill a worker of a diagnosis while it unrolls far past training: Ray names it after what it does."""
+    while not killed:
+        for process in psutil.process_iter(["cmdline"]):
+            if process.info["cmdline"] and process.info["cmdline"][0].startswith("ray::DiagnosisWorker.find"):
+                process.kill()
+                killed.append(process.pid)
+                return
+        time.sleep(0.01)
+
+
 @pytest.mark.usefixtures("local_ray")
-def test_workers_of_a_cluster_find_the_same_bits(trial, tmp_path, capsys):
+def test_workers_of_a_cluster_find_the_same_bits(trial, bucket, tmp_path, monkeypatch, capsys):
+    """From a bucket into it, with one worker lost in the middle."""
+    monkeypatch.setenv("RRM_CACHE", str(tmp_path / "cache"))
     folder, _ = trial
+    for name in ("final.pt", "trial.json"):
+        (location(bucket) / "trial" / name).put((folder / name).read_bytes())
+    asked = [*ALL_ASKED, "--batch-size", "8", "--depth", "1500"]
+    assert main(["diagnose", str(folder / "final.pt"), *asked, "--output", str(tmp_path / "alone")]) == 0
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one, args=(killed,))
+    killer.start()
+    assert main(["diagnose", f"{bucket}/trial/final.pt", *asked, "--workers", "2"]) == 0
+    found, killed = location(bucket) / "trial" / "final.pt.diagnosis", [*killed, 0]
+    killer.join()
+    assert len(killed) == 2
+    files = {path.relative_to(tmp_path / "alone").as_posix(): path for path in (tmp_path / "alone").rglob("*.p*t")}
+    assert len(files) == 12 + 5
+    assert set(files) == {*found.sizes(), *(f"parts/{name}" for name in (found / "parts").sizes())}
+    assert all((found / name).read_bytes() == path.read_bytes() for name, path in files.items())
     command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "8", "--output"]
-    assert main([*command, str(tmp_path / "alone")]) == 0
-    assert main([*command, str(tmp_path / "two"), "--workers", "2"]) == 0
-    files = [{p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.p*t")} for name in ("alone", "two")]
-    assert files[0] == files[1]
-    assert len(files[0]) == 12 + 5
     capsys.readouterr()
     refused = [*command, str(tmp_path / "none"), "--workers", "1"]
     assert main([*refused, "-k", "4000"]) == 2
     assert "k: 4000 is not between 1 and" in capsys.readouterr().err
     assert main([*refused, "--threads", "64"]) == 2
     assert "--threads 64: the cluster has 2 cores; give fewer threads" in capsys.readouterr().err
+
+
+def test_it_says_how_far_it_is(trial, tmp_path, monkeypatch, capsys):
+    """In a terminal a bar for each kind of part, with the time left; elsewhere a line now and then."""
+    command = ["diagnose", str(trial[0] / "final.pt"), *ASKED, "--depth", "400", "--batch-size", "1", "--output"]
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    assert main([*command, str(tmp_path / "log")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" left")]
+    parts = [f"{kind}: {done} of 5 parts" for kind in ("examples", "depths") for done in range(1, 5)]
+    assert [line.partition(",")[0] for line in lines] == parts
+    assert all(re.fullmatch(r".*, \d+ s left", line) for line in lines)
+
+    ours, theirs = pty.openpty()
+    printed: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while part := os.read(ours, 4096):
+                printed.append(part)
+        except OSError:  # the terminal is closed
+            return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    monkeypatch.setenv("TERM", "xterm")
+    with open(theirs, "w") as terminal, monkeypatch.context() as here:
+        here.setattr(sys, "stdout", terminal)
+        assert main([*command, str(tmp_path / "bar")]) == 0
+    reader.join()
+    os.close(ours)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(printed).decode())
+    assert re.search(r"examples +━+ +5/5 ", shown)
+    assert re.search(r"depths +[━╸╺]+ +[1-4]/5 +0:00:\d\d", shown)
+
+
+def test_a_maze_is_solved_by_a_valid_and_by_a_shortest_path(tmp_path, capsys):
+    """Of mazes with one answer, the shortest is the exact one; each outcome has its part of what is printed."""
+    base = {
+        **TINY,
+        "task": {"name": "maze", "side": 3, "generate": {"puzzles": 64, "min_path": 3, "unique": True}},
+        "optim": {"lr": 0.03, "warmup_steps": 2, "ema_rate": 0.9},
+        "train": {"steps": 100, "batch_size": 16, "optimizer_step": "act"},
+        "eval": {"every": 100, "n": 24, "sigmas": []},
+    }
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path)) | {"base": base})
+    assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) == 0
+    (only,) = (tmp_path / "tiny" / "trials").iterdir()
+    capsys.readouterr()
+    asked = ["-n", "24", "-k", "2", "--threads", "1", "--depth", "4", "--restarts", "2"]
+    assert main(["diagnose", str(only / "final.pt"), *asked]) == 0
+    out = capsys.readouterr().out
+    found = tables(only / "final.pt.diagnosis")
+    for name in ("diagnostics", "depths", "restarts"):
+        rows = found[name]
+        assert all(row["solved"] == row["shortest"] and row["valid"] >= row["shortest"] for row in rows), name
+    examples = found["diagnostics"]
+    solved = sum(row["solved"] for row in examples)
+    assert 0 < solved < 24
+    assert len(found["restarts"]) == 3 * 2 * (24 - solved)
+    assert all(row["path_length"] >= 3 for row in examples)
+    valid = sum(row["valid"] for row in examples)
+    assert f"24 test puzzles, {solved} exactly right, {valid} a valid path, {solved} a shortest path" in out
 
 
 def test_a_published_file_needs_a_spec(trial, tmp_path, capsys):
