@@ -35,6 +35,27 @@ def read(path: S3Path) -> Versioned | None:
         return None
 
 
+def versions(folder: S3Path) -> dict[str, str]:
+    """The objects below this name, one level down: their names, and which version each is. Raises StorageError."""
+    found: dict[str, str] = {}
+    more: dict[str, Any] = {}
+    while True:
+        asked = {"Prefix": f"{folder.key.partition('/')[2]}/", "Delimiter": "/"} | more
+        answer = patiently(lambda asked=asked: _asked("list_objects_v2", folder, **asked), folder)
+        found |= {one["Key"].rpartition("/")[2]: one["ETag"] for one in answer.get("Contents", ())}
+        if not answer.get("IsTruncated"):
+            return found
+        more = {"ContinuationToken": answer["NextContinuationToken"]}
+
+
+def version_of(path: S3Path) -> str | None:
+    """Which version of the object stands, None if it is not there. Raises StorageError."""
+    try:
+        return patiently(lambda: _asked("head_object", path, Key=path.key.partition("/")[2])["ETag"], path)
+    except FileNotFoundError:
+        return None
+
+
 def write(path: S3Path, content: bytes, over: str | None) -> str | None:
     """Put the object over the version `over` (None: where none is) and return its version; None if another stands.
 
@@ -45,7 +66,7 @@ def write(path: S3Path, content: bytes, over: str | None) -> str | None:
 
 
 def _read(path: S3Path) -> Versioned:
-    answer = _asked("get_object", path)
+    answer = _asked("get_object", path, Key=path.key.partition("/")[2])
     asked = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(asked).timestamp() if asked else time.time()
     return Versioned(answer["Content"], answer["ETag"], now - answer["LastModified"].timestamp())
@@ -54,9 +75,10 @@ def _read(path: S3Path) -> Versioned:
 def _write(path: S3Path, content: bytes, over: str | None) -> str | None:
     from botocore.exceptions import ClientError
 
+    key = path.key.partition("/")[2]
     condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over}
     try:
-        return _asked("put_object", path, Body=content, **condition)["ETag"]
+        return _asked("put_object", path, Key=key, Body=content, **condition)["ETag"]
     except FileNotFoundError:  # the version that it was to replace is gone
         return None
     except OSError as error:
@@ -65,26 +87,25 @@ def _write(path: S3Path, content: bytes, over: str | None) -> str | None:
         if code in _OVERTAKEN:
             return None
         if code in _UNKNOWN:
-            return _asked("put_object", path, Body=content)["ETag"]
+            return _asked("put_object", path, Key=key, Body=content)["ETag"]
         raise
 
 
 def _asked(operation: str, path: S3Path, **given: Any) -> dict[str, Any]:
-    """What S3 answers, with a body as Content. Raises OSError in pyarrow's words, that results.storage knows."""
+    """What S3 answers, of the path's bucket; a body as Content. Raises OSError in pyarrow's words, as S3Path does."""
     from botocore import exceptions as known
     from botocore.exceptions import BotoCoreError, ClientError
 
     network = known.HTTPClientError, known.IncompleteReadError  # EndpointConnectionError and time-outs among them
     no_credentials = known.NoCredentialsError, known.PartialCredentialsError, known.CredentialRetrievalError
 
-    bucket, _, key = path.key.partition("/")
     try:
         client = _client(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
-        answer = getattr(client, operation)(Bucket=bucket, Key=key, **given)
+        answer = getattr(client, operation)(Bucket=path.key.partition("/")[0], **given)
         return answer | {"Content": answer["Body"].read()} if "Body" in answer else answer
     except ClientError as error:
         code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code == "NoSuchKey":
+        if code in ("NoSuchKey", "404"):  # an answer to a HEAD has no words
             raise FileNotFoundError(str(path)) from error
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", code).upper()
         raise OSError(f"AWS Error {name} (HTTP status {status}): {error}") from error

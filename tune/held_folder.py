@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 from filelock import Timeout
 
+from results import versioned
 from results.schema import FAILED, LOCK, TRIAL
-from results.storage import Location, write_atomically
+from results.storage import Location, S3Path, copy, write_atomically
 from results.trial_files import read_json, table_bytes
 from tune.lease import fence_of, lock_at, still_held
 from tune.provenance import utc_now
@@ -29,7 +30,9 @@ class NotSharedError(RuntimeError):
 class HeldFolder:
     """The folder, made if it is not there, and its lock; a dead process's is free at once.
 
-    Raises TrialBusyError if another process holds it. So does each write once this process holds it no longer.
+    Raises TrialBusyError if another process holds it. So does each write once this process holds it no longer. In a
+    bucket a file is put over the version alone that stood when the folder was taken, or that this holder wrote: what a
+    holder that stood still, or had to try for long, sends after another has taken the folder replaces nothing of his.
     """
 
     def __init__(self, path: Location):
@@ -44,6 +47,8 @@ class HeldFolder:
             raise TrialBusyError(
                 f"{path}: another process is training this trial ({holder}); wait for it or stop it"
             ) from error
+
+        self._versions = versioned.versions(path) if isinstance(path, S3Path) else {}
 
     @property
     def fence(self) -> dict[str, int]:
@@ -66,7 +71,29 @@ class HeldFolder:
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
         self.check_held()
-        write_atomically(self.path / name, content)
+        path = self.path / name
+        if not isinstance(path, S3Path):
+            write_atomically(path, content)
+            return
+        while (version := versioned.write(path, content, self._versions.get(name))) is None:
+            self.check_held()  # else it was an earlier holder's last word, or an own put whose answer was lost
+            self._note(name)
+        self._versions[name] = version
+
+    def copy(self, source: str, target: str) -> None:
+        """Make a file the same as another."""
+        self.check_held()
+        copy(self.path / source, self.path / target)
+        self._note(target)
+
+    def _note(self, name: str) -> None:
+        """Take the version of a file that stands for the one to be replaced."""
+        path = self.path / name
+        version = versioned.version_of(path) if isinstance(path, S3Path) else None
+        if version is None:
+            self._versions.pop(name, None)
+        else:
+            self._versions[name] = version
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file."""

@@ -30,9 +30,8 @@ class Lease:
     next beat finds another version, the lease is lost for good, and `lost` is called, in a thread of its own. If nobody
     has, the beat takes it again.
 
-    A write to another object that was on its way when the lease was lost may still arrive after the next holder's: a
-    state may go back by a save, and its steps are trained again to the same bits. A store without conditional puts lets
-    all through: there the last claim stands, and who finds after SETTLE_SECONDS that its own does not has not got the
+    What the holder writes elsewhere is its own to guard (tune.held_folder). A store without conditional puts lets all
+    through: there the last claim stands, and who finds after SETTLE_SECONDS that its own does not has not got the
     lease; a claim that takes longer to arrive is noticed with the next beat.
     """
 

@@ -245,7 +245,6 @@ class TrialRun:
         # The order: a kill in between is trained again from the state before, and writes the rest again.
         self._tables.seal(self.trainer)
         state = serialise(self.trainer.state_dict() | {SEALED: self._tables.sealed})
-        latest = self.folder / LATEST_STATE
         best = self.trainer.best is not None and self.trainer.best["step"] == self.trainer.step
         if best:
             self._held.write(BEST_STATE, state)
@@ -253,10 +252,10 @@ class TrialRun:
         evaluated = bool(self.trainer.history) and self.trainer.history[-1]["step"] == self.trainer.step
         if evaluated and self.job.keep_evaluations:
             self._held.write(f"step_{self.trainer.step}.pt", serialise(self.trainer.weights()))
-        if latest.exists():
-            copy(latest, self.folder / PREVIOUS_STATE)
+        if (self.folder / LATEST_STATE).exists():
+            self._held.copy(LATEST_STATE, PREVIOUS_STATE)
         if best:
-            copy(self.folder / BEST_STATE, latest)
+            self._held.copy(BEST_STATE, LATEST_STATE)
         else:
             self._held.write(LATEST_STATE, state)
         self._held.write_json(SAVED, {"step": self.trainer.step} | self._held.fence)
@@ -266,7 +265,7 @@ class TrialRun:
 
     def _finish(self) -> None:
         self._mend()
-        copy(self.folder / LATEST_STATE, self.folder / FINAL_STATE)
+        self._held.copy(LATEST_STATE, FINAL_STATE)
         self._held.write(FINAL, serialise(self.trainer.weights()))
         ended = {"step": self.trainer.step, "best": self.trainer.best, "seconds": self.trainer.seconds}
         there = sizes(self.folder)

@@ -20,7 +20,7 @@ from results.locks import is_held, this_process
 from results.storage import S3Path, location
 from tune import lease as lease_module
 from tune.experiment import _claim
-from tune.held_folder import TrialBusyError
+from tune.held_folder import HeldFolder, TrialBusyError
 from tune.job import TrialJob
 from tune.lease import Lease
 from tune.signals import handled
@@ -199,6 +199,32 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     quick(monkeypatch, 30.0, 5.0)
     assert other.still_held()
     assert {path: path.read_bytes() for path in folder.glob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["best.pt", "evals.parquet", "done.json", "latest_state.pt", "step_4.pt"])
+def test_what_a_holder_sends_too_late_replaces_nothing_of_the_next(bucket, monkeypatch, name):
+    """It stood still between its last look at the lease and the put, or was turned away until then."""
+    folder = location(bucket) / "sweep" / "trials" / "trial"
+    late = HeldFolder(folder)
+    late.write("best.pt", b"1")
+    late.copy("best.pt", "latest_state.pt")
+    quick(monkeypatch, 1.0, 5.0)
+    monkeypatch.setattr("tune.held_folder.LOCK_SECONDS", 10.0)
+    following = HeldFolder(folder)
+    quick(monkeypatch, 30.0, 5.0)
+    late._lock._beaten = 0.0
+    following.write(name, b"2")
+    checks = iter([lambda: None])
+    real = late.check_held
+    monkeypatch.setattr(late, "check_held", lambda: next(checks, real)())
+    with pytest.raises(TrialBusyError, match="held no longer"):
+        late.write(name, b"1, too late")
+    assert (folder / name).read_bytes() == b"2"
+    following.write(name, b"3")
+    (folder / name).put(b"of the first, which arrived before anything of the next did")
+    following.write(name, b"4")
+    assert (folder / name).read_bytes() == b"4"
+    following.release()
 
 
 def test_a_run_that_stood_still_ends_once_another_has_its_sweep_and_leaves_it_alone(

@@ -21,8 +21,7 @@ from results.trial_files import DamagedFileError, read_json, read_table, trial_e
 from results.trial_tables import TrialTables, part_numbers
 from rrm import checkpoint
 from tune import growing, held_folder
-from tune import trial as trial_module
-from tune.held_folder import NotSharedError, TrialBusyError, write_failed
+from tune.held_folder import HeldFolder, NotSharedError, TrialBusyError, write_failed
 from tune.job import TrialJob
 from tune.plan import lost_files
 from tune.trainable import RecursiveTrial
@@ -194,8 +193,8 @@ def killed_after(write: int, folder: Location, monkeypatch) -> bool:
 
     run = None
     with monkeypatch.context() as patch:
-        patch.setattr(held_folder, "write_atomically", counted(storage.write_atomically))
-        patch.setattr(trial_module, "copy", counted(storage.copy))
+        patch.setattr(HeldFolder, "write", counted(HeldFolder.write))
+        patch.setattr(HeldFolder, "copy", counted(HeldFolder.copy))
         try:
             run = TrialRun(job(folder), CPU)
             finish(run)
