@@ -16,7 +16,7 @@ pc: Any = pyarrow.compute  # makes its functions as it is imported: types are no
 _pair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of whole numbers holds
 Spent = Annotated[float, Field(ge=0, le=1e12)]  # seconds
-TrialId = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # names a folder: it leads nowhere else
+Name = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # of a file or folder: it leads nowhere else
 
 
 class Seconds(TypedDict):
@@ -84,9 +84,10 @@ class Trial(TypedDict):
     """trial.json: a trial's config and provenance."""
 
     data_digest: NotRequired[str | None]
-    test_digest: NotRequired[str | None]
+    test_digest: NotRequired[Name | None]
     parameters: NotRequired[Count | None]
     flops_per_act_step: NotRequired[Count | None]
+    wandb_run: NotRequired[Name | None]
     config: dict[str, Any]
     attempts: NotRequired[list[Attempt]]
 
@@ -122,7 +123,7 @@ class Cell(TypedDict):
     arm: str
     point: str
     seed: Count
-    trial_id: TrialId
+    trial_id: Name
     config: _Config
 
 

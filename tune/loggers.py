@@ -7,6 +7,7 @@ ended.
 
 import os
 import shutil
+from glob import escape
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -108,7 +109,7 @@ class WandbLog(TrialLog):
         import wandb
 
         if to.mode == "offline":
-            for earlier in (folder / "wandb").glob(f"offline-run-*-{run_id}"):
+            for earlier in (folder / "wandb").glob(f"offline-run-*-{escape(run_id)}"):
                 shutil.rmtree(earlier)
         self.run = wandb.init(
             entity=to.entity,

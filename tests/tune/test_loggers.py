@@ -20,6 +20,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm.presets import merge
 from tune.loggers import WandbConfig, scalars
+from tune.spec import load_sweep
 
 STEPS = {"train": {"steps": 300}, "eval": {"every": 20}}
 WATCHED = {"wandb": {"project": "tests", "mode": "offline"}, "tensorboard": True}
@@ -94,6 +95,21 @@ def test_a_trial_of_two_sweeps_is_two_runs(tmp_path, monkeypatch):
         runs.append((trial.name, run.run_id))
     assert runs[0][0] == runs[1][0]
     assert runs[0][1] != runs[1][1]
+
+
+def test_a_runs_id_that_leads_out_of_its_folder_is_refused(tmp_path, capsys):
+    """The run's folder is removed before an offline run is written anew."""
+    asked = {"wandb": {"project": "tests", "mode": "offline"}}
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), **asked))
+    cell = next(cell for cell in load_sweep(spec).cells if (cell.arm, cell.seed) == ("baseline", 0))
+    trial = tmp_path / "runs" / "tiny" / "trials" / cell.trial_id
+    (trial / "wandb" / "offline-run-1-a").mkdir(parents=True)
+    trial.with_name("victim").mkdir()
+    (trial / "trial.json").write_text(json.dumps({"config": {}, "wandb_run": "a/../../../victim"}))
+    assert main(["train", spec, "--arm", "baseline", "--seed", "0"]) != 0
+    said = f"{trial}/trial.json: its field wandb_run is 'a/../../../victim'; move it away"
+    assert said in "".join(capsys.readouterr())
+    assert trial.with_name("victim").is_dir()
 
 
 def test_wandb_can_be_left_out_by_the_environment(tmp_path, monkeypatch):
