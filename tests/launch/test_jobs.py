@@ -19,7 +19,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-EVERY = 1000  # more than a slice, after which a trial is stopped, takes
+EVERY = 500  # more than a slice, after which a trial is stopped, takes
 GREETING = "a-greeting-that-anybody-may-read"
 
 
