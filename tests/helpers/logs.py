@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,11 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
 
 def wandb_history(path: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """The run of a .wandb file, and what it logged, a mapping a step."""
+    """The run of a .wandb file, and what it logged, a mapping a step, once W&B's own process has written its end."""
+    until = time.monotonic() + 30
+    while not any(record.HasField("exit") for record in wandb_records(path)):
+        assert time.monotonic() < until, f"{path}: has no end"
+        time.sleep(0.1)
     records = list(wandb_records(path))
     rows = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
