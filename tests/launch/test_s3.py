@@ -17,7 +17,7 @@ from results.storage import location
 from tune.spec import load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
-LONG = {"train": {"steps": 120}, "eval": {"every": 20}}
+LONG = {"train": {"steps": 400}, "eval": {"every": 20}}
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,9 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(tmp_path, bucket, home, ca
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_a_run_killed_in_a_bucket_goes_on_and_a_second_run_is_refused(tmp_path, bucket, local_ray, capsys):
+def test_a_run_whose_worker_and_then_driver_are_killed_in_a_bucket_goes_on_and_a_second_is_refused(
+    tmp_path, bucket, local_ray, capsys
+):
     spec = write_spec(tmp_path, tiny_sweep(storage=bucket, base=LONG, seeds=[0]))
     sweep = load_sweep(spec)
     env = os.environ | {"RAY_ADDRESS": local_ray.address}
@@ -77,6 +79,13 @@ def test_a_run_killed_in_a_bucket_goes_on_and_a_second_run_is_refused(tmp_path, 
         time.sleep(0.3)
     assert main(["run", spec]) == 2
     assert f"already being run by process {first.pid} on " in capsys.readouterr().err
+    (trial,) = (folder for trial_id in sweep.trials if (folder := sweep.folder / "trials" / trial_id).ages())
+    (attempt,) = json.loads((trial / "trial.json").read_bytes())["attempts"]
+    os.kill(attempt["pid"], signal.SIGKILL)
+    while len(json.loads((trial / "trial.json").read_bytes())["attempts"]) == 1:
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.3)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert main(["run", spec]) == 0
@@ -85,7 +94,7 @@ def test_a_run_killed_in_a_bucket_goes_on_and_a_second_run_is_refused(tmp_path, 
         assert main(["train", whole, "--arm", arm, "--seed", "0"]) == 0
     assert final_bytes(sweep.folder, sweep) == final_bytes(load_sweep(whole).folder, sweep)
     records = [json.loads((sweep.folder / "trials" / trial / "trial.json").read_text()) for trial in sweep.trials]
-    assert max(len(record["attempts"]) for record in records) == 2
+    assert max(len(record["attempts"]) for record in records) == 3
 
 
 def test_a_server_that_goes_away_costs_nothing_but_time(tmp_path, bucket, s3_server, capsys):
@@ -94,7 +103,7 @@ def test_a_server_that_goes_away_costs_nothing_but_time(tmp_path, bucket, s3_ser
     trial = next(cell.trial_id for cell in load_sweep(spec).cells if cell.arm == "multi2")
     process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert "step 20/120" in next(line for line in process.stdout if "step 0/" not in line)
+    assert "step 20/400" in next(line for line in process.stdout if "step 0/" not in line)
     s3_server.stop()
     try:
         _, error = process.communicate(timeout=60)

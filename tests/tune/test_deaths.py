@@ -20,7 +20,7 @@ MONITOR = {"RAY_memory_usage_threshold": "0", "RAY_memory_monitor_refresh_ms": "
 
 def test_a_worker_that_rays_memory_monitor_kills_is_started_again_and_the_run_goes_on(tmp_path):
     """On a Ray of its own, whose monitor kills every worker that it finds, at its start or while it trains."""
-    long = {"train": {"steps": 100_000}}
+    long = {"train": {"steps": 100_000}, "eval": {"every": 100_000}}  # and saves nothing in three seconds
     raw = tiny_sweep(storage=str(tmp_path / "runs"), base=long, seeds=[0], max_failures=1)
     del raw["arms"]["multi2"]
     spec = write_spec(tmp_path, raw)
@@ -31,7 +31,8 @@ def test_a_worker_that_rays_memory_monitor_kills_is_started_again_and_the_run_go
             (Path(temporary) / "ray" / f"session_2026-01-01_00-00-0{second}_1_1").mkdir(parents=True)
             (Path(temporary) / "ray" / f"session_2026-01-01_00-00-0{second}_1_1" / MARK).touch()
         environment["RAY_TMPDIR"] = temporary
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        how = {"stdout": log, "stderr": log, "env": environment, "timeout": 240}
+        code = subprocess.run(command, check=False, **how).returncode
         assert len(list(Path(temporary).glob(f"ray/session_2*/{MARK}"))) == KEPT + 1
     printed = (tmp_path / "log").read_text()
     assert code == 3, printed
