@@ -99,3 +99,20 @@ def started_by(pid: int, name: str) -> int:
             if Path(f"/proc/{child}/comm").read_text().strip() == name:
                 return int(child)
     raise AssertionError(f"{name} was not started")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_a_user_without_a_passwd_entry_and_a_home(tmp_path, local_ray):
+    """As in a container that is given any user id; it may read everything, as Python is in somebody's home here."""
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0], base={"train": {"steps": 4}}))
+    may = "+dac_override,+dac_read_search"
+    somebody = ["setpriv", "--reuid=54321", "--clear-groups", f"--inh-caps={may}", f"--ambient-caps={may}"]
+    token = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    env = environment(RAY_ADDRESS=local_ray.address, **token)
+    env = {name: value for name, value in env.items() if name not in ("HOME", "USER", "LOGNAME")}
+    for arguments in (["train", spec, "--arm", "multi2", "--seed", "0"], ["run", spec], ["plan", spec]):
+        code = f"import os, sys; assert os.getuid() == 54321; from launch.cli import main; sys.exit(main({arguments}))"
+        command = [*somebody, sys.executable, "-c", code]
+        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "2 trials, 0 would be trained" in ran.stdout
