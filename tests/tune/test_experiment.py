@@ -194,13 +194,13 @@ def test_a_refused_run_of_a_sweep_that_never_ran_leaves_nothing(place, request, 
 
 @pytest.mark.parametrize(("resources", "visible"), [({"cpu": 0.5, "gpu": 0.5}, "0"), ({"cpu": 2}, "")])
 def test_a_trial_sees_the_gpus_it_was_given(tmp_path, resources, visible):
+    """Two at a time on one, and one at a time on none."""
     raw = tiny_sweep(storage=str(tmp_path), resources=resources, base={"train": {"steps": 4}}, seeds=[0])
-    del raw["arms"]["multi2"]
     loaded = load_sweep(write_spec(tmp_path, raw))
     assert run_sweep(loaded) == 0
     records = [json.loads(path.read_text()) for path in (loaded.folder / "trials").glob("*/trial.json")]
     attempts = [attempt for record in records for attempt in record["attempts"]]
-    assert [attempt["visible_gpus"] for attempt in attempts] == [visible]
+    assert [attempt["visible_gpus"] for attempt in attempts] == [visible] * 2
     assert {attempt["threads"] for attempt in attempts} == {max(1, int(resources.get("cpu", 1)))}
 
 
