@@ -31,11 +31,9 @@ from results.schema import (
     DONE,
     EVALS,
     FAILED,
-    LATEST_STATE,
     LOCK,
     MANIFEST,
     PARTITION,
-    PREVIOUS_STATE,
     PUZZLES,
     PUZZLES_SCHEMA,
     TRIAL,
@@ -46,7 +44,7 @@ from results.schema import (
 )
 from results.storage import Location, S3Path, remove_leftovers, side_by_side, write_atomically
 from results.trial_files import DamagedFileError, read_json, read_table, table_bytes, trial_end
-from results.trial_tables import TrialTables, part_numbers
+from results.trial_tables import part_numbers, trial_table
 from results.types import frame, table_of, typed
 
 pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
@@ -171,12 +169,11 @@ def _read_trial(
     """A trial's row, its evaluations and its diagnoses up to the steps asked for; or what is wrong with its files."""
     steps = places[0]["config"]["train"]["steps"]
     try:
-        tables = TrialTables(folder)
-        found = {"evals": _up_to(steps, tables.read("evals"))}
+        found = {"evals": _up_to(steps, trial_table(folder, "evals"))}
         evals = found["evals"]
         for name in DIAGNOSIS_SCHEMAS:
             if name == "diagnostics" or len(found["diagnostics"]):  # without it there are no others to ask for
-                found[name] = _up_to(steps, tables.read(name))
+                found[name] = _up_to(steps, trial_table(folder, name))
         for name, table in found.items():
             if others := set(pc.unique(table["trial_id"]).to_pylist()) - {folder.name}:
                 raise DamagedFileError(
@@ -213,18 +210,23 @@ def _listed(folder: Location) -> dict[str, Any]:
         ages = folder.ages()
         # A bucket's times are whole seconds: of a trial that goes on, two files may have the same.
         read = {name: ages[name] for name in sorted(ages) if name in _READ or name in part_numbers(ages)}
-        return read | ({} if DONE in ages else {"now": time.time_ns()})
+        return read | {"states": _states(ages)} | ({} if DONE in ages else {"now": time.time_ns()})
     files: dict[str, Any] = {}
     with suppress(FileNotFoundError):
         for entry in os.scandir(folder):
             if entry.name in _READ or part_numbers([entry.name]):
                 stat = entry.stat()
                 files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            elif entry.name in (LATEST_STATE, PREVIOUS_STATE):
+            elif _states([entry.name]):
                 files[entry.name] = "is there"
             elif entry.name == LOCK:
                 files[entry.name] = is_held(folder / LOCK)
     return files
+
+
+def _states(names: Iterable[str]) -> list[str]:
+    """Of a trial's files those that are not read, and that count as there or lost."""
+    return sorted(name for name in names if name.endswith(".pt"))
 
 
 def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[str, pa.Table]:

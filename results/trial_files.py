@@ -11,7 +11,7 @@ from results.columns import completed
 from results.locks import is_held
 from results.records import problem_of, table_problem
 from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
-from results.storage import Location
+from results.storage import Location, sizes
 
 Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed", "unreadable"]
 
@@ -30,10 +30,11 @@ class TrialEnd:
 def trial_end(folder: Location, steps: int) -> TrialEnd:
     """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting.
 
-    running: a live process holds the trial's lock. Without one, a trial that has a saved state is unfinished.
+    running: a live process holds the trial's lock. Without one, a trial that has a saved state is unfinished; so is one
+    that has lost a file since it was done, which the next run makes again.
     """
     done = read_json(folder / DONE)
-    if done and done["step"] >= steps and (folder / EVALS).exists():
+    if done and done["step"] >= steps and not lost_files(folder, {EVALS: 0} | done.get("files", {})):
         return TrialEnd("done", done=done, ended=done.get("ended"))
     if failed := read_json(folder / FAILED):
         diverged = failed["kind"] == "diverged"
@@ -44,6 +45,12 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
         return TrialEnd("running")
     started = any((folder / name).exists() for name in (LATEST_STATE, PREVIOUS_STATE))
     return TrialEnd("unfinished" if started else "waiting")
+
+
+def lost_files(folder: Location, files: dict[str, int]) -> list[str]:
+    """Of these files in a trial's folder, by name and size, those that are not there any more or are shorter now."""
+    now = sizes(folder)
+    return [name for name, size in files.items() if now.get(name, -1) < size]
 
 
 def table_bytes(table: pa.Table, **options: Any) -> bytes:
@@ -76,8 +83,12 @@ def read_json(path: Location) -> dict[str, Any] | None:
     return content
 
 
-def read_table(path: Location, schema: pa.Schema) -> pa.Table:
-    """A trial's table, empty if there is no such file. Raises DamagedFileError if it cannot be used; OSError."""
+def read_table(path: Location, schema: pa.Schema, name: str = "") -> pa.Table:
+    """A trial's table, empty if there is no such file. Raises DamagedFileError if it cannot be used; OSError.
+
+    `name`: of the table, where the file is not called so.
+    """
+    name = name or path.stem
     try:
         # One open: given the path, pyarrow opens it twice, and a running trial may replace the file in between.
         content = path.read_bytes()
@@ -86,10 +97,10 @@ def read_table(path: Location, schema: pa.Schema) -> pa.Table:
     try:
         # A few dozen rows: threads and a data set's machinery would cost three times the reading.
         table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        table = completed(table, schema)
+        table = completed(table, schema).replace_schema_metadata(table.schema.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise DamagedFileError(f"{path}: not a table of {path.stem} ({reason}); move it away") from error
-    if problem := table_problem(path.stem, table):
+        raise DamagedFileError(f"{path}: not a table of {name} ({reason}); move it away") from error
+    if problem := table_problem(name, table):
         raise DamagedFileError(f"{path}: {problem}; move it away")
     return table

@@ -1,19 +1,17 @@
-"""A trial's tables, each whole: the parts that are sealed (tune.growing), then the rest."""
+"""A trial's tables, each whole: the parts that are sealed (tune.growing), then the rest, which names them."""
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
 from results.schema import DIAGNOSIS_SCHEMAS, EVALS_SCHEMA
-from results.storage import Location, sizes
-from results.trial_files import read_table
+from results.storage import Location
+from results.trial_files import DamagedFileError, read_table
 
-pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
 SCHEMAS = {"evals": EVALS_SCHEMA} | DIAGNOSIS_SCHEMAS
 GROWING = ("evals", "diagnostics", "windows")  # with every evaluation
+_PARTS = "parts"  # in a table's metadata
 _PART = re.compile(rf"({'|'.join(GROWING)})-(\d+)\.parquet")
 
 
@@ -28,30 +26,31 @@ def part_numbers(files: Iterable[str]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-class TrialTables:
-    """The tables in a trial's folder. Raises DamagedFileError if one cannot be used; OSError."""
-
-    def __init__(self, folder: Location):
-        self.folder = folder
-        self._evals = self._rest("evals")
-        first = _first_step(self._evals)
-        # Each trial is evaluated at step 0: a table that begins later has parts, and those were written before it.
-        self._parts = list(part_numbers(sizes(folder))) if first else []
-
-    def read(self, name: str) -> pa.Table:
-        """A table, empty if the trial has none."""
-        rest = self._evals if name == "evals" else self._rest(name)
-        parts = [part for part in self._parts if part.startswith(f"{name}-")]
-        if not parts:
-            return rest
-        sealed = pa.concat_tables(read_table(self.folder / part, SCHEMAS[name]) for part in parts)
-        firsts = [first for table in (self._evals, rest) if (first := _first_step(table)) is not None]
-        # A process that was killed may have left rows in both, and parts that its trial has not come to again.
-        return pa.concat_tables([sealed.filter(pc.field("step") < min(firsts)), rest])
-
-    def _rest(self, name: str) -> pa.Table:
-        return read_table(self.folder / f"{name}.parquet", SCHEMAS[name])
+def parts_of(name: str, files: Iterable[str]) -> list[str]:
+    """Of these files those that are parts of the table `name`, in the order of their rows."""
+    return [part for part in part_numbers(files) if part.startswith(f"{name}-")]
 
 
-def _first_step(table: pa.Table) -> int | None:
-    return pc.min(table["step"]).as_py()
+def naming(parts: Iterable[str]) -> dict[str, str] | None:
+    """The metadata of a table whose first rows stand in these parts: a lost one is no table that begins later."""
+    return {_PARTS: " ".join(parts)} if parts else None
+
+
+def trial_table(folder: Location, name: str) -> pa.Table:
+    """A table in a trial's folder, empty if the trial has none.
+
+    Raises DamagedFileError if it cannot be used, or a part that it names; OSError.
+    """
+    path = folder / f"{name}.parquet"
+    rest = read_table(path, SCHEMAS[name])
+    named = (rest.schema.metadata or {}).get(_PARTS.encode(), b"").decode(errors="replace").split()
+    if odd := [part for part in named if part not in parts_of(name, [part])]:
+        raise DamagedFileError(f"{path}: names {odd[0]!r} as a part of it; move it away")
+    return pa.concat_tables([*(_sealed(folder / part, name) for part in named), rest])
+
+
+def _sealed(path: Location, name: str) -> pa.Table:
+    table = read_table(path, SCHEMAS[name], name)
+    if not len(table):
+        raise DamagedFileError(f"{path}: lost, and {name}.parquet begins after it; put it back, or remove the folder")
+    return table

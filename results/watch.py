@@ -16,7 +16,7 @@ from results.progress import told_by_driver, told_by_folders
 from results.schema import MANIFEST, TABLES, TRIALS
 from results.storage import Location, side_by_side, subfolders
 from results.trial_files import DamagedFileError, read_json
-from results.trial_tables import TrialTables
+from results.trial_tables import trial_table
 from results.view import TABLES_SHOWN, Live, view
 
 FRESH_SECONDS = 5.0  # a sweep's page is made again at most so often, and
@@ -102,7 +102,7 @@ class WatchedSweep:
         manifest = read_json(self.folder / MANIFEST) or {"cells": []}
         if trial_id not in {cell["trial_id"] for cell in manifest["cells"]}:
             raise KeyError(trial_id)
-        evals = TrialTables(self.folder / TRIALS / trial_id).read("evals").to_pandas()
+        evals = trial_table(self.folder / TRIALS / trial_id, "evals").to_pandas()
         clean = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
         clean = clean.loc[clean.depth == clean.depth.min()]
         return [

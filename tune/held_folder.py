@@ -5,13 +5,12 @@ import platform
 import time
 from typing import Any
 
-import pyarrow as pa
 from filelock import Timeout
 
 from results import versioned
 from results.schema import FAILED, LOCK, TRIAL
 from results.storage import Location, S3Path, copy, write_atomically
-from results.trial_files import read_json, table_bytes
+from results.trial_files import read_json
 from tune.lease import fence_of, lock_at, still_held
 from tune.provenance import utc_now
 
@@ -98,11 +97,6 @@ class HeldFolder:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file."""
         self.write(name, json.dumps(content, indent=1).encode())
-
-    def write_table(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        """Write rows as a parquet file."""
-        # Of so few rows a dictionary would make it no smaller, and read slower.
-        self.write(name, table_bytes(pa.Table.from_pylist(rows, schema=schema), use_dictionary=False))
 
     def write_failed(self, kind: str, reason: str, step: int) -> None:
         """Record why the trial failed, unless it is another's by now."""

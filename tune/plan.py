@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.schema import ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
-from results.storage import Location, S3Path, side_by_side, sizes, write_atomically
+from results.storage import Location, S3Path, side_by_side, write_atomically
 from results.trial_files import DamagedFileError, TrialEnd, read_json, read_table, trial_end
 from tune.signals import STOPPED
 
@@ -60,15 +60,7 @@ def planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
             end = TrialEnd("unfinished")
     with suppress(DamagedFileError):  # it says no more than how far the state has come
         step = max(step, (read_json(folder / SAVED) or {"step": 0})["step"])
-    if end.done is not None and lost_files(folder, end.done):  # made again from the states by the next run
-        end = TrialEnd("unfinished")
     return PlannedTrial(cell, folder, end, step)
-
-
-def lost_files(folder: Location, done: dict[str, Any]) -> list[str]:
-    """Of a trial that has ended, the files that are not there any more or are shorter than when it ended."""
-    now = sizes(folder)
-    return [name for name, size in done.get("files", {}).items() if now.get(name, -1) < size]
 
 
 def manifest(sweep: "Sweep") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from results.schema import ASKED, STOPPED
 from results.storage import Location, write_atomically
 from results.trial_files import read_json
-from results.trial_tables import TrialTables
+from results.trial_tables import trial_table
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
 from tune.spec import Scheduler
@@ -104,7 +104,7 @@ def _last_asked(folder: Location) -> int:
 
 def _evaluations(trial: PlannedTrial) -> list[tuple[int, float]]:
     """(step, clean accuracy on validation after as many ACT steps as in training) of a trial's folder, by step."""
-    table = TrialTables(trial.folder).read("evals")
+    table = trial_table(trial.folder, "evals")
     rows = table.select(["step", "split", "sigma", "depth", ACCURACY]).to_pylist()
     depth = trial.cell.config.model.halt_max_steps
     return sorted(

@@ -27,7 +27,7 @@ from results.schema import (
     UNROLLS,
 )
 from results.storage import back_from, copy, sizes
-from results.trial_files import read_json
+from results.trial_files import lost_files, read_json
 from results.trial_tables import SCHEMAS, part_numbers
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
@@ -42,7 +42,6 @@ from tune.held_folder import HeldFolder, TrialBusyError, check_shared
 from tune.job import TrialJob
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
-from tune.plan import lost_files
 from tune.provenance import provenance, utc_now
 from tune.puzzle_table import write_puzzles
 from tune.secrets import set_secrets
@@ -275,7 +274,7 @@ class TrialRun:
     def _mend(self) -> None:
         """Make files of the best evaluation again that the trial had when it ended before and that are lost or cut."""
         done = read_json(self.folder / DONE)
-        lost = {BEST, BEST_STATE} & set(lost_files(self.folder, done) if done else ())
+        lost = {BEST, BEST_STATE} & set(lost_files(self.folder, (done or {}).get("files", {})))
         best = self.trainer.best
         if not lost or best is None:
             return

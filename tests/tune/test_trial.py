@@ -12,18 +12,18 @@ import pytest
 import ray
 import torch
 from filelock import FileLock
+from logs import tensorboard_scalars
 from tiny import MULTI, tiny_config
 
 from results import storage
 from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.storage import Location, location, write_atomically
-from results.trial_files import DamagedFileError, read_json, read_table, trial_end
-from results.trial_tables import TrialTables, part_numbers
+from results.trial_files import DamagedFileError, lost_files, read_table, trial_end
+from results.trial_tables import part_numbers, trial_table
 from rrm import checkpoint
 from tune import growing, held_folder
 from tune.held_folder import HeldFolder, NotSharedError, TrialBusyError, write_failed
 from tune.job import TrialJob
-from tune.plan import lost_files
 from tune.trainable import RecursiveTrial
 from tune.trial import TrialRun
 
@@ -48,7 +48,7 @@ def finish(run: TrialRun, seconds: float = 1.0):
 
 def results_of(folder: Location) -> tuple[dict, dict, list, list]:
     """What a trial comes to: its final weights, its best weights, its evaluations, what the last one unrolled."""
-    rows = TrialTables(folder).read("evals").to_pylist()
+    rows = trial_table(folder, "evals").to_pylist()
     unrolls = read_table(folder / "unrolls.parquet", UNROLLS_SCHEMA).to_pylist()
     return load(folder / "final.pt"), load(folder / "best.pt"), rows, unrolls
 
@@ -212,7 +212,7 @@ def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypat
     write = 1
     while killed_after(write, place / str(write), monkeypatch):
         folder = place / str(write)
-        rows = TrialTables(folder).read("evals").to_pylist()
+        rows = trial_table(folder, "evals").to_pylist()
         assert rows == whole[: len(rows)]
         assert len(rows) >= seen
         seen = len(rows)
@@ -225,31 +225,77 @@ def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypat
     assert write > 12
 
 
-def test_old_evaluations_stand_in_no_state_and_are_written_once(tmp_path, unbroken, monkeypatch):
-    """Of a folder, too, whose state an earlier version wrote; a diagnosis's rows go with them."""
-    diagnosed = {"diagnose": {"every": 4, "n": 2, "k": 1, "depth": 6}}
-    finish(TrialRun(job(tmp_path / "whole", **diagnosed), CPU))
-    run = TrialRun(job(tmp_path, **diagnosed), CPU)
+DIAGNOSED = {"diagnose": {"every": 4, "n": 2, "k": 1, "depth": 6}}
+
+
+def test_old_evaluations_stand_in_no_state_and_are_written_once(tmp_path, monkeypatch):
+    """Of a folder, too, whose state an earlier version wrote; a diagnosis's rows go with them. Logs have them all."""
+    ours, whole = tmp_path / "ours", tmp_path / "whole"
+    finish(TrialRun(job(whole, **DIAGNOSED), CPU))
+    until_8(ours)
+    state = checkpoint.load(ours / "latest_state.pt")
+    assert state.pop("sealed") == {}
+    write_atomically(ours / "latest_state.pt", checkpoint.serialise(state))
+    monkeypatch.setattr(growing, "PART", 1)
+    write_atomically(ours / "evals-7.parquet", b"of a process that was killed")
+    finish(TrialRun(job(ours, **DIAGNOSED), CPU))
+    state = checkpoint.load(ours / "final_state.pt")
+    assert {row["step"] for row in state["history"]} == {12}
+    assert {row["step"] for row in state["diagnoses"]["rows"]} == {12}
+    assert_same_tables(ours, whole)
+    assert len(part_numbers(storage.sizes(ours))) == 9
+    finish(TrialRun(replace(job(ours, **DIAGNOSED), tensorboard=True), CPU))
+    (events,) = (ours / "tensorboard").iterdir()
+    assert {step for _, step, _ in tensorboard_scalars(events)} == {0, 4, 8, 12}
+
+
+def test_a_damaged_state_that_names_parts_costs_no_row(tmp_path, monkeypatch):
+    """The state before names fewer: their rows are trained again."""
+    ours, whole = tmp_path / "ours", tmp_path / "whole"
+    finish(TrialRun(job(whole, **DIAGNOSED), CPU))
+    monkeypatch.setattr(growing, "PART", 1)
+    until_8(ours)
+    assert [len(load(ours / f"{name}_state.pt")["sealed"]) for name in ("previous", "latest")] == [3, 6]
+    write_atomically(ours / "latest_state.pt", b"")
+    run = TrialRun(job(ours, **DIAGNOSED), CPU)
+    assert {row["step"] for row in trial_table(ours, "evals").to_pylist()} == {0, 4}
+    finish(run)
+    assert_same_tables(ours, whole)
+
+
+@pytest.mark.parametrize("name", ["evals", "diagnostics", "windows"])
+def test_a_part_that_is_lost_is_never_passed_over(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(growing, "PART", 1)
+    finish(TrialRun(job(tmp_path, **DIAGNOSED), CPU))
+    part = tmp_path / f"{name}-1.parquet"
+    content = part.read_bytes()
+    for left in (None, content[:-1]):
+        part.unlink() if left is None else part.write_bytes(left)
+        with pytest.raises(DamagedFileError, match=f"{part}: "):
+            trial_table(tmp_path, name)
+        with pytest.raises(DamagedFileError, match=f"{part}: lost, or cut, and no state holds its rows; put it back"):
+            TrialRun(job(tmp_path, **DIAGNOSED), CPU)
+        assert trial_end(tmp_path, 12).status == "unfinished"
+    part.write_bytes(content)
+    assert trial_end(tmp_path, 12).status == "done"
+    rest = tmp_path / f"{name}.parquet"
+    named = pq.read_table(rest).replace_schema_metadata({"parts": "../evals-0.parquet"})
+    pq.write_table(named, rest)
+    with pytest.raises(DamagedFileError, match=r"names '../evals-0.parquet' as a part of it; move it away"):
+        trial_table(tmp_path, name)
+
+
+def until_8(folder: Path) -> None:
+    """A trial that is diagnosed, at its second last evaluation."""
+    run = TrialRun(job(folder, **DIAGNOSED), CPU)
     while run.trainer.step < 8:
         run.advance(seconds=0.0)
     run.close()
-    state = checkpoint.load(tmp_path / "latest_state.pt")
-    assert state.pop("sealed") == 0
-    write_atomically(tmp_path / "latest_state.pt", checkpoint.serialise(state))
-    monkeypatch.setattr(growing, "PART", 1)
-    write_atomically(tmp_path / "evals-7.parquet", b"of a process that was killed")
-    finish(TrialRun(job(tmp_path, **diagnosed), CPU))
-    state = checkpoint.load(tmp_path / "final_state.pt")
-    assert {row["step"] for row in state["history"]} == {12}
-    assert {row["step"] for row in state["diagnoses"]["rows"]} == {12}
-    ours, theirs = TrialTables(tmp_path), TrialTables(tmp_path / "whole")
+
+
+def assert_same_tables(a: Path, b: Path) -> None:
     for name in ("evals", "diagnostics", "windows", "depths"):
-        assert ours.read(name).to_pylist() == theirs.read(name).to_pylist()
-    assert len(part_numbers(storage.sizes(tmp_path))) == 9
-    (tmp_path / "evals-1.parquet").unlink()
-    assert "evals-1.parquet" in lost_files(tmp_path, read_json(tmp_path / "done.json") or {})
-    with pytest.raises(DamagedFileError, match=r"evals-1.parquet: lost, and no state holds its evaluations"):
-        TrialRun(job(tmp_path, **diagnosed), CPU)
+        assert trial_table(a, name).to_pylist() == trial_table(b, name).to_pylist()
 
 
 def test_done_at_fewer_steps_stays_done_when_more_steps_failed(place):
@@ -414,21 +460,21 @@ def test_what_a_done_trial_has_lost_is_made_again(tmp_path, names, cut):
     finish(TrialRun(short, CPU))
     whole = {name: load(tmp_path / name) for name in names if name.endswith(".pt")}
     tables = {name: (tmp_path / name).read_bytes() for name in names if name not in whole}
-    done = read_json(tmp_path / "done.json")
-    assert lost_files(tmp_path, done) == []
+    listed = json.loads((tmp_path / "done.json").read_text())["files"]
+    assert lost_files(tmp_path, listed) == []
     for name in names:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
         if cut:
             (tmp_path / name).write_bytes(content[:-1])
-    assert set(lost_files(tmp_path, done)) == set(names) & set(LASTING)
+    assert set(lost_files(tmp_path, listed)) == set(names) & set(LASTING)
     finish(TrialRun(short, CPU))
     for name, before in whole.items():
         again = load(tmp_path / name)
         before, again = (state.get("model", state) for state in (before, again))
         assert all(torch.equal(before[key], again[key]) for key in before), name
     assert {name: (tmp_path / name).read_bytes() for name in tables} == tables
-    assert lost_files(tmp_path, read_json(tmp_path / "done.json")) == []
+    assert lost_files(tmp_path, json.loads((tmp_path / "done.json").read_text())["files"]) == []
 
 
 def test_what_cannot_be_made_again_is_said_once(tmp_path):
@@ -440,7 +486,7 @@ def test_what_cannot_be_made_again_is_said_once(tmp_path):
     _, messages = finish(TrialRun(job(tmp_path), CPU))
     (message,) = messages
     assert message.startswith(f"{tmp_path / 'best.pt'} and {tmp_path / 'best_state.pt'}: lost, and no state of step ")
-    assert lost_files(tmp_path, read_json(tmp_path / "done.json")) == []
+    assert lost_files(tmp_path, json.loads((tmp_path / "done.json").read_text())["files"]) == []
 
 
 def test_a_worker_proves_that_it_sees_what_the_driver_wrote(place, monkeypatch):
