@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.schema import ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
-from results.storage import Location, S3Path, side_by_side, write_atomically
+from results.storage import Location, S3Path, side_by_side, subfolders, write_atomically
 from results.trial_files import DamagedFileError, TrialEnd, read_json, read_table, trial_end
 from tune.signals import STOPPED
 
@@ -44,7 +44,14 @@ def plan(sweep: "Sweep") -> list[PlannedTrial]:
 
     Raises DamagedFileError if a folder's files cannot be read.
     """
-    return side_by_side(sweep.folder, lambda cell: planned(sweep, cell), sweep.trials.values())
+    there = set(subfolders(sweep.folder / TRIALS))  # one look for all, most of which may not have begun
+
+    def look(cell: "Cell") -> PlannedTrial:
+        if cell.trial_id in there:
+            return planned(sweep, cell)
+        return PlannedTrial(cell, sweep.folder / TRIALS / cell.trial_id, TrialEnd("waiting"), 0)
+
+    return side_by_side(sweep.folder, look, sweep.trials.values())
 
 
 def planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:

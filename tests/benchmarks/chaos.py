@@ -37,8 +37,9 @@ from rrm.presets import merge
 from tune.spec import Sweep, load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
-# By what Ray calls the process.
+# By what Ray calls the process while it trains: the first has said in its log where it goes on from.
 KINDS = {"ray::RecursiveTrial.train": "first worker", "ray::TrialWorker.follow": "other worker"}
+LOGS = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "session_latest", "logs")
 MEMORY = "killed by the memory monitor"
 
 
@@ -48,14 +49,21 @@ def trials(sweep: Sweep) -> list[Location]:
 
 
 def workers_of(driver: int) -> list[tuple[str, int]]:
-    """The processes of trials below a driver: of which kind, and their numbers."""
+    """The processes below a driver that train: of which kind, and their numbers."""
     found = []
     with suppress(Error):
         for process in Process(driver).children(recursive=True):
             with suppress(Error, IndexError):
                 title = process.cmdline()[0]
-                found += [(kind, process.pid) for name, kind in KINDS.items() if title.startswith(name)]
+                kind = next((kind for name, kind in KINDS.items() if title.startswith(name)), None)
+                if kind == "other worker" or (kind and _has_opened(process.pid)):
+                    found.append((kind, process.pid))
     return found
+
+
+def _has_opened(pid: int) -> bool:
+    """Whether a first worker has opened a trial: what is killed before has nothing to lose."""
+    return any(": from step " in path.read_text(errors="replace") for path in LOGS.glob(f"worker-*-{pid}.out"))
 
 
 def pause(pid: int, seconds: float) -> None:
