@@ -16,7 +16,7 @@ from results.pairs import Baseline, ComparisonError, pairings
 from results.runs import Runs
 from results.types import typed
 
-VERSION = 4  # of the rules: what comparison and differences say of the same trials
+VERSION = 5  # of the rules: what comparison and differences say of the same trials
 
 
 class Compared(NamedTuple):

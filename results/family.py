@@ -10,7 +10,7 @@ from results.looks import Look, as_they_came, earlier_looks
 from results.measure import Measured, Place
 from results.metrics import MODES
 from results.pairs import Pairing
-from results.planning import detectable_from, seeds_needed
+from results.planning import detectable_from, seeds_needed, seeds_needed_after_looks
 from results.sequential import always_valid_p
 from results.stats import ALPHA, NAN
 
@@ -18,7 +18,7 @@ CLEAN = ("best", "final", "equal_compute")
 
 
 def judge(places: list[Place], looks: list[Look]) -> None:
-    """Add to the rows of one sweep what depends on the others: corrected p, what more seeds would find, the verdict.
+    """Add to the rows of one sweep what depends on the others: corrected p, what the seeds would find, the verdict.
 
     Within an arm and point max-T over its signals, or Holm's correction of always-valid p-values where these pairs were
     looked at before with fewer seeds. Across distinct arms and points Holm's: a place weighs on the others until all
@@ -37,8 +37,12 @@ def judge(places: list[Place], looks: list[Look]) -> None:
         for one, p in zip(place.tested, across[place.pairing.distinct], strict=True):
             one.row["p_adjusted"] = p
         for one in place.measured:
-            _add_plan(one, place.pairing, len(distinct) * len(place.signals))
-            one.row |= {"comparisons": len(distinct), "seeds_needed": seeds_needed(len(distinct))}
+            needed = seeds_needed(len(distinct))
+            if one.row["looks"]:  # Holm's correction of all, of which max-T asks no more seeds
+                needed = seeds_needed_after_looks(len(distinct) * max(1, len(place.tested)))
+            else:
+                _add_plan(one, place.pairing, len(distinct) * len(place.signals))
+            one.row |= {"comparisons": len(distinct), "seeds_needed": needed}
             one.row["verdict"] = _verdict(one, place)
             if one.row["metric"] in CLEAN and one.row["verdict"] in WORDS:
                 one.row["regressed"] = _regressed(one.row)

@@ -29,7 +29,7 @@ def made_of(trials: list[dict[str, Any]], how: dict[str, Any], looks: Sequence[L
     if not all(sources):
         return b""
     # A look at all pairs of a place is none before it: the one that is recorded of this comparison changes nothing.
-    seen = [[look.arm, look.point, sorted(look.pairs), look.margin, look.planned] for look in looks]
+    seen = [[look.arm, look.point, sorted(look.pairs), look.margin, look.planned, look.needed] for look in looks]
     text = json.dumps([RULES, VERSION[b"version"].decode(), sources, how, seen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest().encode()
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from results.pairs import Pairing
+from results.planning import seeds_needed
+from results.rows import rows_of
 from results.schema import LOOKS
 from results.storage import Location, write_atomically
 from results.trial_files import read_json
@@ -17,13 +19,14 @@ Ids = tuple[str, str]  # trial ids of a pair: baseline's, arm's
 
 @dataclass(frozen=True)
 class Look:
-    """A complete comparison of an arm at a point: its finished pairs, the margin, and the seeds that were planned."""
+    """A complete comparison of an arm at a point: its finished pairs, the margin, the seeds planned and needed."""
 
     arm: str
     point: str
     pairs: frozenset[Ids]
     margin: float
     planned: int
+    needed: int  # fewer could not be tested, whatever they were
 
 
 def read_looks(sweep_folder: Location) -> list[Look]:
@@ -37,6 +40,7 @@ def read_looks(sweep_folder: Location) -> list[Look]:
             frozenset((baseline, arm) for baseline, arm in look["pairs"]),
             look["margin"],
             look["planned"],
+            look.get("needed", seeds_needed()),
         )
         for look in found["looks"]
     ]
@@ -58,6 +62,7 @@ def record_looks(folder: Location, before: list[Look], looks: list[Look]) -> Non
                 "pairs": sorted(look.pairs),
                 "margin": look.margin,
                 "planned": look.planned,
+                "needed": look.needed,
             }
             for look in looks
         ]
@@ -74,8 +79,8 @@ def complete_looks(comparison: pd.DataFrame, differences: pd.DataFrame) -> list[
         for place, rows in pairs.groupby(["arm", "point"], observed=True)
     }
     return [
-        Look(arm, point, of_place[arm, point], float(margin), int(planned))
-        for arm, point, margin, planned in zip(tested.arm, tested.point, tested.margin, tested.n_planned, strict=True)
+        Look(row.arm, row.point, of_place[row.arm, row.point], row.margin, int(row.n_planned), int(row.seeds_needed))
+        for row in rows_of(tested)
     ]
 
 
@@ -86,11 +91,12 @@ def _same(look: Look, other: Look) -> bool:
 def earlier_looks(looks: list[Look], pairing: Pairing) -> list[Look]:
     """The looks at some of these pairs, and at others than all of them, in their order, each once.
 
-    Pairs are known by their trials: another name of the arm or of its point is no new comparison.
+    Pairs are known by their trials: another name of the arm or of its point is no new comparison. One of too few seeds
+    for a verdict is none: the comparison after it is the first that can claim anything.
     """
     now, found = set(_finished(pairing)), dict[frozenset[Ids], Look]()
     for look in looks:
-        if look.pairs & now and look.pairs != now:
+        if look.planned >= look.needed and look.pairs & now and look.pairs != now:
             found.setdefault(look.pairs, look)
     return list(found.values())
 

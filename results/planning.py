@@ -20,6 +20,18 @@ def seeds_needed(comparisons: int = 1) -> int:
     return math.ceil(1 + math.log2(comparisons / ALPHA))
 
 
+def seeds_needed_after_looks(comparisons: int) -> int:
+    """The fewest paired seeds of which an always-valid p can reach 5 % after correction for so many comparisons.
+
+    Of n differences S^2 <= n V, and so E (results.sequential) is at most exp((n - 1) / 2) / sqrt(n), where V is
+    (n - 1) s^2: ten seeds for one comparison, 14 for six.
+    """
+    n = 1
+    while math.sqrt(n) * math.exp(-(n - 1) / 2) * comparisons >= ALPHA:
+        n += 1
+    return n
+
+
 def upper_sd(sd: float, n: int) -> float:
     """The upper 80 % limit of a standard deviation that was estimated from n values (chi square)."""
     return sd * math.sqrt((n - 1) / float(chi2.ppf(1 - POWER, n - 1)))

@@ -144,6 +144,7 @@ class Look(TypedDict):
     pairs: list[Annotated[tuple[str, str], _pair]]
     margin: Spent
     planned: Count
+    needed: NotRequired[Count]
 
 
 class Looks(TypedDict):

@@ -44,8 +44,9 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
     best, final, equal_compute, perturbed and positive_modes: up, down, mixed (differs between sigmas), level (within
     the margin), cannot tell, not measured; or why nothing is said yet. verdict: helps, harms or mixed as soon as one
     signal is up or down (fewer modes help), level if all that were measured are, else cannot tell or the reason.
-    primary_verdict: of the primary metric at its sigma alone; rests_on: the signals that are up or down, by commas.
-    headline: the effect with its interval, the cost, the verdict, and every signal that is not level.
+    primary_verdict: of the primary metric at its sigma alone; rests_on: by commas the signals that make the verdict,
+    which are up or down, or of which nobody can tell. headline: the effect with its interval, the cost, the verdict,
+    and every signal that is not level.
     """
     places: dict[Any, list[Any]] = {}
     for row in rows_of(comparison.loc[comparison.role == "signal"]):
@@ -57,14 +58,17 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
 def _of_place(signals: list[Any]) -> dict[str, Any]:
     primary = next(row for row in signals if row.primary)
     found = {name: _direction([row for row in signals if row.metric == name]) for name in NAMES}
-    moved = [_SHORT[row.metric] + (f" {row.sigma:g}" if row.sigma else "") for row in signals if row.verdict in _MOVED]
     verdict = _verdict(signals, primary, found)
+    unclear = [row for row in signals if row.verdict not in (*_MOVED, "level")]
+    moved = [row for row in signals if row.verdict in _MOVED]
+    decisive = moved or (unclear if verdict == "cannot tell" else [])
+    named = [_SHORT[row.metric] + (f" {row.sigma:g}" if row.sigma else "") for row in decisive]
     copied = {name: getattr(primary, name) for name in _EFFECT} | {"primary_verdict": primary.verdict}
     return (
         copied
         | found
         | {
-            "rests_on": ", ".join(moved),
+            "rests_on": ", ".join(named),
             "verdict": verdict,
             "headline": _headline(signals, primary, verdict),
         }
@@ -97,10 +101,11 @@ def _verdict(signals: list[Any], primary: Any, found: dict[str, str]) -> str:
 
 def short_verdict(row: Any) -> str:
     """The verdict of a row of `verdicts`, and of what it is if not of the primary metric, whose numbers stand there."""
-    if row.verdict not in FOUND or row.primary_verdict in _MOVED:
+    if not row.rests_on or row.primary_verdict in (*_MOVED, row.verdict):
         return row.verdict
     first, *more = row.rests_on.split(", ")
-    return f"{row.verdict} ({first}{f' +{len(more)}' if more else ''})"
+    own = "level; " if (row.primary_verdict, row.verdict) == ("level", "cannot tell") else ""
+    return f"{own}{row.verdict} ({first}{f' +{len(more)}' if more else ''})"
 
 
 def _headline(signals: list[Any], primary: Any, verdict: str) -> str:
@@ -113,14 +118,15 @@ def _headline(signals: list[Any], primary: Any, verdict: str) -> str:
     parts = [effect]
     parts += [] if pd.isna(primary.p_adjusted) else [probability(primary.p_adjusted)]
     parts += [] if pd.isna(primary.compute_ratio) else [f"at {primary.compute_ratio:.1f}x the compute"]
-    text = f"{', '.join(parts)}: {verdict}"
+    opening = "level" if (primary.verdict, verdict) == ("level", "cannot tell") else verdict
+    text = f"{', '.join(parts)}: {opening}"
     if verdict in (*FOUND, *WORDS):
-        said = ("level",) if verdict == "level" else ()
-        told = [row for row in signals if row.verdict in (*_MOVED, "level") and row.verdict not in said]
-        of_others = [row for row in signals if not row.primary or pd.notna(row.difference)]
-        unclear = [metric_name(row) for row in of_others if row.verdict not in (*_MOVED, "level")]
+        opened = pd.isna(primary.difference) or primary.verdict == opening  # then the primary metric is told
+        others = [row for row in signals if not (row.primary and opened)]
+        told = [row for row in others if row.verdict in (*_MOVED, "level") and verdict != "level"]
+        unclear = [metric_name(row) for row in others if row.verdict not in (*_MOVED, "level")]
         text += "".join(f"; {_of_signal(row)}" for row in told if not row.primary or row.verdict == "level")
-        text += f"; cannot tell: {', '.join(unclear)}" if unclear and verdict != "cannot tell" else ""
+        text += f"; {'nor of' if opening == 'cannot tell' else 'cannot tell'}: {', '.join(unclear)}" if unclear else ""
     return "; ".join([text, *notes(primary, verdict)])
 
 

@@ -132,7 +132,7 @@ def _answers(found: pd.DataFrame) -> list[Column]:
 
 def _short(row: Any) -> str:
     """A verdict that leaves room for numbers, the headline has it whole."""
-    return short_verdict(row).removesuffix(" seeds").replace("too few seeds", "too few")
+    return short_verdict(row).removesuffix(" seeds").replace("too few seeds", "too few").removeprefix("level; ")
 
 
 def _places(rows: list[Any], more: Iterable[tuple[str, Callable[[Any], str]]] = ()) -> list[Column]:

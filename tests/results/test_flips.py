@@ -14,7 +14,7 @@ from results.family import holm_across, judge
 from results.flips import max_t, sign_flip_p
 from results.measure import Measured, Place
 from results.pairs import Pair, Pairing
-from results.planning import detectable, detectable_from, seeds_needed, upper_sd
+from results.planning import detectable, detectable_from, seeds_needed, seeds_needed_after_looks, upper_sd
 from results.sequential import always_valid_p
 
 DIFFERENCES = np.array([0.02, 0.05, -0.01, 0.03, 0.04, 0.01])
@@ -137,7 +137,7 @@ def test_one_of_210_places_is_found_with_sixteen_seeds():
         runs = [SimpleNamespace(status="done", trial_id=f"{number}-{run}") for run in range(32)]
         pairs = [Pair(seed, *runs[2 * seed : 2 * seed + 2]) for seed in range(16)]
         interval = {"difference": d.mean(), "low": d.mean() - 0.01, "high": d.mean() + 0.01}
-        measured = Measured(row | interval, np.zeros(16), d, np.empty(0), 0.005, 0.005)
+        measured = Measured(row | interval, pairs, np.zeros(16), d, np.empty(0), 0.005, 0.005)
         places.append(Place(Pairing("s", "arm", "baseline", f"x={number}", pairs, []), [measured]))
     judge(places, [])
     assert [place.measured[0].row["verdict"] for place in places].count("up") == 1
@@ -149,6 +149,16 @@ def test_seeds_needed_is_where_the_smallest_p_survives_correction():
     for m in range(1, 20):
         smallest = [2.0 ** (1 - n) * m for n in (seeds_needed(m) - 1, seeds_needed(m))]
         assert smallest[0] > 0.05 > smallest[1]
+
+
+def test_seeds_needed_after_looks_is_where_the_smallest_always_valid_p_survives_correction():
+    assert [seeds_needed_after_looks(m) for m in (1, 6)] == [10, 14]
+    s = math.sqrt(0.1 * 6) * 0.02  # of six planned seeds
+    for n in (9, 10, 14):  # n equal differences; V = (n - 1) s^2 is where their p is smallest
+        sizes = s * math.sqrt((n - 1) / n) * np.array([0.9, 1.0, 1.1])
+        p = [always_valid_p(np.full(n, size), 0.02, 6) for size in sizes]
+        assert p[1] == min(p) == pytest.approx(math.sqrt(n) * math.exp(-(n - 1) / 2))
+        assert (p[1] < 0.05) == (n >= 10)
 
 
 def test_detectable_difference():

@@ -299,7 +299,7 @@ def test_report_writes_a_page_where_it_is_asked_to(sweep, tmp_path, capsys):
 
 
 def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tmp_path):
-    """A complete comparison is a look; with a seed more, p is held to both."""
+    """A complete comparison is a look; of two seeds one that no later p is held to."""
     changes = {"primary": {"metric": "perturbed", "sigma": 0.5}, "margin": 0.05, "base": {"train": {"steps": 8}}}
     one = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), seeds=[0], **changes), "one.yaml"))
     assert set(one.trials) <= set(sweep.trials)
@@ -312,7 +312,14 @@ def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tm
         train(sweep, cell)
     two = gather(sweep.folder)
     (look,) = read_looks(sweep.folder)
-    assert (look.arm, look.point, look.margin, look.planned, len(look.pairs)) == ("multi2", "", 0.02, 2, 2)
+    assert (look.arm, look.point, look.margin, look.planned, look.needed, len(look.pairs)) == (
+        "multi2",
+        "",
+        0.02,
+        2,
+        6,
+        2,
+    )
     gather(sweep.folder)
     assert read_looks(sweep.folder) == [look]
     assert set(two.comparison.looks) == {0}
@@ -327,7 +334,7 @@ def test_what_is_asked_and_what_was_looked_at_lie_in_the_sweeps_folder(sweep, tm
     )
     for cell in more.cells[2::3]:
         train(more, cell)
-    assert set(gather(more.folder, manifest(more)).comparison.looks) == {1}
+    assert set(gather(more.folder, manifest(more)).comparison.looks) == {0}
     assert [len(look.pairs) for look in read_looks(sweep.folder)] == [2, 3]
     (sweep.folder / "looks.json").write_text('{"looks": [{}]}')
     with pytest.raises(DamagedFileError, match=r"looks\.json: its field looks\.0\.arm is missing; move it away"):

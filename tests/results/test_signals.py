@@ -1,5 +1,6 @@
 """The headline: it never contradicts a row, nothing drops out without a word, and no look is free."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +89,10 @@ def test_a_headline_says_what_its_rows_say(seed):
             + row.headline.count(" more ")
             == (mine.verdict.isin(["up", "down"]) & ~mine.primary).sum()
         )
+        word, named = short_verdict(row), rf"({'|'.join(['best', 'final', 'equal cost', 'perturbed', 'modes'])})"
+        (own,) = mine.verdict[mine.primary]
+        claims = {"up": ("helps", "mixed"), "down": ("harms", "mixed")}.get(own, (own,))
+        assert word in claims or re.fullmatch(rf"(level; )?[a-z ]+ \({named}( [0-9.]+)?( \+\d)?\)", word), word
     assert {row.verdict for row in found.values()} & {"helps", "harms", "mixed"}
 
 
@@ -241,6 +246,23 @@ def test_seeds_that_are_added_after_a_look_are_held_to_an_always_valid_p():
     assert "p is for 2 looks" in verdicts(more.comparison).headline[0]
 
 
+def test_a_look_at_too_few_seeds_for_a_verdict_costs_nothing():
+    """At two seeds nothing could be claimed: six are tested as if they were the first. Of twelve the six are a look."""
+    tables, looks = sweep_of({"baseline": BASE, "arm": BASE | {"final": 0.7, "best": 0.72}}, seeds=12), []
+    said = {}
+    for seeds in (2, 6, 12):
+        compared, looks = looked(tables, seeds, looks)
+        (said[seeds],) = verdicts(compared.comparison).itertuples()
+        row = row_of(compared.comparison, "best")
+        assert (row.looks, row.seeds_needed) == {2: (0, 6), 6: (0, 6)}.get(seeds, (1, 14))
+        assert pd.isna(row.detectable) == (seeds != 6)
+    assert said[2].verdict == "too few seeds (2 of 6)"
+    assert (said[6].verdict, said[6].p_adjusted) == ("helps", 2 / 2**6)
+    assert said[12].verdict == "too few seeds (12 of 14)"  # of six signals none can reach 5 % yet
+    assert "power" not in said[12].headline
+    assert "p is for 2 looks" in said[12].headline
+
+
 def test_the_worst_seed_stands_beside_the_mean():
     bests = [0.7] * 7 + [0.3]  # a rare collapse hides in a mean
     tables = sweep_of({"baseline": {"best": [0.62] * 8}, "arm": {"best": bests}})
@@ -304,6 +326,23 @@ def test_the_verdict_of_the_primary_metric_is_its_own():
         (row,) = verdicts(compare(*tables, baseline="baseline", primary=("perturbed", sigma))).itertuples()
         assert (row.perturbed, row.verdict, row.rests_on) == ("up", "helps", "perturbed 0.3")
         assert (row.primary_verdict, short_verdict(row)) == (own, said)
+
+
+def test_a_level_primary_metric_is_called_so_though_another_signal_is_not():
+    """The answer line's word stands beside the primary metric's numbers."""
+    same = {"final": [0.6] * 8, "best": [0.62] * 8}
+    apart = [0.4 + 0.03 * (-1) ** seed for seed in range(8)]
+    tables = sweep_of({"baseline": same | {"perturbed": {0.3: 0.4}}, "arm": same | {"perturbed": {0.3: apart}}}, n=1000)
+    comparison = compare(*tables, baseline="baseline")
+    (row,) = verdicts(comparison).itertuples()
+    assert (row.primary_verdict, row.verdict, row.rests_on) == ("level", "cannot tell", "perturbed 0.3")
+    assert short_verdict(row) == "level; cannot tell (perturbed 0.3)"
+    assert ": level; clean accuracy (final) level " in row.headline
+    assert "; cannot tell: perturbed success at sigma 0.3; worst seed" in row.headline
+    (other,) = verdicts(compare(*tables, baseline="baseline", primary=("perturbed", 0.3))).itertuples()
+    assert (short_verdict(other), other.rests_on) == ("cannot tell", "perturbed 0.3")
+    assert ": cannot tell; clean accuracy (best) level" in other.headline
+    assert "cannot tell: " not in other.headline  # it opened the sentence
 
 
 @pytest.mark.parametrize(
@@ -436,7 +475,7 @@ def pairing_of(statuses: list[str], arm: str = "arm", point: str = "") -> Pairin
 
 def test_after_a_look_failed_pairs_count_from_the_first():
     pairing = pairing_of(["done"] * 10 + ["failed"] * 2)
-    before = [Look("arm", "", frozenset((f"b{seed}", f"a{seed}") for seed in range(6)), 0.02, 6)]
+    before = [Look("arm", "", frozenset((f"b{seed}", f"a{seed}") for seed in range(6)), 0.02, 6, 6)]
     order = as_they_came(before, pairing)
     assert order.tolist() == [10, 11, *range(10)]
     differences = np.array([0.05] * 10 + [-0.2] * 2)
@@ -445,7 +484,7 @@ def test_after_a_look_failed_pairs_count_from_the_first():
 
 
 def test_a_look_is_of_runs_whatever_their_arm_and_point_are_called():
-    look = Look("old name", "sigma=0.1", frozenset({("b0", "a0"), ("b1", "a1")}), 0.02, 2)
+    look = Look("old name", "sigma=0.1", frozenset({("b0", "a0"), ("b1", "a1")}), 0.02, 2, 2)
     renamed = pairing_of(["done"] * 3, arm="new name", point="sigma=1e-1")
     assert earlier_looks([look, look], renamed) == [look]
     assert earlier_looks([look], pairing_of(["done"] * 2)) == []  # the same pairs: no earlier look

@@ -96,7 +96,7 @@ def test_what_a_ladder_could_find_names_its_metric_and_leaves_out_what_is_at_its
 
 def test_the_note_on_p_says_how_it_was_computed():
     trials, evals, diagnoses = sweep_of({"baseline": BASE, "multi4": BASE, "new": BASE}, seeds=10)
-    looks = [Look("multi4", "", frozenset((f"baseline{seed}", f"multi4{seed}") for seed in range(8)), 0.02, 8)]
+    looks = [Look("multi4", "", frozenset((f"baseline{seed}", f"multi4{seed}") for seed in range(8)), 0.02, 8, 6)]
 
     def note(arms: list[str], looks: list[Look]) -> str:
         mine = trials[trials.arm.isin(["baseline", *arms])]
