@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from rich.table import Table
 
 from launch.checkpoints import config_for, folder_of
+from launch.evaluation_tables import CONTROL_LEGEND, LEGEND, against_clean, all_rows
 from launch.paths import folder_path, input_path
 from launch.progress import progress_bar
 from results.schema import EVALS
@@ -18,22 +18,6 @@ from rrm.torch_setup import out_of_memory_is
 from rrm.weights import checkpoint_here
 from tune.evaluate import evaluate_checkpoint
 from tune.output import console
-
-_SHOWN = {  # the share solved, by the mean rollout or by the answer that a rule chooses
-    "exact": "exact_accuracy",
-    "any": "any_exact_accuracy",
-    "best q": "best_q_exact_accuracy",
-    "majority": "majority_exact_accuracy",
-    "settled": "most_settled_exact_accuracy",
-    "first": "first_to_halt_exact_accuracy",
-    "halting": "halting_exact_accuracy",
-    "valid": "valid_accuracy",
-    "shortest": "shortest_accuracy",
-}
-_LEGEND = (
-    "share of puzzles solved: exact, by the mean rollout; any, by one of K; by the one with the highest halting logit, "
-    "by the majority, by the most settled, by the first that wants to halt; halting, where each wants to halt"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,8 +69,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     except (ValueError, torch.OutOfMemoryError) as error:
         raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error
     out = console()
-    out.print(_shown(table.to_pylist()))
-    out.print(_LEGEND, soft_wrap=True, highlight=False)
+    rows = table.to_pylist()
+    out.print(all_rows(rows))
+    out.print(LEGEND, soft_wrap=True, highlight=False)
+    if config.eval.levels:
+        out.print()
+        out.print(against_clean(rows))
+        out.print(CONTROL_LEGEND, soft_wrap=True, highlight=False)
     out.print(f"Written: {folder / EVALS}", soft_wrap=True)
     return 0
 
@@ -116,15 +105,3 @@ def _asked(arguments: argparse.Namespace, config: TrialConfig) -> TrialConfig:
         place = ".".join(map(str, first["loc"]))
         text = first["msg"].removeprefix("Value error, ")
         raise CheckpointError(f"{place}: {text}" if place else text) from error
-
-
-def _shown(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = {heading: name for heading, name in _SHOWN.items() if rows[0][name] is not None}
-    for heading in ("noise", "K", "depth", *columns, "steps"):
-        table.add_column(heading, justify="left" if heading == "noise" else "right")
-    for row in rows:
-        noise = f"{row['when']} {row['sigma']:g}" if row["sigma"] else "clean"
-        values = (f"{row[name]:.4f}" for name in columns.values())
-        table.add_row(noise, str(row["rollouts"]), str(row["depth"]), *values, f"{row['halting_steps']:.1f}")
-    return table

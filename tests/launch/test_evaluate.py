@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from published import all_config, publish, write_all_config
@@ -11,6 +12,7 @@ from reference import CASES, Reference
 from tiny import tiny_sweep, write_spec
 
 from launch.cli import main
+from launch.evaluation_tables import controls
 from results.schema import EVALS_SCHEMA
 from results.storage import location
 from rrm.config import TrialConfig
@@ -53,7 +55,38 @@ def test_a_trials_checkpoint_has_the_rows_of_its_last_evaluation(trial, tmp_path
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["noise", "K", "depth", "exact"]
     assert [line.split()[:2] for line in lines[1:4]] == [["clean", "1"], ["start", "0.5"], ["update", "0.5"]]
+    assert lines[5:8] == ["", *lines[6:8]]
+    assert lines[6].split() == ["noise", "K", "depth", "best", "q", "clean", "at", "clean", "over", "clean"]
+    assert [line.split()[:4] for line in lines[7:9]] == [["start", "0.5", "3", "2"], ["update", "0.5", "3", "2"]]
     assert lines[-1] == f"Written: {tmp_path}/evals.parquet"
+
+
+def test_noise_is_held_against_as_many_act_steps_without_it():
+    """Or the most there are; puzzle by puzzle."""
+
+    def row(right, depth, sigma=0.0, K=1):
+        bits = np.packbits(np.array(right, bool)).tobytes()
+        name = "best_q_correct" if sigma else "correct"
+        return {
+            "sigma": sigma,
+            "depth": depth,
+            "rollouts": K,
+            "n": len(right),
+            name: bits,
+            "exact_accuracy": np.mean(right),
+        }
+
+    clean = [row([1, 0, 0, 0, 1, 0, 0, 0, 0, 0], 16), row([1, 1, 1, 0, 1, 0, 0, 0, 0, 0], 32)]
+    clean.append(row([1, 1, 0, 0, 1, 1, 1, 0, 0, 0], 64))
+    noisy = [row([1, 1, 0, 0, 0, 1, 1, 0, 0, 1], 16, 0.3, K) for K in (1, 2, 3, 4, 16)]
+    found = list(controls(clean + noisy))
+    assert [(one.row["rollouts"], one.depth, one.clean) for one in found] == [
+        (1, 16, 0.2), (2, 32, 0.4), (3, 32, 0.4), (4, 64, 0.5), (16, 64, 0.5),
+    ]  # fmt: skip
+    differences = np.array([0, 1, 0, 0, -1, 1, 1, 0, 0, 1])
+    half = 2.262157 * differences.std(ddof=1) / np.sqrt(10)  # the quantile of t with 9 degrees of freedom
+    assert found[0].effect.mean == pytest.approx(0.3)
+    assert (found[0].effect.low, found[0].effect.high) == pytest.approx((0.3 - half, 0.3 + half))
 
 
 def test_other_noise_depths_and_numbers_of_rollouts(trial, tmp_path):
