@@ -181,6 +181,8 @@ def _train(arguments: argparse.Namespace) -> int:
         note_manifest(sweep)
         print(f"{cell.name}: already done, {trial.folder}")
         return ALL_DONE
+    if trial.end.status == "unreadable":
+        raise DamagedFileError(trial.end.reason)
     sweep.check_logs()
     if cell.config.long_warm_up:
         print(f"{cell.arm}: {cell.config.long_warm_up}")
@@ -271,6 +273,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     left = sum(trial.is_left(retry_failed=False) for trial in trials)
     out = console()
     out.print(table)
+    for trial in trials:
+        if trial.end.status == "unreadable":
+            out.print(f"{trial.cell.name}: {trial.end.reason}", soft_wrap=True)
     text = f"\n{sweep.spec.name}: {len(trials)} trials, {left} would be trained; {sweep.folder}"
     out.print(text, soft_wrap=True)
     out.print(_asked(sweep), soft_wrap=True)

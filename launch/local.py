@@ -37,8 +37,8 @@ def status(storage: Location, name: str | None) -> int:
     if told["run"]:
         print(f"  {_pace(told['run'], trials)}")
     for trial_id, trial in trials.items():
-        if trial["status"] == "failed":
-            print(f"  {trial_id} failed: {trial.get('reason') or 'see rrm logs'}")
+        if trial["status"] in ("failed", "unreadable"):
+            print(f"  {trial_id} {trial['status']}: {trial.get('reason') or 'see rrm logs'}")
         elif told["run"] and is_stalled(trial, told["run"]["heard"]):
             where = f"at step {trial.get('step', 0)} of {trial['steps']}"
             print(f"  {trial_id} stalled {where}: not heard of for {duration(time.time() - trial['heard'])}")

@@ -294,6 +294,8 @@ def _planned_row(places: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals: pa.Table) -> dict[str, Any]:
     end = trial_end(folder, steps)
+    if end.status == "unreadable":
+        raise DamagedFileError(end.reason)
     record = read_json(folder / TRIAL) or {}
     attempts = record.get("attempts", [])
     last_attempt = attempts[-1] if attempts else {}

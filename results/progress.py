@@ -5,7 +5,7 @@ from typing import Any
 
 from results.schema import MANIFEST, PROGRESS, TRIALS
 from results.storage import Location, S3Path, side_by_side
-from results.trial_files import DamagedFileError, read_json, trial_end
+from results.trial_files import read_json, trial_end
 
 HEARD_SECONDS = 60.0  # a driver that has written nothing for so long tells nothing of the present
 HEARD_SECONDS_S3 = 180.0
@@ -38,10 +38,7 @@ def told_by_folders(folder: Location) -> dict[str, Any]:
 
 
 def _end(folder: Location, steps: int) -> dict[str, Any]:
-    try:
-        end = trial_end(folder, steps)
-    except DamagedFileError as error:
-        return {"status": "unfinished", "steps": steps, "reason": str(error)}
+    end = trial_end(folder, steps)
     return {"status": end.status, "steps": steps} | ({"reason": end.reason} if end.reason else {})
 
 

@@ -30,9 +30,17 @@ class TrialEnd:
 def trial_end(folder: Location, steps: int) -> TrialEnd:
     """How the trial in `folder` stands when `steps` are asked for; a folder that is not there is waiting.
 
+    unreadable: a record is damaged, and the reason names it.
     running: a live process holds the trial's lock. Without one, a trial that has a saved state is unfinished; so is one
     that has lost a file since it was done, which the next run makes again.
     """
+    try:
+        return _recorded_end(folder, steps)
+    except DamagedFileError as error:
+        return TrialEnd("unreadable", reason=str(error))
+
+
+def _recorded_end(folder: Location, steps: int) -> TrialEnd:
     done = read_json(folder / DONE)
     if done and done["step"] >= steps and not lost_files(folder, {EVALS: 0} | done.get("files", {})):
         return TrialEnd("done", done=done, ended=done.get("ended"))

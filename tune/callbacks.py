@@ -18,7 +18,7 @@ from tune.expand import Cell
 from tune.output import console, redraws
 
 PLAIN_LINE_SECONDS = 30.0
-_ENDED = ("done", "stopped", "failed")
+_ENDED = ("done", "stopped", "failed", "unreadable")
 # A word of Ray's paragraph on why an actor is gone, and what it comes to.
 _DEATHS = {
     "OUT_OF_MEMORY": OUT_OF_MEMORY,

@@ -38,7 +38,7 @@ from tune.lease import fence_of, lock_at, release_and_remove, still_held
 from tune.leftovers import remove_copies, tidy
 from tune.memory import check_memory
 from tune.placement import placement
-from tune.plan import STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
+from tune.plan import ALL_DONE, SOME_FAILED, STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
 from tune.progress_file import ProgressFile
 from tune.queue import TrialQueue, pending_trials
 from tune.secrets import keep_from_runtime_env
@@ -71,6 +71,9 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
         sweep.check_storage()
     with _claim(sweep) as claim:
         planned = plan(sweep)
+        for trial in planned:
+            if trial.end.status == "unreadable":
+                print(f"{trial.cell.name}: {trial.end.reason}", flush=True)
         left = [trial for trial in planned if trial.is_left(retry_failed)]
         if left:
             sweep.check_data()
@@ -84,7 +87,8 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
                     _record_error(sweep, trial_id, error)
                 if any(trial.status == "waiting" for trial in progress.trials.values()):
                     return STOPPED  # without a look at every folder
-                return exit_code(trial.end for trial in plan(sweep))
+                code = exit_code(trial.end for trial in plan(sweep) if trial.cell.trial_id not in errors)
+                return SOME_FAILED if errors and code == ALL_DONE else code
             except (OSError, TuneError) as error:
                 text = f"{_reason(error, sweep)}; mend it, and the same command goes on from what was saved"
                 raise RunBroken("\n".join([*dict.fromkeys(errors.values()), text])) from error
@@ -248,7 +252,7 @@ def _trial_id(trial: Any) -> str:
 def _record_error(sweep: Sweep, trial_id: str, error: str) -> None:
     """A worker that was killed, or could not even open its folder, has not written why."""
     folder = sweep.folder / TRIALS / trial_id
-    if read_json(folder / FAILED) is None and not is_held(folder / LOCK):  # another process may be training it
+    if not (folder / FAILED).exists() and not is_held(folder / LOCK):  # another process may be training it
         write_failed(
             folder,
             "error",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.schema import ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
+from results.schema import ASKED, ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
 from results.storage import Location, S3Path, side_by_side, subfolders, write_atomically
 from results.trial_files import DamagedFileError, TrialEnd, read_json, read_table, trial_end
 from tune.signals import STOPPED
@@ -32,18 +32,16 @@ class PlannedTrial:
     def is_left(self, retry_failed: bool) -> bool:
         """Whether a run takes it up. A diverged trial would diverge again: it stays failed unless asked for.
 
-        A trial that a scheduler stopped stays so, for as long as the sweep has one.
+        A trial that a scheduler stopped stays so, for as long as the sweep has one; one with a damaged record until
+        that is moved away.
         """
         if self.end.status == "failed":
             return retry_failed or not self.end.deterministic
-        return self.end.status not in ("done", "stopped")
+        return self.end.status not in ("done", "stopped", "unreadable")
 
 
 def plan(sweep: "Sweep") -> list[PlannedTrial]:
-    """Every trial of the sweep as its folder stands now, in the order of the spec.
-
-    Raises DamagedFileError if a folder's files cannot be read.
-    """
+    """Every trial of the sweep as its folder stands now, in the order of the spec. Raises OSError."""
     there = set(subfolders(sweep.folder / TRIALS))  # one look for all, most of which may not have begun
 
     def look(cell: "Cell") -> PlannedTrial:
@@ -58,6 +56,11 @@ def planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
     """One trial of the sweep, likewise."""
     folder = sweep.folder / TRIALS / cell.trial_id
     end, step = trial_end(folder, cell.config.train.steps), 0
+    try:
+        if sweep.spec.scheduler is not None:
+            read_json(folder / ASKED)
+    except DamagedFileError as error:
+        end = TrialEnd("unreadable", reason=str(error))
     if end.status == "stopped" and sweep.spec.scheduler is None:  # it was asked to be trained to its end after all
         end = TrialEnd("unfinished")
     try:
@@ -117,4 +120,4 @@ def exit_code(ends: Iterable[TrialEnd]) -> int:
     statuses = {end.status for end in ends}
     if statuses & {"waiting", "running", "unfinished"}:
         return STOPPED
-    return SOME_FAILED if "failed" in statuses else ALL_DONE
+    return SOME_FAILED if statuses & {"failed", "unreadable"} else ALL_DONE

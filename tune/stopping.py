@@ -7,6 +7,7 @@ and a trial that was stopped says so in its own (`stopped.json`).
 import json
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from results.schema import ASKED, STOPPED
 from results.storage import Location, write_atomically
-from results.trial_files import read_json
+from results.trial_files import DamagedFileError, read_json
 from results.trial_tables import trial_table
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
@@ -42,12 +43,8 @@ class RecordedStopping(FIFOScheduler):
         self.seen: dict[str, int] = {}  # trial id -> the step of its last evaluation that the scheduler knows
         evaluations = []
         for trial in trials:
-            mine = _evaluations(trial)
-            # A run that was interrupted while it evaluated has not asked about that evaluation.
-            asked = _last_asked(trial.folder) if trial.is_left(retry_failed=True) else math.inf
-            evaluations += [
-                (step, trial.cell.trial_id, accuracy) for step, accuracy in mine if step <= asked or step < mine[-1][0]
-            ]
+            with suppress(DamagedFileError):  # what cannot be read has nothing to say: the trial's own attempt tells
+                evaluations += _asked_before(trial)
         for step, trial_id, accuracy in sorted(evaluations):
             self._tell(trial_id, step, accuracy)
 
@@ -100,6 +97,14 @@ def _scheduler(config: Scheduler, most_steps: int) -> TrialScheduler:
 def _last_asked(folder: Location) -> int:
     """The step of the last evaluation that the scheduler let pass; -1: none."""
     return (read_json(folder / ASKED) or {"step": -1})["step"]
+
+
+def _asked_before(trial: PlannedTrial) -> list[tuple[int, str, float]]:
+    """(step, trial id, accuracy) of the evaluations of a trial about which nothing is left to decide."""
+    mine = _evaluations(trial)
+    # A run that was interrupted while it evaluated has not asked about that evaluation.
+    asked = _last_asked(trial.folder) if trial.is_left(retry_failed=True) else math.inf
+    return [(step, trial.cell.trial_id, accuracy) for step, accuracy in mine if step <= asked or step < mine[-1][0]]
 
 
 def _evaluations(trial: PlannedTrial) -> list[tuple[int, float]]:

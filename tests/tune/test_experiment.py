@@ -49,6 +49,15 @@ def test_a_finished_sweep_trains_nothing_more(finished):
     assert len(list((finished.folder / "attempts").iterdir())) == attempts
 
 
+def test_a_damaged_record_of_one_trial_is_said_and_counts_as_failed(finished, capsys):
+    done = sorted(finished.folder.glob("trials/*/done.json"))[0]
+    whole = done.read_text()
+    done.write_text(whole.replace('"train"', '"trained"'))
+    assert run_sweep(finished) == 3
+    assert f"{done}: its field seconds.train is missing; move it away" in capsys.readouterr().out
+    done.write_text(whole)
+
+
 def test_a_run_leaves_its_log_and_nothing_that_grows_with_its_reports(finished):
     (attempt,) = (finished.folder / "attempts").iterdir()
     assert {path.name for path in attempt.iterdir()} == {"log.txt", "spec.yaml"}

@@ -16,7 +16,7 @@ from launch.cli import main
 from results.gather import gather
 from results.schema import EVALS_SCHEMA
 from rrm import checkpoint
-from tune.plan import plan
+from tune.plan import exit_code, plan
 from tune.spec import Scheduler, Sweep, load_sweep
 from tune.stopping import RecordedStopping
 
@@ -104,6 +104,25 @@ def test_the_median_rule_needs_three_others_and_then_stops(tmp_path):
     assert report(stopping, trials[4], 4, 0.4) == "STOP"  # their means up to step 4: 0.4, 0.5, 0.0, 0.5
     trials = record(sweep, [*curves, [0.0]])
     assert report(RecordedStopping(median, plan(sweep)), trials[4], 4, 0.45) == "CONTINUE"
+
+
+def test_a_trial_with_a_damaged_record_is_left_alone_and_the_others_go_on(tmp_path):
+    sweep = sweep_of(tmp_path, 4, scheduler=ASHA)
+    record(sweep, [[0.5]] * 4)
+    folders = [trial.folder for trial in plan(sweep)]
+    (folders[0] / "done.json").write_text(json.dumps({"step": 12, "seconds": {"train": "x", "evaluate": 1.0}}))
+    (folders[1] / "asked.json").write_text('{"step": "x"}')
+    (folders[2] / "evals.parquet").write_text("damaged")  # the state writes it again
+    (folders[3] / "asked.json").write_text('{"step": 0}')
+    planned = plan(sweep)
+    assert [trial.end.status for trial in planned] == ["unreadable"] * 2 + ["waiting"] * 6
+    assert [trial.is_left(retry_failed=True) for trial in planned] == [False] * 2 + [True] * 6
+    assert set(RecordedStopping(sweep.spec.scheduler, planned).seen) >= {planned[3].cell.trial_id}
+    assert exit_code(trial.end for trial in planned[:2]) == 3
+    assert [trial.end.reason for trial in planned[:2]] == [
+        f"{folders[0]}/done.json: its field seconds.train is 'x'; move it away",
+        f"{folders[1]}/asked.json: its field step is 'x'; move it away",
+    ]
 
 
 @pytest.mark.parametrize(("steps", "grace"), [(12, 1), (1000, 100)])
