@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from results.rows import by_trial, right
+from results.rows import BY_SWEEP, by_trial, right
 from results.stats import NAN
 
 DECAY = 0.02  # of accuracy, by which a deeper reading than the best is worse, if it is
@@ -30,11 +30,11 @@ def escape(trials: pd.DataFrame, evals: pd.DataFrame, *, outcome: str = "solved"
     shortest.
     """
     clean = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
-    clean = clean.loc[clean.step == clean.groupby("trial_id").step.transform("max")]
+    clean = clean.loc[clean.step == clean.groupby([*BY_SWEEP], observed=True).step.transform("max")]
     by_arm: dict[str, dict[int, list[int]]] = {}
-    arm_of = dict(zip(trials.trial_id, trials.arm, strict=True))
-    for trial_id, rows in by_trial(clean).items():
-        if len(rows) < 2 or trial_id not in arm_of:
+    arm_of = dict(zip(zip(trials.sweep, trials.trial_id, strict=True), trials.arm, strict=True))
+    for trial, rows in by_trial(clean, BY_SWEEP).items():
+        if len(rows) < 2 or trial not in arm_of:
             continue
         rows = sorted(rows, key=lambda row: row.depth)
         solved = [bits[:, 0] for row in rows if (bits := right(row, outcome)) is not None]
@@ -42,7 +42,7 @@ def escape(trials: pd.DataFrame, evals: pd.DataFrame, *, outcome: str = "solved"
             continue
         failed = ~solved[0]
         for row, mine in zip(rows, solved, strict=True):
-            counts = by_arm.setdefault(arm_of[trial_id], {}).setdefault(row.depth, [0, 0, 0, 0])
+            counts = by_arm.setdefault(arm_of[trial], {}).setdefault(row.depth, [0, 0, 0, 0])
             added = int(failed.sum()), int((failed & mine).sum()), int(mine.sum()), len(mine)
             counts[:] = [before + new for before, new in zip(counts, added, strict=True)]
     found = [

@@ -37,6 +37,13 @@ DIAGNOSTICS_SCHEMA = schema_of(
     ("shortest_from", INT, "ACT steps", "Mazes: likewise of a shortest path."),
     ("far_late_drift", FLOAT, "latent norm", "Mean drift over the last four ACT steps of that run."),
     ("far_settled", BOOL, "", "Whether that is below drift_threshold, or no more than float32 rounding."),
+    newer=dict.fromkeys(
+        (
+            *(name for name, *_ in HARD),
+            *("valid", "shortest", "token_accuracy", "halt_step", "act_steps", "drift_threshold"),
+            *("depth", "solved_from", "valid_from", "shortest_from", "far_late_drift", "far_settled"),
+        )
+    ),
 )
 
 WINDOWS_SCHEMA = schema_of(

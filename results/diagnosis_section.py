@@ -87,7 +87,10 @@ def _figures(
         curve = diagnosis.escape(last["depths"], examples, **how)
         shown = curve.loc[curve.depth.isin(doublings(int(examples.act_steps.min()), int(curve.depth.max())))]
         if shown.escaped.notna().any():
-            yield "far", plots.escape_by_depth(shown.dropna(), arms=arms, title=f"Far past training{more}")
+            yield (
+                "far",
+                plots.escape_by_depth(shown.dropna(subset=["escaped"]), arms=arms, title=f"Far past training{more}"),
+            )
     fates = diagnosis.fates(examples, **how)
     if (fates.failed > 0).any():
         yield "fates", plots.fates_of_failed(fates, **drawn)

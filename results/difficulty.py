@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from results.rows import by_trial, right, rows_of
+from results.rows import BY_SWEEP, by_trial, right, rows_of
 from results.stats import CONFIDENCE
 
 BINS = 8
@@ -24,8 +24,8 @@ def by_difficulty(
     """
     found = []
     last = evals.loc[(evals.split == "test") & (evals.sigma == 0)]
-    last = last.loc[last.step == last.groupby("trial_id").step.transform("max")]
-    rows_of_trial = by_trial(last)
+    last = last.loc[last.step == last.groupby([*BY_SWEEP], observed=True).step.transform("max")]
+    rows_of_trial = by_trial(last, BY_SWEEP)
     for name, words in MEASURES.items():
         known = puzzles.dropna(subset=[name]) if name in puzzles else pd.DataFrame({name: []})
         if len(set(known[name])) < 2:
@@ -35,7 +35,7 @@ def by_difficulty(
         for arm, mine in trials.groupby("arm", sort=False):
             solved, difficulty = [np.empty(0)], [np.empty(0)]
             for trial in rows_of(mine):
-                row = min(rows_of_trial.get(trial.trial_id, []), key=lambda row: row.depth, default=None)
+                row = min(rows_of_trial.get((trial.sweep, trial.trial_id), []), key=lambda row: row.depth, default=None)
                 bits = None if row is None else right(row, outcome)
                 if bits is not None and trial.test_digest in hard:
                     of_test = hard[trial.test_digest]

@@ -100,8 +100,7 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
         return place
     common |= _facts(runs, pairing)
     scored = [pair_scores(runs, pair, pairing.arm) for pair in done]
-    sides = [runs.of(run, keep) for pair in done for run, keep in ((pair.baseline, ""), (pair.arm, pairing.arm))]
-    same_diagnosed = len({side.diagnosed for side in sides}) == 1
+    sides = [(runs.of(pair.baseline, ""), runs.of(pair.arm, pairing.arm)) for pair in done]
     keys = {key for pair in scored for side in pair for key in side} | {(*primary, TRAINED)}
     order = list(METRICS)
     for key in sorted(keys, key=lambda key: (order.index(key[0]), key[1:])):
@@ -109,6 +108,7 @@ def measured_place(runs: Runs, pairing: Pairing, primary: tuple[str, float], mar
         # An exploratory metric is told of the pairs that have it, such as lambda_1 of the failed where some failed.
         too_few = not having or (_is_signal(key) and len(having) < len(done))
         sizes = {len(side[key]) for at in having for side in scored[at]}
+        same_diagnosed = len({side.diagnosed for at in having for side in sides[at]}) == 1
         if too_few or len(sizes) > 1 or (key[0] in DIAGNOSED and not same_diagnosed):
             reason = _missing(key, len(having) if too_few else len(done), len(done))
             place.reasons.append(common | _nothing(key, primary, reason))

@@ -202,7 +202,7 @@ _NEVER_NULL = {  # what is read of every row
     ),
     "diagnostics": (
         *("trial_id", "step", "example", "solved", "n_pos", "lambda_1", "late_drift", "settled", "exponents", "q_halt"),
-        *("act_steps", "late_exponents"),
+        "late_exponents",
     ),
     "windows": ("trial_id", "step", "example", "window", "lambda_1"),
     "depths": ("trial_id", "step", "example", "depth", "solved", "drift"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+BY_SWEEP = ("sweep", "trial_id")  # several sweeps may have the same trial, trained for as many steps as each asks for
 _STATUSES = ("done", "stopped", "failed", "running", "unfinished", "unreadable", "waiting")
 
 

@@ -114,6 +114,7 @@ EVALS_SCHEMA = schema_of(
     newer={"when": "start"}
     | dict.fromkeys(
         (
+            *("noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
             *(
                 "winner_changes",
                 "winner_entropy",

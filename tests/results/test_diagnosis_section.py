@@ -49,8 +49,12 @@ def planted(trial_id: str, freed: bool) -> dict[str, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def items() -> dict[str, dict]:
+    return items_of({name: planted(name, freed=name.startswith("multi")) for name in trials_of([0, 1]).trial_id})
+
+
+def items_of(planted: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict]:
     trials, evals = trials_of([0, 1]), two_arms([0, 1])[1]
-    of_trials = [planted(name, freed=name.startswith("multi")) for name in trials.trial_id]
+    of_trials = list(planted.values())
     tables = {name: pd.concat([one[name] for one in of_trials], ignore_index=True) for name in of_trials[0]}
     sweep = SweepTables(
         sweep="s", baseline="baseline", trials=trials, evals=evals, comparison=pd.DataFrame(),
@@ -91,6 +95,18 @@ def test_every_figure_holds_what_was_planted_and_can_be_drawn(items):
     assert freed.to_dict() == {("baseline", 0.1): 0, ("baseline", 1): 0, ("multi", 0.1): 0, ("multi", 1): 1}
     for name, item in figures.items():
         assert "<svg" in vl_convert.vegalite_to_svg({**item["spec"], "title": name})
+
+
+def test_an_arm_that_solves_nothing_at_the_trainings_depth_is_drawn_far_past_it():
+    of_trials = {name: planted(name, freed=False) for name in ("baseline0", "multi0")}
+    multi = of_trials["multi0"]
+    multi["diagnostics"]["solved"] = False
+    multi["depths"]["solved"] = multi["depths"].depth >= 8
+    of_trials["multi0"] = {
+        name: multi[name] if name in ("diagnostics", "depths") else multi[name][:0] for name in multi
+    }
+    far = rows_in(items_of(of_trials)["figure-far-solved"]).set_index(["arm", "depth"]).escaped
+    assert far["multi"].to_dict() == {4: 0, 8: 1, 16: 1}
 
 
 def test_its_tables_say_for_which_outcome(items):

@@ -221,6 +221,12 @@ def test_exponents_are_summed_up_by_arm_and_outcome_of_the_last_diagnosis():
     assert cells.groupby("arm").share.sum().tolist() == pytest.approx([1.0, 1.0])
 
 
+def in_two_sweeps(trials: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same trials in another sweep, too, which trained them for twice as many steps."""
+    others = trials.assign(sweep="other"), evals.assign(sweep="other", step=2 * evals.step)
+    return pd.concat([trials, others[0]]), pd.concat([evals, others[1]])
+
+
 def test_escape_is_of_the_puzzles_failed_at_the_trainings_depth():
     trials = trials_of([0], ("baseline",))
     rows = evals_of("baseline0", [0.5])
@@ -241,6 +247,8 @@ def test_escape_is_of_the_puzzles_failed_at_the_trainings_depth():
         escape(trials, of_maze, outcome="valid")[["failed", "escaped", "solved"]].values.tolist() == [[10, 0, 0.75]] * 2
     )
     assert len(escape(trials, of_maze, outcome="shortest")) == 0
+    later = escape(*in_two_sweeps(trials, pd.DataFrame(rows + deep)))
+    assert later[["failed", "escaped", "solved"]].values.tolist() == [[40, 0, 0.5], [40, 0.5, 0.75]]
     assert len(escape(trials, pd.DataFrame(rows))) == 0
 
 
@@ -253,6 +261,8 @@ def test_the_share_solved_is_binned_by_the_measure_that_there_is():
     assert set(found.measure) == {"givens"}
     assert found.low[0] == pytest.approx(0.8389, abs=1e-4)  # Wilson's: 20 of 20
     assert len(data_of(solved_by_difficulty(found))) == 4
+    later = by_difficulty(*in_two_sweeps(trials, evals), puzzles)
+    assert later[["n", "share"]].to_numpy().tolist() == [[40, 1], [40, 1], [40, 0], [40, 0]]
     of_maze = evals.assign(valid_correct=np.packbits(np.arange(40) < 30).tobytes())
     valid = by_difficulty(trials, of_maze, puzzles, outcome="valid")
     assert valid.share.tolist() == [1, 1, 1, 0]

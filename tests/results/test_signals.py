@@ -423,6 +423,14 @@ def test_diagnoses_of_other_examples_are_not_compared():
     assert row_of(comparison, "lambda_1").verdict == row.verdict
 
 
+def test_a_run_that_was_not_diagnosed_leaves_the_others_diagnoses_comparable():
+    trials, evals, diagnoses = sweep_of({"baseline": BASE, "arm": BASE})
+    comparison = compare(trials, evals, diagnoses[diagnoses.trial_id != "arm3"], baseline="baseline")
+    assert row_of(comparison, "positive_modes").verdict == "not comparable: measured in 7 of 8 pairs"
+    row = row_of(comparison, "lambda_1")
+    assert (row.verdict, row.n_seeds) == ("exploratory, 7 of 8 pairs", 7)
+
+
 def test_a_failed_seed_has_all_its_modes_at_its_worst():
     """Of eight vectors; and where it is not known how many were followed, the row says why it is not tested."""
     arms = {"baseline": BASE | {"modes": 4.0}, "arm": BASE | {"modes": 0.5}}
