@@ -124,6 +124,11 @@ def _tables(last: dict[str, pd.DataFrame], outcomes: list[str]) -> Iterator[tupl
         return pd.concat([one.assign(solved_is=RIGHT[name]) for name, one in zip(outcomes, made, strict=True)])
 
     yield (
+        "auc",
+        "AUC of each measure",
+        of_outcomes(lambda outcome: diagnosis.auc(examples, outcome=outcome, by=BY_ARM, resamples=RESAMPLES)),
+    )
+    yield (
         "cells",
         "Settled and solved, medians of each cell",
         of_outcomes(lambda outcome: diagnosis.two_by_two(examples, outcome=outcome, by=BY_ARM)),

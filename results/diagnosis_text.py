@@ -13,7 +13,6 @@ from results.rows import rows_of
 
 _MEASURES: dict[str, str] = {"-late_lambda_1": "-lambda_1, first eighth left out", "-late_drift": "-late drift"}
 _MEASURES |= {"-spectral_mean": "-spectral mean", "-positive_sum": "-sum of the positive"}
-_SHOWN = ("-lambda_1", "-late_lambda_1", "-spectral_mean", "-positive_sum", "-late_drift", "q_halt", "-drift")
 
 
 def told(tables: dict[str, pd.DataFrame], width: int) -> str:
@@ -74,10 +73,7 @@ def _cell(cell: Any) -> str:
 
 def _areas(tables: dict[str, pd.DataFrame], outcomes: list[str], width: int) -> list[str]:
     """The AUCs, a column an outcome."""
-    found = {
-        name: rows_of(diagnosis.auc(tables["diagnostics"], tables["windows"], outcome=name, measures=_SHOWN))
-        for name in outcomes
-    }
+    found = {name: rows_of(diagnosis.auc(tables["diagnostics"], tables["windows"], outcome=name)) for name in outcomes}
     outcomes = [name for name in outcomes if any(not math.isnan(row.auc) for row in found[name])]
     if not outcomes:
         return paragraph("No AUC: all puzzles are solved, or all failed", width)

@@ -31,6 +31,8 @@ class Summary(NamedTuple):
     lambda_1_auc_low: float
     lambda_1_auc_high: float
     late_drift_auc: float
+    late_drift_auc_low: float
+    late_drift_auc_high: float
 
 
 def summary(diagnostics: pd.DataFrame, outcome: str = "solved") -> Summary:
@@ -43,6 +45,7 @@ def summary(diagnostics: pd.DataFrame, outcome: str = "solved") -> Summary:
         return float(np.median(values)) if len(values) else float("nan")
 
     area = auc_with_interval(-lambda_1, solved)
+    of_drift = auc_with_interval(-rows.late_drift.to_numpy(dtype=float), solved)
     return Summary(
         n=len(rows),
         solved=int(solved.sum()),
@@ -58,5 +61,7 @@ def summary(diagnostics: pd.DataFrame, outcome: str = "solved") -> Summary:
         lambda_1_auc=area.auc,
         lambda_1_auc_low=area.low,
         lambda_1_auc_high=area.high,
-        late_drift_auc=auc_with_interval(-rows.late_drift.to_numpy(dtype=float), solved).auc,
+        late_drift_auc=of_drift.auc,
+        late_drift_auc_low=of_drift.low,
+        late_drift_auc_high=of_drift.high,
     )

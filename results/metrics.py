@@ -9,6 +9,7 @@ PASSES = (2, 4, 8, 16, 32)  # k of pass@k; of 1 it is `perturbed`, of all rollou
 RIGHT = {"solved": "exactly right", "valid": "a valid path", "shortest": "a shortest path"}  # outcomes of an answer
 # In a metric's name, of the examples that have an outcome and of those that have not. All but the first are of mazes.
 OUTCOMES = {"solved": ("solved", "failed"), "valid": ("valid", "invalid"), "shortest": ("shortest", "not_shortest")}
+_BY = "by the run's own threshold"  # Otsu's of its late drift: two runs of a pair may have different ones
 
 
 def _of_outcomes() -> Iterator[tuple[str, tuple[str, str]]]:
@@ -16,10 +17,10 @@ def _of_outcomes() -> Iterator[tuple[str, tuple[str, str]]]:
         is_right = RIGHT[outcome]
         yield f"lambda_1_{good}", ("nats/sub-update", f"The same over the examples whose answer is {is_right}.")
         yield f"lambda_1_{bad}", ("nats/sub-update", "The same over the examples whose answer is not.")
-        yield f"settled_{good}", ("share", f"Of the diagnosed examples: settled, and the answer is {is_right}.")
-        yield f"settled_{bad}", ("share", "Settled, and it is not.")
-        yield f"wandering_{good}", ("share", f"Still wandering, and it is {is_right}.")
-        yield f"wandering_{bad}", ("share", "Still wandering, and it is not.")
+        yield f"settled_{good}", ("share", f"Of the diagnosed examples: settled, {_BY}, and the answer is {is_right}.")
+        yield f"settled_{bad}", ("share", f"Settled, {_BY}, and it is not.")
+        yield f"wandering_{good}", ("share", f"Still wandering, {_BY}, and it is {is_right}.")
+        yield f"wandering_{bad}", ("share", f"Still wandering, {_BY}, and it is not.")
 
 
 # metric -> (unit, what it is); all of exact correctness on test puzzles, unless it says otherwise

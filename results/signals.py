@@ -141,7 +141,7 @@ def _of_signal(row: Any) -> str:
 def notes(primary: Any, verdict: str) -> list[str]:
     """What a reader must know beside the primary metric's mean: failed runs, the worst seed, what is detectable."""
     found = []
-    if pd.notna(primary.noise_fidelity) and primary.noise_fidelity < DROWNED:
+    if drowns(primary):
         found.append(f"this precision drowns the noise (noise_fidelity {primary.noise_fidelity:.2f})")
     scale, unit = SCALES[primary.unit]
     if primary.n_failed:
@@ -163,6 +163,11 @@ def notes(primary: Any, verdict: str) -> list[str]:
 
 def _seeds(seeds: Any) -> str:
     return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
+def drowns(row: Any) -> bool:
+    """Whether the precision that the arm was trained in leaves too little of its noise."""
+    return pd.notna(row.noise_fidelity) and row.noise_fidelity < DROWNED
 
 
 def at_floor(row: Any) -> bool:

@@ -12,11 +12,12 @@ from results.gather import SweepTables
 from results.layout import Column, latex, lines, markdown, paragraph
 from results.points import point_fields
 from results.rows import counted, rows_of
-from results.signals import FOUND, SCALES, at_floor, difference, metric_name, short_verdict, verdicts
+from results.signals import FOUND, SCALES, at_floor, difference, drowns, metric_name, short_verdict, verdicts
 
 Format = Literal["csv", "json", "markdown", "latex"]
 TRIALS_SHOWN = 40  # more are shown with everything
-HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of, or that had failures
+HEADLINES_SHOWN = 4  # of more arms and points only those that something was found of, or whose seeds are not all there
+WORST_SHOWN = 3  # of so many, whose sentences are not all there
 
 
 def show(tables: SweepTables, width: int, everything: bool = False) -> str:
@@ -72,7 +73,7 @@ def _answer(tables: SweepTables, width: int, everything: bool) -> list[str]:
     parts += [line for note in _footnotes(tables.comparison) for line in paragraph(note, width, "")]
     told = found
     if len(found) > HEADLINES_SHOWN and not everything:
-        told = found.loc[found.verdict.isin(FOUND) | found.headline.str.contains("failed: ", regex=False)]
+        told = found.loc[found.verdict.isin(FOUND) | found.headline.str.contains("failed: |not paired: ")]
     for row in rows_of(told):
         parts += ["", *paragraph(f"{' '.join(filter(None, (row.arm, row.point)))}: {row.headline}", width)]
     return parts
@@ -94,9 +95,30 @@ def _footnotes(comparison: pd.DataFrame) -> list[str]:
         seeds = _span([row.detectable_seeds for row in planned], "d")
         size = _span([scale * row.detectable for row in planned], ".1f")
         notes.append(f"{seeds} seeds detect {size}{unit} of {metric_name(planned[0])} with 80 % power")
+    if len(primary) > HEADLINES_SHOWN:
+        notes += _warnings(rows_of(primary))
     if (primary.paired_by == "puzzle").any():
         notes.append("One pair of runs: the interval is over puzzles alone, and another seed may differ by more")
     return notes
+
+
+def _warnings(rows: list[Any]) -> list[str]:
+    """What the sentences of so many places would say beside their means: the worst seeds, and noise that drowns."""
+    notes = []
+    worst = [row for row in rows if row.n_seeds > 1 and pd.notna(row.worst_difference)]
+    worst = sorted(worst, key=lambda row: row.worst_difference)[:WORST_SHOWN]
+    if worst:
+        scale = SCALES[worst[0].unit][0]
+        told = [f"{_place(row)} seed {row.worst_seed}: {scale * row.worst_difference:+.1f}" for row in worst]
+        notes.append(f"worst seeds: {', '.join(told)}")
+    drowned = [f"{_place(row)} ({row.noise_fidelity:.2f})" for row in rows if drowns(row)]
+    if drowned:
+        notes.append(f"this precision drowns the noise of (noise_fidelity): {', '.join(drowned)}")
+    return notes
+
+
+def _place(row: Any) -> str:
+    return " ".join(filter(None, (row.arm, str(row.point))))
 
 
 def _how_tested(primary: pd.DataFrame) -> str:
@@ -229,6 +251,7 @@ def _diagnoses(tables: SweepTables) -> list[Column]:
         Column("AUC of -lambda_1", [_number(one.lambda_1_auc, ".3f") for one in of]),
         Column("95 %", [_interval(one.lambda_1_auc_low, one.lambda_1_auc_high) for one in of], number=False),
         Column("-late drift", [_number(one.late_drift_auc, ".3f") for one in of]),
+        Column("95 %", [_interval(one.late_drift_auc_low, one.late_drift_auc_high) for one in of], number=False),
     ]
 
 

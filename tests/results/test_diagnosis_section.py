@@ -119,4 +119,8 @@ def test_its_tables_say_for_which_outcome(items):
     escaped = [row[columns.index("escaped")]["text"] for row in fates["rows"]]
     assert escaped == ["0", str(N), "0", "0"]
     assert len(items["table-diagnoses"]["rows"]) == 4 * 2
+    areas = items["table-auc"]
+    measure = [column["name"] for column in areas["columns"]].index("measure")
+    k = len(planted("baseline0", freed=False)["diagnostics"].exponents[0])
+    assert {f"-lambda_{i + 1}" for i in range(k)} <= {row[measure] for row in areas["rows"]}
     assert {"table-freed", "table-robustness"} <= set(items)

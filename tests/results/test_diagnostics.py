@@ -22,6 +22,7 @@ def test_of_a_pair_of_a_solved_and_a_failed_example_the_lower_value_should_be_th
     found = summary(FOUND)
     assert found.lambda_1_auc == 3 / 4
     assert found.late_drift_auc == 3.5 / 4  # of equal ones, half
+    assert found.late_drift_auc_low <= found.late_drift_auc <= found.late_drift_auc_high <= 1
     lambdas = (found.lambda_1_solved, found.lambda_1_failed, found.lambda_1)
     assert lambdas == pytest.approx((-0.1, 0.1, -0.05))
     assert (found.solved, found.n_pos, found.settled) == (2, 1.25, 0.75)

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from simulated import sweep_of
@@ -92,6 +93,20 @@ def test_what_a_ladder_could_find_names_its_metric_and_leaves_out_what_is_at_its
     assert "power" not in show(
         SweepTables("s", "baseline", trials, evals, diagnoses, *compared, [], [], Path("s")), 200
     )
+
+
+def test_the_warnings_of_a_ladder_are_not_lost():
+    """Of more places than have a sentence: the worst seeds, the noise that drowns, seeds that have no partner."""
+    arm = BASE | {"best": tuple([0.62] * 7 + [0.3] if at == 2 else 0.62 for at in range(len(LADDER)))}
+    trials, evals, diagnoses = sweep_of({"baseline": BASE | {"best": [0.62] * 8}, "multi4": arm}, points=LADDER)
+    evals["noise_fidelity"] = np.where(evals.trial_id.str.startswith(f"multi4{LADDER[0]}"), 0.24, np.nan)
+    trials = trials.loc[trials.trial_id != f"multi4{LADDER[1]}3"]
+    compared = compare_by_seed(trials, evals, diagnoses, baseline="baseline")
+    printed = show(SweepTables("s", "baseline", trials, evals, diagnoses, *compared, [], [], Path("s")), 400)
+    assert f"\nworst seeds: multi4 {LADDER[2]} seed 7: -32.0, multi4 " in printed
+    assert f"\nthis precision drowns the noise of (noise_fidelity): multi4 {LADDER[0]} (0.24)\n" in printed
+    assert f"multi4 {LADDER[1]}: clean accuracy (best)" in printed
+    assert "not paired: seed 3, which one side lacks" in printed
 
 
 def test_the_note_on_p_says_how_it_was_computed():
