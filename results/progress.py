@@ -5,7 +5,7 @@ from typing import Any
 
 from results.schema import MANIFEST, PROGRESS, TRIALS
 from results.storage import Location, S3Path, side_by_side
-from results.trial_files import read_json, trial_end
+from results.trial_files import DamagedFileError, read_json, trial_end
 
 HEARD_SECONDS = 60.0  # a driver that has written nothing for so long tells nothing of the present
 HEARD_SECONDS_S3 = 180.0
@@ -13,20 +13,21 @@ STALLED_SECONDS = 60.0  # a running trial reports every second, but for an evalu
 
 
 def told_by_driver(folder: Location) -> dict[str, Any] | None:
-    """What the driver of a sweep's run wrote in the last minute, None if there is none: `trials`, and its `run`.
+    """What the driver of a sweep's run wrote in the last minute, None if that cannot be had: `trials`, and its `run`.
 
     trials: by trial id, each with status and steps, and where it is known step, rate (steps a second), heard (when,
     seconds since 1970), accuracy and reason. run: heard, left (seconds, None if unknown) and rate of all together.
     """
-    told = read_json(folder / PROGRESS) or {}
+    try:
+        told = read_json(folder / PROGRESS)
+    except DamagedFileError:
+        return None
     patience = HEARD_SECONDS_S3 if isinstance(folder, S3Path) else HEARD_SECONDS
-    trials, written = told.get("trials"), told.get("written")
-    if told.get("ended", True) or not isinstance(trials, dict) or not isinstance(written, int | float):
+    if told is None or told["ended"] or abs(time.time() - told["written"]) > patience:  # nor in the future
         return None
-    if time.time() - written > patience:
-        return None
+    trials = told["trials"]
     rates = [trial["rate"] for trial in trials.values() if trial.get("rate") and trial.get("status") == "running"]
-    return {"trials": trials, "run": {"heard": written, "left": told.get("left"), "rate": sum(rates) or None}}
+    return {"trials": trials, "run": {"heard": told["written"], "left": told["left"], "rate": sum(rates) or None}}
 
 
 def told_by_folders(folder: Location) -> dict[str, Any]:

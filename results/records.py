@@ -16,6 +16,8 @@ pc: Any = pyarrow.compute  # makes its functions as it is imported: types are no
 _pair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of whole numbers holds
 Spent = Annotated[float, Field(ge=0, le=1e12)]  # seconds
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed", "unreadable"]
 Name = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # of a file or folder: it leads nowhere else
 
 
@@ -58,6 +60,27 @@ class Saved(TypedDict):
     """saved.json: the step of the last save."""
 
     step: Count
+
+
+class Standing(TypedDict):
+    """A trial in progress.json: how it stands, and what its run's driver has heard of it."""
+
+    status: Status
+    steps: Count
+    step: NotRequired[Count]
+    accuracy: NotRequired[Number]
+    heard: NotRequired[Spent]
+    rate: NotRequired[Number]
+    reason: NotRequired[str]
+
+
+class Told(TypedDict):
+    """progress.json: when a run's driver last said how its trials stand, and how."""
+
+    written: Spent
+    ended: bool
+    left: Number | None
+    trials: dict[Name, Standing]
 
 
 class Claim(TypedDict):
@@ -157,6 +180,7 @@ _KINDS: dict[str, Any] = {
     "sweep.json": Manifest,
     "looks.json": Looks,
     "run.json": Claim,
+    "progress.json": Told,
     "trial.json": Trial,
     "done.json": Done,
     "failed.json": Failed,

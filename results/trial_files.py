@@ -2,18 +2,16 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.columns import completed
 from results.locks import is_held
-from results.records import problem_of, table_problem
+from results.records import Status, problem_of, table_problem
 from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
 from results.storage import Location, sizes
-
-Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed", "unreadable"]
 
 
 @dataclass(frozen=True)

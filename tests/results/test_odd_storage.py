@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from tiny import MULTI, tiny_sweep, write_spec
 from launch.cli import main
 from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
 from results.gather import gather
+from results.progress import told_by_driver
 from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.trial_files import DamagedFileError
+from results.watch import WatchedStorage
 from rrm.presets import merge
 from tune.plan import write_manifest
 from tune.spec import load_sweep
@@ -120,6 +123,25 @@ def test_an_odd_value_in_a_trials_record_costs_that_trial_at_most(sweep, name):
         assert all(f"/{name}: " in problem and "move it away" in problem for problem in tables.problems)
     assert left_out >= 4
     assert main(["results", "report", str(sweep)]) == 0
+
+
+def test_an_odd_word_of_a_driver_is_not_taken(sweep):
+    """Where it is not, the folders say how the trials stand."""
+    now, path = time.time(), sweep / "progress.json"
+    trial = {"status": "running", "steps": 8, "step": 4, "heard": now, "rate": 1.0, "accuracy": 0.5}
+    content = {"written": now, "ended": False, "left": 1.0, "trials": {"abc": trial}}
+    taken = 0
+    for told in (content, *spoiled(content)):
+        path.write_text(json.dumps(told))
+        found = told_by_driver(sweep)
+        taken += found is not None
+        assert found is None or found["run"]["heard"] == now
+    assert 1 <= taken < 10
+    for changes in ({"trials": {"a": 1}}, {"written": now + 1e4}, {"written": float("nan")}, {"written": 1e12}):
+        path.write_text(json.dumps(content | changes))
+        assert told_by_driver(sweep) is None
+    (glance,) = WatchedStorage(sweep.parent).overview()["sweeps"]
+    assert sum(glance["counts"].values()) == 2 * SEEDS
 
 
 def test_a_manifest_that_is_odd_is_refused_or_read(sweep, capsys):
