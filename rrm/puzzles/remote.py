@@ -13,6 +13,7 @@ from rrm.puzzles.formats import ARRAYS, METADATA, array_path
 from rrm.puzzles.puzzle import CALLED
 
 S3 = "s3://"
+ATTEMPTS = 24
 _OF_A_SPLIT = (METADATA, *(array_path(Path(), name).name for name in ARRAYS))
 _SPLITS = [name for names in CALLED.values() for name in names]
 # All that is ever read below a URL: the files of a processed split, or of a data set. Nothing else is fetched.
@@ -71,8 +72,11 @@ def local_file(url: str, beside: tuple[str, ...]) -> Path:
 def _s3() -> Any:
     from pyarrow import fs
 
+    # A busy bucket turns requests away for a while. The pauses between these double, up to 20 s, and are drawn at
+    # random: minutes in all. Three attempts, the default, are over within seconds.
     return fs.S3FileSystem(
-        endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        endpoint_override=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
     )
 
 

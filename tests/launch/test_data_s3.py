@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from launch.cli import main
 from results.storage import location
 from rrm.puzzles import remote
 from rrm.puzzles.formats import DataError
-from rrm.puzzles.remote import local_copy
+from rrm.puzzles.remote import local_copy, local_file
 from tune.job import TrialJob
 from tune.spec import load_sweep
 from tune.trial import TrialRun
@@ -74,6 +75,18 @@ def test_a_trial_is_the_same_wherever_its_puzzles_are(tmp_path, puzzles, bucket,
     capsys.readouterr()
     assert main(["plan", spec, "--set", f"base.task.data={bucket}/nowhere"]) == 2
     assert f"base.task.data: {bucket}/nowhere: cannot be fetched (no such object)" in capsys.readouterr().err
+
+
+def test_a_bucket_that_is_busy_is_asked_again(bucket, cache, throttle):
+    target = location(bucket) / "train.csv"
+    target.put(b"content")
+    for fetch in (local_copy, lambda url: local_file(url, ("config.yaml",))):
+        throttle.share = 1.0
+        timer = threading.Timer(4.0, lambda: setattr(throttle, "share", 0.0))  # longer than three attempts
+        timer.start()
+        assert fetch(str(target)).read_bytes() == b"content"
+        assert throttle.share == 0.0
+        timer.join()
 
 
 def test_another_content_at_the_same_url_is_another_copy(bucket, cache):
