@@ -52,7 +52,7 @@ def examine(subject: Subject, rows: range, k: int) -> Found:
     q_halt [B] at the end; halt_step int64 [B]: the first ACT step after which it wants to halt, 0 if none.
     """
     model, batch = subject.model, subject.part(rows)
-    spectra = diagnose(model, batch, k=k, batch_size=len(rows) * (1 + k))
+    spectra = diagnose(model, batch, k=k, batch_size=len(rows) * 2 * (1 + k))
     halt_step = torch.zeros(len(rows), dtype=torch.int64)
     output = None
     unrolled = _act_steps(model, batch, model.initial_latents(len(rows)), model.halt_max_steps)

@@ -221,8 +221,8 @@ def diagnose(
     """The dynamics of every puzzle of `batch` over halt_max_steps ACT steps from the clean start, without halting.
 
     The state is (z_H, z_L) under the Euclidean norm. `batch_size` bounds memory to what a plain evaluation of as many
-    rows takes: an example counts as 1 + k rows, and at least one example is held. `seed` chooses the vectors, which
-    are made orthonormal again after every `qr_every` ACT steps.
+    rows takes, and at least one example is held. `seed` chooses the vectors, which are made orthonormal again after
+    every `qr_every` ACT steps.
     Computed in the model's own dtype, without autocast. Raises ValueError if k is not between 1 and the state's size.
     """
     start = torch.stack(list(model.initial_latents(1).values()), dim=1)
@@ -237,8 +237,12 @@ def diagnose(
 
 
 def chunk_size(batch_size: int, k: int) -> int:
-    """How many examples, with k tangent vectors each, take the memory of `batch_size` plain rows; one at least."""
-    return max(1, batch_size // (1 + k))
+    """How many examples, with k tangent vectors each, take the memory of `batch_size` plain rows; one at least.
+
+    An example counts as 2 (1 + k) rows: measured on a maze of 900 cells with k = 8 it takes as much as 1.1 (TRM-MLP) to
+    1.7 (attention, whose weights are held for every vector) times 1 + k.
+    """
+    return max(1, batch_size // (2 * (1 + k)))
 
 
 def _unroll(

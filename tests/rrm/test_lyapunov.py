@@ -234,7 +234,7 @@ def test_batch_size_bounds_the_rows():
     model, seen = build({}), []
     embed = model.embed
     model.embed = lambda batch: seen.append(len(batch.inputs)) or embed(batch)
-    diagnose(model, puzzles(5), k=3, batch_size=11)
+    diagnose(model, puzzles(5), k=3, batch_size=22)
     assert seen == [2, 2, 1]
 
 
