@@ -102,7 +102,7 @@ def test_a_checkpoint_of_a_trial_says_what_the_trial_said(trial, capsys):
 def test_a_killed_diagnosis_goes_on_to_the_same_bits(trial, tmp_path):
     """It does no part twice; one that asks for less takes the parts that are there."""
     folder, _ = trial
-    command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "16"]
+    command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "8"]
     assert main([*command, "--output", str(tmp_path / "unbroken")]) == 0
     whole = {path.name: path.read_bytes() for path in (tmp_path / "unbroken").rglob("*") if path.is_file()}
     script = "import sys; from launch.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -160,7 +160,7 @@ def test_workers_of_a_cluster_find_the_same_bits(trial, bucket, tmp_path, monkey
     folder, _ = trial
     for name in ("final.pt", "trial.json"):
         (location(bucket) / "trial" / name).put((folder / name).read_bytes())
-    asked = [*ALL_ASKED, "--batch-size", "16", "--depth", "1500"]
+    asked = [*ALL_ASKED, "--batch-size", "8", "--depth", "1500"]
     assert main(["diagnose", str(folder / "final.pt"), *asked, "--output", str(tmp_path / "alone")]) == 0
     killed: list[int] = []
     killer = threading.Thread(target=kill_one, args=(killed,))
@@ -170,10 +170,10 @@ def test_workers_of_a_cluster_find_the_same_bits(trial, bucket, tmp_path, monkey
     killer.join()
     assert len(killed) == 2
     files = {path.relative_to(tmp_path / "alone").as_posix(): path for path in (tmp_path / "alone").rglob("*.p*t")}
-    assert len(files) == 12 + 5
+    assert len(files) == 14 + 5
     assert set(files) == {*found.sizes(), *(f"parts/{name}" for name in (found / "parts").sizes())}
     assert all((found / name).read_bytes() == path.read_bytes() for name, path in files.items())
-    command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "16", "--output"]
+    command = ["diagnose", str(folder / "final.pt"), *ALL_ASKED, "--batch-size", "8", "--output"]
     capsys.readouterr()
     refused = [*command, str(tmp_path / "none"), "--workers", "1"]
     assert main([*refused, "-k", "4000"]) == 2
