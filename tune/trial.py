@@ -1,6 +1,5 @@
 """One trial and its folder: starts or resumes, trains in slices, saves, says how it ended. Knows nothing of Ray."""
 
-import platform
 import secrets
 import tempfile
 import time
@@ -30,10 +29,8 @@ from results.storage import back_from, copy, sizes
 from results.trial_files import lost_files, read_json
 from results.trial_tables import SCHEMAS, part_numbers
 from rrm.checkpoint import CheckpointError, loads, serialise
-from rrm.config import TrialConfig
 from rrm.flops import flops_per_act_step
-from rrm.follow import this_process
-from rrm.puzzles.formats import DataError
+from rrm.follow import this_process, trainer_of
 from rrm.torch_setup import out_of_memory_is, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
@@ -100,16 +97,10 @@ class TrialRun:
         self._between_steps = True
 
     def _trainer(self, device: torch.device) -> Trainer:
-        self.workers.tell(["take up", self.job.config, self.job.threads])
+        job = self.job
+        self.workers.tell(["take up", job.config, job.trial_id, job.threads])
         self.processes = self.workers.gather(this_process())
-        try:
-            trainer = Trainer(TrialConfig.model_validate(self.job.config), device, self.workers)
-        except DataError as error:
-            raise DataError(f"node {platform.node()}: {error}") from error
-        if trainer.trial_id != self.job.trial_id:
-            files = {key: self.job.config[key] for key in ("task", "init_from")}
-            raise DataError(f"node {platform.node()}: the files here are not those the sweep was planned with: {files}")
-        return trainer
+        return trainer_of(job.config, job.trial_id, device, self.workers)
 
     def _record_start(self, device: torch.device) -> dict[str, Any]:
         known = read_json(self.folder / TRIAL) or {}

@@ -18,6 +18,7 @@ from torch.distributed import TCPStore
 from rrm.follow import follow
 from rrm.workers import JoinedWorkers, WorkerLostError, Workers
 from tune.deaths import OUT_OF_MEMORY
+from tune.memory import memory_mend
 from tune.output import outlet
 from tune.secrets import set_secrets
 
@@ -35,13 +36,15 @@ class TrialWorker:
     def follow(self, address: str, port: int, rank: int, count: int, device: str, secrets: str | None) -> None:
         """Join the workers whose store is at address:port, and follow the first until it says the end."""
         set_secrets(secrets)
+        if device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as worker 0 has it
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("Ray gave it a GPU that torch cannot use, and worker 0 has one; mend its node")
         _exchange_at(LOOPBACK if address == LOOPBACK else ray.util.get_node_ip_address())
         on = torch.device(device)
         workers = JoinedWorkers(TCPStore(address, port, count, is_master=False), rank, count, on)
         try:
-            follow(workers, on)
+            follow(workers, on, memory_mend)
         finally:
             workers.leave()
 

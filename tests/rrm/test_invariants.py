@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from threads import two_threads
 from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
 from rrm.checkpoint import loads, serialise
@@ -17,7 +18,7 @@ from rrm.rollout import ROLLOUTS, Trajectories
 from rrm.streams import torch_generator
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
-from rrm.workers import ALONE, Workers
+from rrm.workers import ALONE
 
 B, M = 3, 4
 NEVER = 99
@@ -233,42 +234,14 @@ def test_srm_forgets_noise_as_its_bound_says():
 IN_THREE = {"single_perturbed_ce": 1, "multi_perturbed_ce": 3, "winner_perturbed_ce": 3}  # trajectories, K
 TRAINED = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM}
 WHEN = ("start", "act_step", "update")
-CASES = [  # the models in turns: each meets each objective and each rollout
-    (*case, list(TRAINED)[i % 3])
+CASES = [  # the models in turns: each meets each objective, each rollout and each `when`
+    (*case, list(TRAINED)[(i + i // 3) % 3], "act" if i % 2 and case[1] != "act_mask" else "rollout")
     for i, case in enumerate(
         case
         for case in itertools.product(IN_THREE, ROLLOUTS, WHEN)
         if case[0] != "winner_perturbed_ce" or case[1] == "parallel_fixed"
     )
 ]
-
-
-class Threads(Workers):
-    """Workers that are threads of this process, and show each other what they have."""
-
-    def __init__(self, rank: int, shown: list, everyone: threading.Barrier):
-        self.rank, self.count, self.shown, self.everyone = rank, len(shown), shown, everyone
-
-    def all_gather(self, tensors):
-        self.shown[self.rank] = {name: x.clone() for name, x in tensors.items()}  # sums are made in place
-        self.everyone.wait()
-        of_all = [{name: x.clone() for name, x in of_one.items()} for of_one in self.shown]
-        self.everyone.wait()
-        return of_all
-
-    def gather(self, value):
-        self.shown[self.rank] = value
-        self.everyone.wait()
-        of_all = list(self.shown)
-        self.everyone.wait()
-        return of_all if self.rank == 0 else []
-
-    def tell(self, value):
-        self.shown[self.rank] = value
-        self.everyone.wait()
-        of_first = self.shown[0]
-        self.everyone.wait()
-        return of_first
 
 
 def trained(config, until, state=None, workers=ALONE):
@@ -287,10 +260,10 @@ def trained(config, until, state=None, workers=ALONE):
 
 def on_two_threads(config, until):
     """The states of worker 0 of two."""
-    shown, everyone, states = [None] * 2, threading.Barrier(2, timeout=60), []
-    second = threading.Thread(target=lambda: trained(config, until, workers=Threads(1, shown, everyone)))
+    first, other = two_threads()
+    second = threading.Thread(target=lambda: trained(config, until, workers=other))
     second.start()
-    states = trained(config, until, workers=Threads(0, shown, everyone))
+    states = trained(config, until, workers=first)
     second.join()
     return states
 
@@ -319,8 +292,8 @@ def first_answers(config):
     return [z["z_L"].detach() for z in seen]
 
 
-@pytest.mark.parametrize(("objective", "rollout", "when", "model"), CASES)
-def test_what_noise_must_not_change(objective, rollout, when, model):
+@pytest.mark.parametrize(("objective", "rollout", "when", "model", "optimizer_step"), CASES)
+def test_what_noise_must_not_change(objective, rollout, when, model, optimizer_step):
     """sigma 0 and every step of a warm-up are the clean run's bits, for any K: copies are trained as one.
 
     A resume, in the warm-up or after it, and two workers in place of one, end in the same bits; in two shards nothing
@@ -333,7 +306,7 @@ def test_what_noise_must_not_change(objective, rollout, when, model):
         return tiny_config(
             model=TRAINED[model] | {"halt_max_steps": 3},
             rollout=rollout,
-            train={"steps": 4, "shards": shards, "optimizer_step": "rollout", "halt_exploration_prob": 0.4},
+            train={"steps": 4, "shards": shards, "optimizer_step": optimizer_step, "halt_exploration_prob": 0.4},
             eval={"every": 2, "n": 2, "sigmas": []},
             **({} if sigma is None else {"objective": objective, "perturb": noise}),
         )
