@@ -6,7 +6,7 @@ from rich.table import Table
 
 from rrm.config import TrialConfig
 from rrm.fidelity import DROWNED, fidelity_at_start
-from rrm.flops import flops_of_evaluations, flops_per_act_step
+from rrm.flops import flops_of_evaluations, flops_of_training, flops_per_act_step
 from rrm.gpus import GPUS, Gpu
 from rrm.memory import kept_bytes, needed_bytes, parameters, shards_that_fit
 from tune.expand import Cell
@@ -51,10 +51,9 @@ def _warnings(cell: Cell) -> Iterator[str]:
 
 
 def _costs(config: TrialConfig, gpu: Gpu) -> list[str]:
-    act_step = flops_per_act_step(config)
-    step = act_step * config.rows_trained_at(config.train.steps - 1)
-    total = act_step * config.rows_trained + flops_of_evaluations(config)
     train = config.train
+    step = flops_per_act_step(config) * config.rows_trained_at(train.steps - 1)
+    total = flops_of_training(config, train.steps, config.rows_trained) + flops_of_evaluations(config)
     return [
         f"{parameters(config):,}",
         train.forward_dtype,

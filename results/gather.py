@@ -301,7 +301,7 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
     last_attempt = attempts[-1] if attempts else {}
     seconds = (end.done or {}).get("seconds", {})
     evaluations = len(set(evals["step"].to_pylist()))
-    step, act_steps = (max(evals[name].to_pylist(), default=None) for name in ("step", "act_steps"))
+    step = max(evals["step"].to_pylist(), default=None)
     flops = record.get("flops_per_act_step")
     peak_depth, decays = peak(_accuracy_by_depth(evals, step))
     return _planned_row(places) | {
@@ -318,7 +318,7 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "commit": last_attempt.get("commit"),
         "device": last_attempt.get("device"),
         "flops_per_act_step": flops,
-        "flops_per_step": flops * act_steps / step if flops and step else None,
+        "flops_per_step": _flops_spent(evals, flops) / step if flops and step else None,
         "train_seconds": seconds.get("train"),
         "evaluate_seconds": seconds.get("evaluate"),
         "evaluate_share": seconds["evaluate"] / (seconds["train"] + seconds["evaluate"]) if seconds else None,
@@ -326,6 +326,13 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "seconds_per_evaluation": seconds["evaluate"] / evaluations if seconds and evaluations else None,
         "provenance": json.dumps(attempts),
     }
+
+
+def _flops_spent(evals: pa.Table, of_act_step: int) -> float:
+    """FLOPs of the training before the last evaluation. Evaluations of older versions say ACT steps alone."""
+    read = evals.select(["act_steps", "train_flops"]).to_pylist()
+    last = max(read, key=lambda row: row["act_steps"])
+    return of_act_step * last["act_steps"] if last["train_flops"] is None else last["train_flops"]
 
 
 def _accuracy_by_depth(evals: pa.Table, step: int | None) -> dict[int, float]:

@@ -50,6 +50,7 @@ EVALS_SCHEMA = schema_of(
     ("step", INT, "batches", "Batches trained before this evaluation."),
     ("optimizer_steps", INT, "steps", "Optimizer steps taken before this evaluation."),
     ("act_steps", INT, "trajectory-steps", "ACT steps trained, counted over all rows and rollouts."),
+    ("train_flops", FLOAT, "FLOP", "Matrix products of these, races and looks ahead included; null in older tables."),
     ("train_loss", FLOAT, "nats", "Mean training loss since the evaluation before; null at the first."),
     ("train_sigma", FLOAT, "as perturb.scale", f"Sigma drawn in training {_NOISE}"),
     ("noise_rms_z_H", FLOAT, "latent units", f"RMS of the noise drawn for z_H, as rounded {_NOISE}"),
@@ -181,7 +182,7 @@ TRIALS_SCHEMA = schema_of(
     ("parameters", INT, "weights", "Trained weights of the model; null before the start."),
     ("commit", TEXT, "", "Commit of the code at its last attempt; null before the start."),
     ("device", TEXT, "", "Processor or GPU of its last attempt; null before the start."),
-    ("flops_per_act_step", INT, "FLOP", "Matrix products of one trajectory's ACT step, forward and backward."),
+    ("flops_per_act_step", INT, "FLOP", "Matrix products of one trajectory's ACT step in training, after a warm-up."),
     (
         "flops_per_step",
         FLOAT,

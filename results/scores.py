@@ -107,14 +107,16 @@ def trained_depth(evals: list[Any]) -> int:
 
 
 def equal_compute(evals: list[Any], share: float) -> dict[Key, np.ndarray]:
-    """Clean correctness [n] on test at the last evaluation of one trial within `share` of its ACT steps.
+    """Clean correctness [n] on test at the last evaluation of one trial within `share` of its training's FLOPs.
 
     Nothing if that evaluation came long before: it would charge the trial for compute that it had not had.
     """
     clean = clean_rows(evals, "test")
-    budget = clean[-1].act_steps * share * (1 + 1e-9)
-    row = max((row for row in clean if row.act_steps <= budget), key=lambda row: row.step, default=None)
-    if row is None or row.act_steps < EQUAL_ENOUGH * budget:
+    counted = pd.notna([row.train_flops for row in clean]).all()  # evaluations of older versions say ACT steps alone
+    spent = {row.step: row.train_flops if counted else row.act_steps for row in clean}
+    budget = spent[clean[-1].step] * share * (1 + 1e-9)
+    row = max((row for row in clean if spent[row.step] <= budget), key=lambda row: row.step, default=None)
+    if row is None or spent[row.step] < EQUAL_ENOUGH * budget:
         return {}
     return {("equal_compute", 0.0, TRAINED): _solved(row).astype(float)}
 

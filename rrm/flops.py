@@ -16,23 +16,32 @@ from rrm.streams import torch_generator
 _MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
-def flops_per_act_step(config: TrialConfig) -> int:
+def flops_per_act_step(config: TrialConfig, step: int = -1) -> int:
     """Operations of one training ACT step of one trajectory: forward, backward, and a look ahead where it takes one.
+
+    `step` is that of the batch (0-based; -1 is the last): a race costs more, and there is none in a warm-up.
 
     Multiplications and additions of matrix products count one each. Elementwise work is left out, and what a step costs
     whatever its batch: the optimizer, SRM's factors. A fixed unroll with constant weights looks ahead once: its share.
     Losses that are averaged by trajectory take a forward pass more, which counts the steps; a winner's step takes those
-    of all that it raced with, itself included, on average over the batches, which do not race in a warm-up.
+    of all that it raced with, itself included.
     """
     training, forward = _a_row(config.model.model_dump_json(), config.task.seq_len, config.task.vocab_size)
     if config.train.normalise == "per_trajectory":
         training += forward
     if config.races:
-        training += config.rollouts * forward * (config.train.steps - config.still_batches) // config.train.steps
+        rollouts = config.rollouts_at(step % config.train.steps)
+        training += rollouts * forward if rollouts > 1 else 0
     if not config.model.learns_q_continue:
         return training
     looks_ahead_once = config.rollout == "parallel_fixed" and config.optimizer_steps_per_batch == 1
     return training + forward // (config.model.halt_max_steps if looks_ahead_once else 1)
+
+
+def flops_of_training(config: TrialConfig, step: int, act_steps: int) -> int:
+    """Operations of the first `step` batches, of which `act_steps` ACT steps were trained, over all rows."""
+    before = min(step, config.still_batches) * config.rows_trained_at(0) if config.races else 0
+    return before * flops_per_act_step(config, 0) + (act_steps - before) * flops_per_act_step(config)
 
 
 def flops_of_evaluations(config: TrialConfig) -> int:

@@ -16,6 +16,7 @@ from rrm.diagnoses import Diagnoses
 from rrm.dynamics import Subject
 from rrm.evaluate import Watch, evaluate_split
 from rrm.fidelity import fidelity_in_training
+from rrm.flops import flops_of_training
 from rrm.models import build_model
 from rrm.models.act import Batch, on_its_way
 from rrm.models.published import initial_state
@@ -275,6 +276,7 @@ class Trainer:
             "step": self.step,
             "optimizer_steps": self.optimizer_steps,
             "act_steps": self.act_steps,
+            "train_flops": float(flops_of_training(config, self.step, self.act_steps)),
             "train_loss": math.fsum(losses) / len(losses) if losses else None,
         } | noise_means(noise, len(losses))
         self.history += [so_far | fidelity | row for row in rows]

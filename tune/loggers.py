@@ -20,7 +20,7 @@ from results.schema import EVALS_SCHEMA
 from rrm.settings import Settings
 
 _OF_TRAINING = (
-    *("optimizer_steps", "act_steps", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L"),
+    *("optimizer_steps", "act_steps", "train_flops", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L"),
     *("noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
     *("winner_changes", "winner_entropy"),
 )

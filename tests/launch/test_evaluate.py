@@ -22,7 +22,7 @@ from rrm.torch_setup import set_up_torch
 from rrm.weights import our_names
 from tune.spec import load_sweep
 
-OF_TRAINING = ("step", "optimizer_steps", "act_steps", "train_loss")
+OF_TRAINING = ("step", "optimizer_steps", "act_steps", "train_flops", "train_loss")
 EVAL = {"noise": [{"when": "update", "sigma": 0.5}, {"sigma": 0.5}], "sigmas": None, "rollouts": 3, "batch_size": 8}
 
 

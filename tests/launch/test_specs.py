@@ -8,6 +8,7 @@ import torch
 from launch.cli import main
 from results.planning import seeds_needed
 from rrm.checkpoint import serialise
+from rrm.flops import flops_of_training
 from rrm.memory import fits
 from rrm.puzzles.build import write_split_csv
 from rrm.puzzles.dataset import make_puzzles
@@ -51,6 +52,18 @@ def test_every_spec_is_valid_and_says_what_it_asks(path, cluster, monkeypatch):
         laptop = load_sweep(str(path), preset="laptop")
         assert laptop.spec.name == f"{sweep.spec.name}-laptop"
         assert set(laptop.spec.arms) == set(sweep.spec.arms)
+
+
+@pytest.mark.parametrize("preset", [None, "laptop"])
+def test_the_larger_batch_costs_what_the_race_does(preset, cluster, monkeypatch):
+    monkeypatch.chdir(cluster)
+    sweep = load_sweep(str(next(path for path in SPECS if path.stem == "winner")), preset=preset)
+    configs = {cell.arm: cell.config for cell in sweep.cells}
+    race, larger = (
+        flops_of_training(config, config.train.steps, config.rows_trained)
+        for config in (configs["winner4"], configs["winner_compute"])
+    )
+    assert larger == pytest.approx(race, rel=0.01)
 
 
 def test_most_specs_have_a_laptop_preset():

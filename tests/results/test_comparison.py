@@ -316,6 +316,14 @@ def test_last_k_and_equal_compute():
     equal = metric(compare(cheaper, evals, baseline="baseline"), "equal_compute")  # half of its steps are enough
     assert equal.baseline_mean == pytest.approx(0.5)
     assert 0 < equal.arm_mean != metric(comparison, "final").arm_mean
+    # A warm-up's steps are cheaper: by FLOPs the first half of multi's is the quarter that the baseline had.
+    spent = evals.assign(train_flops=evals.act_steps * ((evals.step == 20) + 1) / 2)
+    equal = metric(compare(trials, spent, baseline="baseline"), "equal_compute")
+    assert equal.arm_mean == pytest.approx(
+        evals.loc[
+            (evals.step == 10) & (evals.split == "test") & (evals.sigma == 0) & evals.trial_id.str.startswith("multi")
+        ].exact_accuracy.mean()
+    )
 
 
 def test_modes_and_lambda_1_come_from_the_last_diagnosis():

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrm.evaluate import EvalConfig, evaluate_split
-from rrm.flops import flops_per_act_step
+from rrm.flops import flops_of_training, flops_per_act_step
 from rrm.models.act import Batch, Latents, StepOutput
 from rrm.puzzles.dataset import load_task
 from rrm.puzzles.maze import judge
@@ -143,10 +143,11 @@ def other_paths(question: np.ndarray, answer: np.ndarray):
             yield other
 
 
-def counted(config) -> int:
-    """Operations of one real training step. Of torch's attention for CPUs it would count none."""
+def counted(config, before: int = 1) -> int:
+    """Operations of one real training step, after others. Of torch's attention for CPUs it would count none."""
     trainer = Trainer(config, CPU)
-    trainer.train_step()
+    for _ in range(before):
+        trainer.train_step()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         trainer.train_step()
     return counter.get_total_flops()
@@ -178,3 +179,18 @@ def test_flops_hold_the_race(optimizer_step):
     small, large = (tiny_config(train={"optimizer_step": optimizer_step, "batch_size": B}, **kind) for B in (4, 12))
     steps = large.rows_trained_at(0) - small.rows_trained_at(0)
     assert (counted(large) - counted(small)) / steps == flops_per_act_step(small)
+
+
+@pytest.mark.parametrize("objective", ["multi_perturbed_ce", "winner_perturbed_ce"])
+def test_flops_hold_a_warm_up(objective):
+    """A batch of it trains one trajectory a puzzle, and there is no race; a later one is as without it."""
+    kind = {"objective": objective, "perturb": {"sigma": 0.5, "rollouts": 3, "warmup_steps": 2}}
+    small, large = (tiny_config(train={"optimizer_step": "rollout", "batch_size": B}, **kind) for B in (4, 12))
+
+    def spent(config, steps: int) -> int:
+        return flops_of_training(config, steps, sum(map(config.rows_trained_at, range(steps))))
+
+    for step in (1, 2):
+        more = [spent(config, step + 1) - spent(config, step) for config in (large, small)]
+        assert counted(large, step) - counted(small, step) == more[0] - more[1]
+    assert more[1] > 2.3 * spent(small, 1)

@@ -91,7 +91,7 @@ def test_watching_changes_no_number():
     trainer.train_until(4)
     plain = trainer.evaluate()
     assert [row for row in trainer.history if row["step"] == 4] == [
-        {name: row[name] for name in ("step", "optimizer_steps", "act_steps", "train_loss")} | one
+        {name: row[name] for name in ("step", "optimizer_steps", "act_steps", "train_flops", "train_loss")} | one
         for row, one in zip(trainer.history[-4:], plain, strict=True)
     ]
 
