@@ -182,7 +182,7 @@ TRIALS_SCHEMA = schema_of(
     ("parameters", INT, "weights", "Trained weights of the model; null before the start."),
     ("commit", TEXT, "", "Commit of the code at its last attempt; null before the start."),
     ("device", TEXT, "", "Processor or GPU of its last attempt; null before the start."),
-    ("flops_per_act_step", INT, "FLOP", "Matrix products of one trajectory's ACT step in training, after a warm-up."),
+    ("flops_per_act_step", INT, "FLOP", "Of one trajectory's ACT step in training, after a warm-up: matrix products."),
     (
         "flops_per_step",
         FLOAT,

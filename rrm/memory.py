@@ -40,7 +40,7 @@ def kept_bytes(config: TrialConfig) -> int:
     unroll and the model learns to continue, the look ahead is the next step, and two are held.
     """
     _, row, fixed = _counted(config)
-    at_once = 1 if config.rollout == "serial_act" or config.races else config.rollouts
+    at_once = 1 if config.rollout == "serial_act" or config.races else _rollouts(config)
     rows = config.train.batch_size * at_once // config.train.shards
     fixed_weights = config.rollout == "parallel_fixed" and config.optimizer_steps_per_batch == 1
     looks_ahead_once = fixed_weights and not config.races
@@ -52,7 +52,7 @@ def needed_bytes(config: TrialConfig) -> int:
     levels = config.train.shards.bit_length() - 1
     weights = 4 * (FLOATS_PER_PARAMETER + levels) * parameters(config)
     positions = config.model.prefix_positions + config.task.seq_len
-    latent = 4 * config.train.batch_size * config.rollouts * positions * config.model.hidden_size
+    latent = 4 * config.train.batch_size * _rollouts(config) * positions * config.model.hidden_size
     kept = int(kept_bytes(config) * (COMPILED if config.train.compile else 1))
     return kept + weights + latent * len(config.model.latent_names)
 
@@ -84,6 +84,11 @@ def too_large(config: TrialConfig, memory: int, tried: bool = False) -> str:
         f"train.shards: {config.train.shards} needs about {needed_bytes(config) / 1e9:.3g} GB of a GPU's memory and "
         f"this one has {memory / 1e9:.3g} GB; {mend}"
     )
+
+
+def _rollouts(config: TrialConfig) -> int:
+    """Trajectories a puzzle, at most: one where nothing perturbs them."""
+    return config.rollouts_at(config.train.steps - 1)
 
 
 def _counted(config: TrialConfig) -> tuple[int, int, int]:

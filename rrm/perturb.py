@@ -56,6 +56,9 @@ class PerturbConfig(Settings):
     is 0 for the first `warmup_steps` batches and grows to its full size over the next `ramp_steps`. `scale: rms`
     multiplies it by the RMS of the latent. `antithetic` gives the perturbed trajectories opposite noise in pairs.
 
+    A batch that nothing perturbs, of sigma 0 or of a warm-up, trains one trajectory a puzzle: K would be copies. It has
+    the clean run's bits, and a K-th of the cost. With serial_act the others then begin where the warm-up ends.
+
     `when`: start, once, on z0; act_step, as every ACT step begins; update, on each new value of a latent.
     The trajectory keeps its sigma, and xi is drawn afresh.
     """

@@ -40,6 +40,7 @@ from rrm.shards import (
 from rrm.streams import torch_generator
 from rrm.torch_setup import check_compiler
 from rrm.unroll import Unrolls
+from rrm.winner import WINNER_CHANGES
 from rrm.workers import ALONE, Workers
 
 LATER = 4  # steps after which a GPU's loss is read: by then it is there
@@ -331,6 +332,9 @@ class Trainer:
         """Take up a state of the same trial. Raises CheckpointError, and changes nothing, if it is another's."""
         if state.get("trial_id") != self.trial_id:
             raise CheckpointError(f"a state of trial {state.get('trial_id')}, not of {self.trial_id}")
+        changes = state["noise_since_evaluation"].get(WINNER_CHANGES)
+        if changes is not None and changes.shape != (2,):  # it would be added up to wrong counts, silently
+            raise CheckpointError(f"{WINNER_CHANGES} is of shape {tuple(changes.shape)}, an older version's")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, shadow in self.ema.shadow.items():

@@ -24,11 +24,13 @@ MOST_WORKERS = 4
 STAGES = {"one": 1, "two": 2, "four": MOST_WORKERS, "again": 1}
 MIDDLE, LAST = 2, 3
 MODELS: dict[str, dict[str, Any]] = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8}}
+WINNER = {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3, "when": "act_step"}}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
     "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
     "multi": merge(MULTI, {"perturb": {"when": "update"}}),
-    "winner": {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3, "when": "act_step"}},
+    "winner": WINNER,
+    "winner_share": merge(WINNER, {"perturb": {"winner_carry": "share_z_H"}}),  # with both each model meets a race
 }
 STEPS = [
     ("parallel_fixed", "rollout"),
@@ -46,10 +48,10 @@ def configs() -> dict[str, dict[str, Any]]:
     """Every objective x rollout x optimizer_step, the models in turns, four shards of a row; chunks of a row or two."""
     found, models = {}, itertools.cycle(MODELS.items())
     for objective, (rollout, step) in itertools.product(OBJECTIVES, STEPS):
+        if objective.startswith("winner") and rollout != "parallel_fixed":
+            continue
         model, fields = next(models)
         train = {"steps": LAST, "shards": MOST_WORKERS, "optimizer_step": step, "halt_exploration_prob": 0.4}
-        if objective == "winner" and rollout != "parallel_fixed":
-            continue
         normalise = {"clean": "slots", "single": "valid_steps"}.get(objective, "per_trajectory")
         found[f"{model} {objective} {rollout} {step}"] = {
             "model": fields | {"halt_max_steps": 2},

@@ -45,12 +45,11 @@ def test_kept_bytes_are_those_that_an_act_step_allocates(name, dtype):
 
 
 def test_shards_and_rollouts_scale_what_is_kept():
-    def kept(rollouts=1, **train):
-        noise = (
-            {"objective": "multi_perturbed_ce", "perturb": {"sigma": 0.1, "rollouts": rollouts}} if rollouts > 1 else {}
-        )
-        return kept_bytes(tiny_config(train={"batch_size": 64} | train, **noise))
+    def kept(rollouts=1, sigma=0.1, **train):
+        multi = {"objective": "multi_perturbed_ce", "perturb": {"sigma": sigma, "rollouts": rollouts}}
+        return kept_bytes(tiny_config(train={"batch_size": 64} | train, **(multi if rollouts > 1 else {})))
 
+    assert kept() == kept(rollouts=4, sigma=0.0)  # one trajectory is trained
     assert kept() == 8 * kept(shards=8) == kept(rollouts=4, shards=4)
     steps = {"optimizer_step": "rollout"}
     assert kept_bytes(tiny_config(model=TINY_HRM, train=steps)) == 2 * kept_bytes(tiny_config(model=TINY_HRM))

@@ -27,6 +27,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
     "multi": merge(MULTI, {"perturb": {"when": "update"}}),
     "multi, start": MULTI,
+    "winner": {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3, "when": "act_step"}},
 }
 
 
@@ -71,6 +72,8 @@ def test_shards_train_what_the_whole_batch_trains(model, rollout, monkeypatch):
     monkeypatch.setattr("torch.nn.functional.binary_cross_entropy_with_logits", _in_float64)
     optimizer_steps = ["rollout"] if rollout == "act_mask" else ["rollout", "act"]
     for objective, optimizer_step in itertools.product(OBJECTIVES, optimizer_steps):
+        if objective == "winner" and rollout != "parallel_fixed":
+            continue
         whole, *sharded = (
             _trained(
                 tiny_config(

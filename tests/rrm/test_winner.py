@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import TINY_HRM, TINY_SRM, tiny_config, tiny_model
 
+from rrm.checkpoint import CheckpointError
 from rrm.models import build_model
 from rrm.models.act import Batch, continue_value
 from rrm.models.losses import row_losses
@@ -134,6 +135,9 @@ def test_training_says_who_won_and_alone_is_the_clean_run(optimizer_step):
     last = three.history[-1]
     assert 0 < last["winner_changes"] < 1
     assert 0 < last["winner_entropy"] <= math.log(3)
+    state = three.state_dict() | {"noise_since_evaluation": {"winner_changes": torch.tensor(0.5)}}
+    with pytest.raises(CheckpointError, match=r"winner_changes is of shape \(\), an older version's"):
+        three.load_state_dict(state)
     assert 0.5 < last["train_loss"] / clean.history[-1]["train_loss"] < 1.5
 
 
