@@ -109,7 +109,10 @@ def _drawn(tables: SweepTables) -> tuple[SweepTables, str]:
         comparison=tables.comparison.loc[tables.comparison.point.isin(kept)],
         differences=tables.differences.loc[tables.differences.point.isin(kept)],
     )
-    return few, f"Of {len(points)} grid points the first {POINTS} are drawn; a map and the tables have all."
+    return (
+        few,
+        f"Of {len(points)} grid points the first {POINTS} are drawn; the map under How sure and the tables have all.",
+    )
 
 
 def _section(id: str, title: str, items: list[dict[str, Any]], note: str = "") -> dict[str, Any]:

@@ -198,7 +198,10 @@ def test_of_many_grid_points_the_first_are_drawn_and_it_says_so(monkeypatch):
     many = {name: pd.concat([at(getattr(tables, name), p) for p in names], ignore_index=True) for name in of}
     sections = sections_of(view(replace(tables, **many)))
     for name in ("sure", "came"):
-        assert sections[name]["note"] == "Of 3 grid points the first 2 are drawn; a map and the tables have all."
+        assert (
+            sections[name]["note"]
+            == "Of 3 grid points the first 2 are drawn; the map under How sure and the tables have all."
+        )
     figures = items_of(sections["sure"], "figure") + items_of(sections["came"], "figure")
     drawn = {figure["id"]: [name for name in names if name in json.dumps(figure["spec"])] for figure in figures}
     assert drawn["figure-differences"] == drawn["figure-curves"] == ["lr=1", "lr=2"]
