@@ -37,6 +37,8 @@ METRICS = {
     "done_accuracy": ("share", "Solved, of those answers alone."),
     "settled": ("share", "Answers of the clean run that stayed the same over the last 3 ACT steps."),
     "settled_accuracy": ("share", "Solved, of those answers alone."),
+    "winner_changes": ("share", "ACT steps after the first won by another trajectory; 0 without a race."),
+    "winner_entropy": ("nats", "Of which trajectory wins, at the last evaluation; 0 without a race."),
     "aurc": ("share", "Of the diagnosed examples by falling halting logit: share failed, mean over all coverages."),
     "perturbed": ("share", "Mean over perturbed rollouts, last evaluation."),
     "perturbed_all": ("share", "Solved by every perturbed rollout."),
@@ -62,7 +64,10 @@ OF_RUN = {
     "done_accuracy": "done_exact_accuracy",
     "settled": "settled_share",
     "settled_accuracy": "settled_exact_accuracy",
+    "winner_changes": "winner_changes",
+    "winner_entropy": "winner_entropy",
 }
+RACE = ("winner_changes", "winner_entropy")
 AURC = "aurc"
 DIAGNOSED = frozenset((MODES, AURC, *MEDIANS, *CELLS))  # of the diagnosed examples, which are not all
 # Metrics that are yes or no for an example, as McNemar's test needs them.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from results.curves import COLLAPSE
-from results.metrics import OF_RUN, OUTCOMES
+from results.metrics import OF_RUN, OUTCOMES, RACE
 from results.pairs import ComparisonError, Pair
 from results.rows import by_trial, with_when
 from results.scores import TRAINED, Key, equal_compute, last_diagnosis, scores
@@ -104,13 +104,19 @@ def rows_read(evals: pd.DataFrame) -> pd.DataFrame:
 def pair_scores(runs: Runs, pair: Pair, arm: str) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
     """The scores of baseline and arm, those at equal compute included where both sides' FLOPs are known."""
     base, mine = runs.of(pair.baseline, ""), runs.of(pair.arm, arm)
+    of_base, of_mine = _alone(mine.scores) | base.scores, _alone(base.scores) | mine.scores
     ratio = flops_of(pair.arm) / flops_of(pair.baseline)
     if not ratio > 0:
-        return base.scores, mine.scores
+        return of_base, of_mine
     return (
-        base.scores | equal_compute(base.evals, min(1, ratio)),
-        mine.scores | equal_compute(mine.evals, min(1, 1 / ratio)),
+        of_base | equal_compute(base.evals, min(1, ratio)),
+        of_mine | equal_compute(mine.evals, min(1, 1 / ratio)),
     )
+
+
+def _alone(races: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
+    """What a run without a race has where the other side has one: a trajectory alone wins always."""
+    return {key: np.zeros_like(score) for key, score in races.items() if key[0] in RACE}
 
 
 def flops_of(run: Any) -> float:

@@ -27,11 +27,19 @@ _TOLD = {
     "done_accuracy": "accuracy of what it says is done",
     "settled": "answers that settled",
     "settled_accuracy": "accuracy of answers that settled",
+    "winner_changes": "ACT steps at which the winner changes",
+    "winner_entropy": "entropy of who wins",
     AURC: "area under risk-coverage by q_halt",
 }
 _SHORT = {"best": "best", "final": "final", "equal_compute": "equal cost", "perturbed": "perturbed", MODES: "modes"}
 VERDICT_COLUMNS = (*_PLACE, *_EFFECT, *NAMES, "primary_verdict", "rests_on", "verdict", "headline")
-SCALES = {"share": (100.0, " points"), "modes": (1.0, ""), "nats/sub-update": (1.0, ""), "ACT steps": (1.0, "")}
+SCALES = {
+    "share": (100.0, " points"),
+    "modes": (1.0, ""),
+    "nats/sub-update": (1.0, ""),
+    "nats": (1.0, ""),
+    "ACT steps": (1.0, ""),
+}
 FOUND = ("helps", "harms", "mixed")
 FLOOR = 0.02  # of an accuracy: what both arms hardly ever, or nearly always, solve has no spread to plan by
 DROWNED = 0.9  # a noise_fidelity, as rrm.fidelity has it

@@ -260,7 +260,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _score(row: Any, value: float) -> str:
-    return _number(value, {"share": ".4f", "modes": ".2f", "ACT steps": ".2f"}.get(row.unit, "+.4f"))
+    return _number(value, {"share": ".4f", "modes": ".2f", "ACT steps": ".2f", "nats": ".2f"}.get(row.unit, "+.4f"))
 
 
 def _probability(value: float) -> str:

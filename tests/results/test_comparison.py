@@ -14,7 +14,7 @@ from results.metrics import OF_RUN
 from results.pairs import ComparisonError
 from results.rows import unpack_correct
 from results.schema import TRIALS_SCHEMA
-from results.signals import metric_name, verdicts
+from results.signals import change, metric_name, verdicts
 from results.stats import over_seeds_and_puzzles
 
 N, ROLLOUTS, SIGMA = 40, 4, 0.3
@@ -408,6 +408,7 @@ def test_readouts_are_exploratory_rows():
     evals["halting_steps"] = 4 - 0.5 * gain
     evals["done_share"] = 0.5 + 0.05 * gain
     evals["done_exact_accuracy"] = np.where(evals.trial_id == "multi3", np.nan, 0.9)  # it never says that it is done
+    evals["winner_entropy"] = np.where(evals.trial_id.str.startswith("multi"), 0.2 * gain, np.nan)
     rows = diagnoses_of(trials.trial_id, lambda name: 1)
     rows["q_halt"] = np.where(rows.trial_id.str.startswith("multi"), 1.0 * rows.solved, -1.0 * rows.solved)
     comparison = compare(trials, evals, rows, baseline="baseline")
@@ -418,6 +419,9 @@ def test_readouts_are_exploratory_rows():
     half = 2.5705818366147395 * np.std(0.05 * np.arange(6), ddof=1) / np.sqrt(6)
     assert (done.low, done.high) == pytest.approx((done.difference - half, done.difference + half))
     assert (accuracy.verdict, accuracy.difference) == ("exploratory, 5 of 6 pairs", 0)
+    race = metric(comparison, "winner_entropy")  # without one a trajectory wins always
+    assert (race.baseline_mean, race.arm_mean, race.unit) == (0, pytest.approx(0.2 * 3.5), "nats")
+    assert f"{metric_name(race)} {change(race)}".startswith("entropy of who wins +0.70 ")
     curve = metric(comparison, "aurc")  # of eight two fail: last, or first
     assert curve.arm_mean == pytest.approx((1 / 7 + 2 / 8) / 8)
     assert curve.baseline_mean == pytest.approx((1 + 1 + sum(2 / at for at in range(3, 9))) / 8)
