@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from listening import LOOPBACK, descendants, listening
 from ruamel.yaml import YAML
 from tiny import tiny_sweep, write_spec
 
@@ -106,6 +107,7 @@ def test_its_lines_about_a_cluster(tmp_path):
         said = bash(exports + "rrm submit" + ask, tmp_path, environment)
         assert said.startswith("quickstart-1: submitted with ")
         assert "quickstart: 2 trials, 2 done" in said
+        assert listening(descendants(head.pid)) == LOOPBACK
         trials = tmp_path / "runs" / "quickstart" / "trials"
         attempts = [json.loads(path.read_text())["attempts"] for path in trials.glob("*/trial.json")]
         assert [len(attempt["workers"]) for (attempt,) in attempts] == [2, 2]
