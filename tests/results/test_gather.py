@@ -97,8 +97,8 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(sweep, name, content, tmp
     assert main(["results", "show", str(tmp_path / "sweep.yaml")]) == 0
     assert f"left out: {damaged}" in capsys.readouterr().out
     if name in ("done.json", "failed.json"):
-        assert main(["plan", str(tmp_path / "sweep.yaml")]) == 2
-        assert str(damaged) in capsys.readouterr().err
+        assert main(["plan", str(tmp_path / "sweep.yaml")]) == 0  # the others would be trained
+        assert str(damaged) in capsys.readouterr().out
 
 
 def test_a_baseline_of_which_nothing_can_be_read_leaves_its_reason(sweep, tmp_path, capsys):
