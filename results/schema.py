@@ -115,17 +115,11 @@ EVALS_SCHEMA = schema_of(
     newer={"when": "start"}
     | dict.fromkeys(
         (
-            *("noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
-            *(
-                "winner_changes",
-                "winner_entropy",
-                "pass_at_k",
-                "most_settled_exact_accuracy",
-                "first_to_halt_exact_accuracy",
-            ),
-            *("halting_exact_accuracy", "halting_steps", "done_share", "done_exact_accuracy", "settled_share"),
-            *("settled_exact_accuracy", "most_settled_correct", "first_to_halt_correct", "valid_correct"),
-            "shortest_correct",
+            *("train_flops", "noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
+            *("winner_changes", "winner_entropy", "pass_at_k", "most_settled_exact_accuracy"),
+            *("first_to_halt_exact_accuracy", "halting_exact_accuracy", "halting_steps", "done_share"),
+            *("done_exact_accuracy", "settled_share", "settled_exact_accuracy", "most_settled_correct"),
+            *("first_to_halt_correct", "valid_correct", "shortest_correct"),
         )
     ),
 )

@@ -55,7 +55,7 @@ def test_it_is_computed_once(rollout, optimizer_step, monkeypatch):
     trainer.evaluate()
     assert calls["cayley"] == 3
     calls.clear()
-    trainer.diagnose(DiagnoseConfig(every=4, n=4, k=1, batch_size=4))
+    trainer.diagnose(DiagnoseConfig(every=4, n=4, k=1, batch_size=8))
     assert calls["cayley"] == 3 * 2 * 2  # in each of two parts for the spectra, in float32, and for the outcomes
     mlp = trainer_of("mlp", rollout, optimizer_step)
     calls.clear()
