@@ -1,6 +1,5 @@
 """Adam-atan2, the sign-SGD of the puzzle table, the learning-rate schedule and the moving average of the weights."""
 
-import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,12 +55,6 @@ class AdamATan2(torch.optim.Optimizer):
 
     p *= 1 - lr * wd; p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t)). m is not bias corrected inside atan2.
     """
-
-    # As torch wraps them, their first call imports its compiler, a second of every start; nothing here is compiled.
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     def __init__(self, params, *, lr: float, beta1: float, beta2: float, weight_decay: float):
         super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay})

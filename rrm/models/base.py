@@ -203,7 +203,6 @@ class BaseModel(nn.Module, ABC):
 
         Every size has its own code, so that a resumed run, which meets them in another order, computes the same bits.
         """
-        torch._inductor.config.deterministic = True  # pyright: ignore[reportAttributeAccessIssue]: as all else here is
         torch._inductor.config.compile_threads = 1  # pyright: ignore[reportAttributeAccessIssue]: no helper processes
         torch._dynamo.config.recompile_limit = 64  # pyright: ignore[reportAttributeAccessIssue]
         for module in self.modules():
