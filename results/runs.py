@@ -15,20 +15,8 @@ from results.stats import NAN
 
 NOISE = ("train_sigma", "noise_rms_z_H", "noise_rms_z_L", "noise_fidelity")
 EVALUATED = (
-    *(
-        "sweep",
-        "trial_id",
-        "step",
-        "optimizer_steps",
-        "act_steps",
-        "train_flops",
-        *NOISE,
-        "split",
-        "sigma",
-        "depth",
-        "rollouts",
-        "n",
-    ),
+    *("sweep", "trial_id", "step", "optimizer_steps", "act_steps", "train_flops", *NOISE),
+    *("split", "sigma", "depth", "rollouts", "n"),
     *("when", "exact_accuracy", "correct", "best_q_correct", "majority_correct"),
     *("most_settled_correct", "first_to_halt_correct", "valid_correct", "shortest_correct", *OF_RUN.values()),
 )

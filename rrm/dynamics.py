@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rrm.evaluate import grids
-from rrm.lyapunov import diagnose, orthonormal_vectors
+from rrm.lyapunov import diagnose, orthonormal_vectors, plain_rows
 from rrm.models.act import Batch, Latents, RecursiveModel, StepOutput
 from rrm.models.losses import TokenLoss, row_losses
 from rrm.perturb import perturb_latents
@@ -52,7 +52,7 @@ def examine(subject: Subject, rows: range, k: int) -> Found:
     q_halt [B] at the end; halt_step int64 [B]: the first ACT step after which it wants to halt, 0 if none.
     """
     model, batch = subject.model, subject.part(rows)
-    spectra = diagnose(model, batch, k=k, batch_size=len(rows) * 2 * (1 + k))
+    spectra = diagnose(model, batch, k=k, batch_size=len(rows) * plain_rows(k))
     halt_step = torch.zeros(len(rows), dtype=torch.int64)
     output = None
     unrolled = _act_steps(model, batch, model.initial_latents(len(rows)), model.halt_max_steps)
@@ -141,5 +141,5 @@ def vary(subject: Subject, rows: range, k: int) -> Found:
     size = sum(z[0].numel() for z in model.initial_latents(1).values())
     how = ({}, {"qr_every": 2}, {"seed": 1}, {"seed": 2}, {"k": min(2 * k, size)})
     orthonormal_vectors(size, k, 0)  # raises for a k that is too large
-    spectra = [diagnose(model, batch, **({"k": k, "batch_size": len(rows) * (1 + 2 * k)} | one)) for one in how]
+    spectra = [diagnose(model, batch, **({"k": k, "batch_size": len(rows) * plain_rows(2 * k)} | one)) for one in how]
     return {"lambda_1": torch.stack([torch.from_numpy(one.exponents[:, 0]) for one in spectra], dim=1)}

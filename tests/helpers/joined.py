@@ -30,7 +30,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
     "multi": merge(MULTI, {"perturb": {"when": "update"}}),
     "winner": WINNER,
-    "winner_share": merge(WINNER, {"perturb": {"winner_carry": "share_z_H"}}),  # with both each model meets a race
+    "winner_share": merge(WINNER, {"perturb": {"winner_carry": "share_z_H"}}),
 }
 STEPS = [
     ("parallel_fixed", "rollout"),
@@ -45,12 +45,11 @@ DIAGNOSE = {
 
 
 def configs() -> dict[str, dict[str, Any]]:
-    """Every objective x rollout x optimizer_step, the models in turns, four shards of a row; chunks of a row or two."""
-    found, models = {}, itertools.cycle(MODELS.items())
-    for objective, (rollout, step) in itertools.product(OBJECTIVES, STEPS):
+    """Every model x objective x rollout x optimizer_step, four shards of a row each; in chunks of one or two rows."""
+    found = {}
+    for (model, fields), objective, (rollout, step) in itertools.product(MODELS.items(), OBJECTIVES, STEPS):
         if objective.startswith("winner") and rollout != "parallel_fixed":
             continue
-        model, fields = next(models)
         train = {"steps": LAST, "shards": MOST_WORKERS, "optimizer_step": step, "halt_exploration_prob": 0.4}
         normalise = {"clean": "slots", "single": "valid_steps"}.get(objective, "per_trajectory")
         found[f"{model} {objective} {rollout} {step}"] = {

@@ -135,7 +135,8 @@ def kept_bytes(run) -> int:
 SWIGLUS = {"small": (3, 16, 24), "columns first": (1, 24, 16), "by convolution": (32, 81, 64)}  # B, N, D
 
 
-@pytest.mark.parametrize(("shape", "compiled"), [*((shape, False) for shape in SWIGLUS), ("by convolution", True)])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("shape", SWIGLUS)
 def test_swiglu_keeps_gate_and_up_alone_for_the_same_gradients(shape, compiled):
     """As a block has it: x also goes on beside, and on a transposed view; all gradients are those of the plain one."""
     if compiled and not has_compiler():
