@@ -55,7 +55,8 @@ def accuracy_curves(
         says += " A ring is a seed's best step, chosen on validation, scored on test."
     title, own = "Clean accuracy on test", rows.arm == arms.baseline
     if rows.panel.nunique() <= MOST_TOGETHER and len(set(rows.point.dropna())) < 2:
-        chart = alt.layer(*_layers(parts, arms, legend=True), data=values(rows))
+        # Rows that name a panel are shown on a page beside others of theirs: here all stand in one.
+        chart = alt.layer(*_layers(parts, arms, legend=True), data=values(rows.drop(columns="panel")))
         return finish(chart, title, says, width=WIDTH, height=HEIGHT)
     if not own.all():
         # In each panel stands the baseline of its grid point, without its seeds.

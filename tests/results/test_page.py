@@ -73,6 +73,8 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         drawn(page, "figure-curves")
         names = page.evaluate("document.querySelector('#figure-curves svg').textContent")
         assert "baseline" in names
+        strokes = "[...document.querySelectorAll('#figure-curves .mark-line path')].map(p => p.getAttribute('stroke'))"
+        assert len(set(page.evaluate(strokes))) == 2  # the arm's, and the baseline's
 
         # The slider shows the model think.
         page.evaluate("document.getElementById('boards').scrollIntoView()")
