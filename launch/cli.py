@@ -86,11 +86,11 @@ def _bad_input() -> tuple[type[Exception], ...]:
     """The errors that say themselves what is wrong, of modules that are imported once something is."""
     from rrm.checkpoint import CheckpointError
     from rrm.puzzles.formats import DataError
-    from tune.held_folder import TrialBusyError
+    from tune.held_folder import BusyError
     from tune.memory import TooLargeError
     from tune.spec import SpecError
 
-    return CheckpointError, DataError, SpecError, TooLargeError, TrialBusyError
+    return BusyError, CheckpointError, DataError, SpecError, TooLargeError
 
 
 def _parser() -> argparse.ArgumentParser:

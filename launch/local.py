@@ -1,6 +1,5 @@
 """A sweep by its folder, here or in a bucket: how it stands; the log of its run on this machine, and how to stop it."""
 
-import os
 import platform
 import sys
 import time
@@ -9,15 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from psutil import Error as PsutilError
 from psutil import NoSuchProcess, Process
 
+from results.locks import is_held
 from results.progress import duration, is_stalled, told_by_driver, told_by_folders
-from results.schema import LOG, MANIFEST, RUN, TRIALS
+from results.schema import LOG, MANIFEST, TRIALS
 from results.storage import Location, side_by_side
 from results.trial_files import TrialEnd, read_json, trial_end
 from tune.output import outlet
 from tune.plan import ALL_DONE, attempts_of, exit_code
+from tune.runner import RUN_LOCK, Runner, local_lock, process_that_holds, runner
+
+START_SECONDS = 20.0  # for which a run that is being started may keep `stop` waiting
 
 
 class JobError(ValueError):
@@ -33,7 +35,7 @@ def status(storage: Location, name: str | None) -> int:
     told = told_by_driver(folder) or told_by_folders(folder)
     trials = told["trials"]
     counts = ", ".join(f"{n} {status}" for status, n in Counter(one["status"] for one in trials.values()).items())
-    print(f"{name}: {len(trials)} trials, {counts}; {_runner(folder) or 'not running'}; {folder}")
+    print(f"{name}: {len(trials)} trials, {counts}; {runner(folder) or 'not running'}; {folder}")
     if told["run"]:
         print(f"  {_pace(told['run'], trials)}")
     for trial_id, trial in trials.items():
@@ -60,12 +62,10 @@ def logs(storage: Location, name: str, follow: bool) -> int:
     Nothing is followed for nobody: without a reader it ends, with 0.
     Raises JobError if there is no such sweep, or none of its runs was here.
     """
-    from tune.experiment import holder
-
     folder = _folder(storage, name)
     printed: dict[Path, int] = {}
     while True:
-        going_on = follow and holder(folder) is not None
+        going_on = follow and is_held(folder / RUN_LOCK)
         log = max(attempts_of(folder).glob(f"*/{LOG}"), default=None)  # they are called by their time
         if log is None and not going_on:
             raise JobError(f"{name}: no log of a run in {attempts_of(folder)}; run it, or ask where it ran")
@@ -90,41 +90,35 @@ def _ends(folder: Location) -> list[TrialEnd]:
 
 def stop(storage: Location, name: str) -> int:
     """Stop the run of a sweep on this machine and wait for its end. Raises JobError if it is elsewhere, or not ours."""
-    from tune.experiment import holder, local_lock
-
     folder = _folder(storage, name)
-    run = holder(folder)
+    run, process = _run_and_process(folder)
     if run is None:
         print(f"{name}: not running")
         return ALL_DONE
-    if run["host"] != platform.node():
-        raise JobError(f"{name}: {_runner(folder)}; stop it there")
-    process = _process(run["pid"], local_lock(folder))
+    if run.host not in (None, platform.node()):
+        raise JobError(f"{name}: {run}; stop it there")
     if process is None:
-        raise JobError(
-            f"{name}: {_runner(folder)}, says its {RUN}, but that is no process of yours that holds the "
-            "sweep's lock; press Ctrl-C where it was started"
-        )
+        mend = "press Ctrl-C where it was started"
+        raise JobError(f"{name}: {run}, but no such process of yours here holds the sweep's lock; {mend}")
     started = time.monotonic()
     with suppress(NoSuchProcess):
         process.terminate()
-    while holder(folder):
+    while is_held(folder / RUN_LOCK):
         time.sleep(0.2)
     print(f"{name}: stopped in {time.monotonic() - started:.0f} s; run it again to go on")
     return ALL_DONE
 
 
-def _process(pid: int, lock: Path) -> Process | None:
-    """The process with this number, if it is of this user and has the lock's file open; None if not.
-
-    The number comes from the storage, where others may write: no other process may be signalled.
-    """
-    try:
-        process = Process(pid)
-        files = process.open_files() if process.uids().real == os.getuid() else []
-        return process if any(lock.samefile(file.path) for file in files) else None
-    except (PsutilError, ValueError, OverflowError, OSError):  # no process has such a number, or it is gone
-        return None
+def _run_and_process(folder: Location) -> tuple[Runner | None, Process | None]:
+    """Who runs the sweep, and the process, if it is this user's and here; a run that is being started is waited for."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        run = runner(folder)
+        pid = run.pid if run is not None and run.host == platform.node() else None
+        process = None if pid is None else process_that_holds(pid, local_lock(folder))
+        if run is None or process is not None or not run.is_starting or time.monotonic() > until:
+            return run, process
+        time.sleep(0.5)
 
 
 def _folder(storage: Location, name: str | None) -> Location:
@@ -135,10 +129,3 @@ def _folder(storage: Location, name: str | None) -> Location:
         mend = "give --storage, a folder or s3://bucket/prefix, or --address of its cluster"
         raise JobError(f"{name}: no such sweep in {folder.parent}; {mend}")
     return folder
-
-
-def _runner(folder: Location) -> str:
-    from tune.experiment import holder
-
-    run = holder(folder)
-    return f"run by process {run['pid']} on {run['host']} since {run['since']}" if run else ""

@@ -1,6 +1,9 @@
 """A trial's folder: how it stands, its JSON files and its tables, each checked when read."""
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +13,34 @@ import pyarrow.parquet as pq
 from results.columns import completed
 from results.locks import is_held
 from results.records import Status, problem_of, table_problem
-from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED
+from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED, TRIAL
 from results.storage import Location, sizes
+
+_NOT_OURS, _NOT_A_FILE = (errno.EACCES, errno.EPERM), (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+_AWAY = "move it away"
+
+
+class DamagedFileError(ValueError):
+    """A file of a sweep's folder that cannot be read; the text names it and the mend."""
+
+
+class ClosedFileError(DamagedFileError):
+    """One that is closed to this user, or is no file: it cannot be written either."""
+
+
+@contextmanager
+def closed_alone(path: Location, mend: str = _AWAY) -> Iterator[None]:
+    """Within, a path that is closed to this user, or of another kind, is no fault of its storage.
+
+    Raises ClosedFileError for it; names `path` where the system names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*_NOT_OURS, *_NOT_A_FILE):
+            raise
+        allow = "let this user read it, or " if error.errno in _NOT_OURS else ""
+        raise ClosedFileError(f"{error.filename or path}: {error.strerror}; {allow}{mend}") from error
 
 
 @dataclass(frozen=True)
@@ -33,7 +62,9 @@ def trial_end(folder: Location, steps: int) -> TrialEnd:
     that has lost a file since it was done, which the next run makes again.
     """
     try:
-        return _recorded_end(folder, steps)
+        with closed_alone(folder):
+            read_json(folder / TRIAL)
+            return _recorded_end(folder, steps)
     except DamagedFileError as error:
         return TrialEnd("unreadable", reason=str(error))
 
@@ -66,26 +97,24 @@ def table_bytes(table: pa.Table, **options: Any) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-class DamagedFileError(ValueError):
-    """A file of a sweep's folder that cannot be read; the text names it and the mend."""
-
-
-def read_json(path: Location) -> dict[str, Any] | None:
+def read_json(path: Location, mend: str = _AWAY) -> dict[str, Any] | None:
     """A JSON object from a file, as results.records says what one of its name holds; None if there is no such file.
 
-    Raises DamagedFileError if it holds something else, with the field and its value; OSError.
+    Raises DamagedFileError if it holds something else, with the field, its value and the mend; OSError.
     """
     try:
-        text = path.read_bytes()
+        with closed_alone(path, mend):
+            text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
         content = json.loads(text)
         if b"\\u" in text:
             json.dumps(content, ensure_ascii=False).encode()  # half a character, which no file and no terminal takes
-    except FileNotFoundError:
-        return None
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error}); move it away") from error
+        raise DamagedFileError(f"{path}: cannot be read ({error}); {mend}") from error
     if problem := problem_of(path.name, content):
-        raise DamagedFileError(f"{path}: {problem}; move it away")
+        raise DamagedFileError(f"{path}: {problem}; {mend}")
     return content
 
 
@@ -97,7 +126,8 @@ def read_table(path: Location, schema: pa.Schema, name: str = "") -> pa.Table:
     name = name or path.stem
     try:
         # One open: given the path, pyarrow opens it twice, and a running trial may replace the file in between.
-        content = path.read_bytes()
+        with closed_alone(path):
+            content = path.read_bytes()
     except FileNotFoundError:
         return schema.empty_table()
     try:

@@ -1,9 +1,7 @@
 """Run a sweep on Ray Tune: hand it the trials that are left, and say at the end how each one stands."""
 
-import json
 import logging
 import os
-import platform
 import signal
 import sys
 import time
@@ -12,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -25,29 +22,29 @@ from ray.tune import (
     Tuner,
 )
 
-from results.locks import is_held
-from results.schema import FAILED, LOCK, LOG, PROGRESS, RUN, SPEC, TRIALS
-from results.storage import Location, S3Path, missing, write_atomically
+from results.locks import is_held, this_process
+from results.schema import FAILED, LOCK, LOG, RUN, SPEC, TRIALS
+from results.storage import S3Path, missing, write_atomically
 from results.trial_files import DamagedFileError, read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
-from tune.held_folder import write_failed
+from tune.held_folder import BusyError, HeldFolder, write_failed
 from tune.job import TrialJob
-from tune.lease import fence_of, lock_at, release_and_remove, still_held
+from tune.lease import Lease, lock_at, release_and_remove
 from tune.leftovers import remove_copies, tidy
 from tune.memory import check_memory
 from tune.placement import placement
-from tune.plan import ALL_DONE, SOME_FAILED, STOPPED, PlannedTrial, attempts_of, exit_code, plan, write_manifest
+from tune.plan import ALL_DONE, SOME_FAILED, STOPPED, PlannedTrial, attempts_of, exit_code, manifest_files, plan
 from tune.progress_file import ProgressFile
 from tune.queue import TrialQueue, pending_trials
+from tune.runner import RUN_LOCK, local_lock, runner
 from tune.secrets import keep_from_runtime_env
 from tune.signals import ENDING, handled
 from tune.spec import Sweep
 from tune.stopping import RecordedStopping
 from tune.trainable import RecursiveTrial
 
-RUN_LOCK = ".run.lock"
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they write the whole config at every report, for nobody
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # its state at the start and at the end; nothing is restored from it
@@ -83,6 +80,8 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
                 with connected():
                     progress = _fit(sweep, planned, left, claim)
                 errors = progress.errors
+                if errors:
+                    claim.held.check_held()
                 for trial_id, error in errors.items():
                     _record_error(sweep, trial_id, error)
                 if any(trial.status == "waiting" for trial in progress.trials.values()):
@@ -92,7 +91,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
             except (OSError, TuneError) as error:
                 text = f"{_reason(error, sweep)}; mend it, and the same command goes on from what was saved"
                 raise RunBroken("\n".join([*dict.fromkeys(errors.values()), text])) from error
-        write_manifest(sweep)
+        claim.write_manifest(sweep)
     return exit_code(trial.end for trial in planned)
 
 
@@ -104,78 +103,75 @@ def _reason(error: OSError | TuneError, sweep: Sweep) -> str:
 
 @dataclass
 class _Claim:
-    """What stands in the sweep's folder now and did not before: a worker that reads it there sees the same storage."""
+    """The sweep's folder, held, and what stands in it now and did not before: by that a worker knows the storage."""
 
+    held: HeldFolder
     nonce: str
     started: bool = False  # whether more of the sweep was written
+
+    def write_manifest(self, sweep: Sweep) -> None:
+        """As tune.plan's, for as long as the sweep is this run's."""
+        for name, content in manifest_files(sweep).items():
+            self.held.write(name, content)
 
 
 @contextmanager
 def _claim(sweep: Sweep) -> Iterator[_Claim]:
     """Hold the sweep for this process. The lock is the operating system's and ends with the process.
 
-    What ends before it has `started` leaves the storage as it was: of a sweep that never ran no folder either.
+    What ends before it has `started` leaves the storage as it was: of a sweep that never ran no folder either. A run
+    that has lost the sweep to another writes nothing more, and ends as if told to.
     """
-    path, locks = sweep.folder / RUN, [lock_at(sweep.folder / RUN_LOCK, partial(_lost, sweep))]
-    made = missing(sweep.folder)
+    lock, made = lock_at(sweep.folder / RUN_LOCK, partial(_lost, sweep)), missing(sweep.folder)
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(sweep.folder, S3Path):
-        local_lock(sweep.folder).parent.mkdir(parents=True, exist_ok=True)
-        locks.append(FileLock(local_lock(sweep.folder)))
-    with ExitStack() as held:
-        for lock in locks:
-            try:
-                lock.acquire(timeout=CLAIM_SECONDS)
-            except Timeout as error:
-                holder = read_json(path) or {}
-                raise RunRefused(
-                    f"{sweep.spec.name}: already being run by process {holder.get('pid')} on {holder.get('host')} "
-                    f"since {holder.get('since')}; wait for it or stop it"
-                ) from error
-            held.callback(lock.release)
-        since, nonce = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), uuid.uuid4().hex
-        who = {"pid": os.getpid(), "host": platform.node(), "since": since, "nonce": nonce} | fence_of(locks[0])
+    with ExitStack() as stack:
+        if isinstance(sweep.folder, S3Path):
+            local_lock(sweep.folder).parent.mkdir(parents=True, exist_ok=True)
+            _take(FileLock(local_lock(sweep.folder)), sweep, stack)
+        _take(lock, sweep, stack)
+        path, held = sweep.folder / RUN, HeldFolder(sweep.folder, lock)
+        since, claim = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), _Claim(held, uuid.uuid4().hex)
         earlier = path.read_bytes() if path.exists() else None
-        claimed = _Claim(nonce)
         try:
-            write_atomically(path, json.dumps(who).encode())
-            yield claimed
-        except BaseException:
+            held.write_json(RUN, this_process() | {"since": since, "nonce": claim.nonce} | held.fence)
+            yield claim
+        except BaseException as error:
             # A process that stood still for too long has lost the sweep: what stands there is another's.
-            if not claimed.started and still_held(locks[0]):
-                with suppress(OSError, DamagedFileError):
+            if not claim.started and held.is_held():
+                with suppress(OSError, DamagedFileError, BusyError):
                     found = read_json(path)
-                    ours = found is not None and found.get("nonce") == nonce
+                    ours = found is not None and found.get("nonce") == claim.nonce
                     if ours and earlier is not None:
-                        write_atomically(path, earlier)
+                        held.write(RUN, earlier)
                     elif ours or found is None:  # None: it could not be written
                         path.unlink(missing_ok=True)
-                        release_and_remove(locks[0])
+                        release_and_remove(lock)
                         for folder in made:
                             folder.rmdir()
+            if isinstance(error, BusyError):  # `_lost` says to whom, and sends a signal, at about the same time
+                print(f"{sweep.spec.name}: {error}", flush=True)
+                raise KeyboardInterrupt from error
             raise
+
+
+def _take(lock: FileLock | Lease, sweep: Sweep, stack: ExitStack) -> None:
+    """Take a lock until the stack ends. Raises RunRefused if another run holds it."""
+    try:
+        lock.acquire(timeout=CLAIM_SECONDS)
+    except Timeout as error:
+        who = runner(sweep.folder) or "being run by a process of this machine"
+        raise RunRefused(f"{sweep.spec.name}: already {who}; wait for it or stop it") from error
+    stack.callback(lock.release)
 
 
 def _lost(sweep: Sweep) -> None:
     """Another run took the sweep in a bucket while this process stood still: end as if told to."""
-    holder = {"pid": "?", "host": "?"}
     try:
-        with suppress(OSError, DamagedFileError):
-            holder |= read_json(sweep.folder / RUN) or {}
-        who = "{pid} on {host}".format_map(holder)
-        print(f"{sweep.spec.name}: this process stood still for too long; process {who} runs the sweep now", flush=True)
+        with suppress(OSError):
+            other = runner(sweep.folder) or "another's, or was"
+            print(f"{sweep.spec.name}: this process stood still for too long; the sweep is {other}", flush=True)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def local_lock(folder: Location) -> Path:
-    """The file that a run of the sweep in `folder` has locked on its machine, wherever the sweep is stored."""
-    return folder / RUN_LOCK if isinstance(folder, Path) else attempts_of(folder) / RUN_LOCK
-
-
-def holder(folder: Location) -> dict[str, Any] | None:
-    """Who runs the sweep in `folder`: pid, host and since; None if nobody does. Nothing is written or locked."""
-    return read_json(folder / RUN) if is_held(folder / RUN_LOCK) else None
 
 
 def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], claim: _Claim) -> Progress:
@@ -190,13 +186,13 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], cl
     attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{claim.nonce[:8]}"
     attempts = attempts_of(sweep.folder)
     claim.started = True  # a run that is refused has not come here
-    write_manifest(sweep)
+    claim.write_manifest(sweep)
     (attempts / attempt).mkdir(parents=True)
     write_atomically(attempts / attempt / SPEC, sweep.text)
     log = attempts / attempt / LOG
     log.touch()
     progress = Progress(spec.name, cells, status, {t.cell.trial_id: t.step for t in planned}, log)
-    written = ProgressFile(progress, sweep.folder / PROGRESS)
+    written = ProgressFile(progress, claim.held)
     os.environ |= TUNE_SETTINGS | {"TUNE_MAX_PENDING_TRIALS_PG": str(pending_trials(places))}
     tuner = Tuner(
         RecursiveTrial,

@@ -1,25 +1,25 @@
-"""A trial's folder, held by this process: nobody else writes there meanwhile, and it no longer does once it lost it."""
+"""A folder that this process holds: nobody else writes there meanwhile, and it no longer does once it has lost it."""
 
 import json
 import platform
 import time
 from typing import Any
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from results import versioned
 from results.schema import FAILED, LOCK, TRIAL
 from results.storage import Location, S3Path, copy, write_atomically
-from results.trial_files import read_json
-from tune.lease import fence_of, lock_at, still_held
+from results.trial_files import DamagedFileError, read_json
+from tune.lease import Lease, fence_of, lock_at, still_held
 from tune.provenance import utc_now
 
 SHARED_SECONDS = 5.0  # a network file system may show a new file a little later
 LOCK_SECONDS = 60.0  # a killed driver's workers outlive it by about a second; a frozen machine's by more
 
 
-class TrialBusyError(RuntimeError):
-    """Another process holds the trial's folder."""
+class BusyError(RuntimeError):
+    """Another process holds the folder, or this one no longer does."""
 
 
 class NotSharedError(RuntimeError):
@@ -27,26 +27,15 @@ class NotSharedError(RuntimeError):
 
 
 class HeldFolder:
-    """The folder, made if it is not there, and its lock; a dead process's is free at once.
+    """A folder whose lock this process has taken. Each write raises BusyError once this process holds it no longer.
 
-    Raises TrialBusyError if another process holds it. So does each write once this process holds it no longer. In a
-    bucket a file is put over the version alone that stood when the folder was taken, or that this holder wrote: what a
-    holder that stood still, or had to try for long, sends after another has taken the folder replaces nothing of his.
+    In a bucket a file is put over the version alone that stood when the folder was taken, or that this holder wrote:
+    what a holder that stood still, or had to try for long, sends after another has taken the folder replaces nothing of
+    his.
     """
 
-    def __init__(self, path: Location):
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_at(path / LOCK)
-        try:
-            self._lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            attempts = (read_json(path / TRIAL) or {}).get("attempts") or [{}]
-            holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | attempts[-1])
-            raise TrialBusyError(
-                f"{path}: another process is training this trial ({holder}); wait for it or stop it"
-            ) from error
-
+    def __init__(self, path: Location, lock: FileLock | Lease):
+        self.path, self._lock = path, lock
         self._versions = versioned.versions(path) if isinstance(path, S3Path) else {}
 
     @property
@@ -54,12 +43,16 @@ class HeldFolder:
         """What tells this holder's files from an earlier one's (see tune.lease)."""
         return fence_of(self._lock)
 
+    def is_held(self) -> bool:
+        """Whether this process still holds it."""
+        return still_held(self._lock)
+
     def check_held(self) -> None:
-        """Raises TrialBusyError unless this process still holds it."""
-        if not still_held(self._lock):
-            raise TrialBusyError(
+        """Raises BusyError unless this process still holds it."""
+        if not self.is_held():
+            raise BusyError(
                 f"{self.path}: held no longer: this process stood still, or the storage was silent, for too long; "
-                "another may train this trial now"
+                "another may have it now"
             )
 
     def remove_leftovers(self) -> None:
@@ -100,7 +93,7 @@ class HeldFolder:
 
     def write_failed(self, kind: str, reason: str, step: int) -> None:
         """Record why the trial failed, unless it is another's by now."""
-        if still_held(self._lock):
+        if self.is_held():
             write_failed(self.path, kind, reason, step)
 
     def release(self) -> None:
@@ -108,18 +101,47 @@ class HeldFolder:
         self._lock.release()
 
 
+def hold_trial(path: Location) -> HeldFolder:
+    """A trial's folder, made if it is not there, held by this process; a dead process's is free at once.
+
+    Raises BusyError if another process holds it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = lock_at(path / LOCK)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        attempts = (read_json(path / TRIAL) or {}).get("attempts") or [{}]
+        holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | attempts[-1])
+        raise BusyError(f"{path}: another process is training this trial ({holder}); wait for it or stop it") from error
+    return HeldFolder(path, lock)
+
+
 def check_shared(path: Location, nonce: str) -> None:
     """Raises NotSharedError unless what the driver of the sweep wrote into its folder is read here, too."""
     until = time.monotonic() + SHARED_SECONDS
-    while True:
-        found = read_json(path)
-        if found is not None and found.get("nonce") == nonce:
-            return
+    while (seen := _unlike(path, nonce)) is not None:
         if time.monotonic() >= until:
-            seen = "there is no such file here" if found is None else "holds what another run wrote"
-            mend = "mount it there at this path, or store in a bucket (storage: s3://bucket/prefix)"
-            raise NotSharedError(f"node {platform.node()} does not see the sweep's storage: {path}: {seen}; {mend}")
+            raise NotSharedError(f"node {platform.node()} {seen}")
         time.sleep(0.2)
+
+
+def _unlike(path: Location, nonce: str) -> str | None:
+    """What is seen instead of the run.json with this nonce, and the mend; None if it is that one."""
+    share = "mount it there at this path, or store in a bucket (storage: s3://bucket/prefix)"
+    try:
+        found = read_json(path, "stop the run and start it again, which writes the file anew")
+    except DamagedFileError as error:
+        return f"cannot tell whether it sees the sweep's storage: {error}"
+    if found is None:
+        return f"does not see the sweep's storage: {path}: there is no such file here; {share}"
+    if found.get("nonce") != nonce:
+        who = f"process {found['pid']} on {found['host']} since {found['since']}"
+        return (
+            f"sees another run of the sweep: {path}: {who}; this trial's run has lost the sweep, and ends; if it goes "
+            f"on, this is not its storage: {share}"
+        )
+    return None
 
 
 def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:

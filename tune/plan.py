@@ -3,14 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.schema import ASKED, ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
 from results.storage import Location, S3Path, side_by_side, subfolders, write_atomically
-from results.trial_files import DamagedFileError, TrialEnd, read_json, read_table, trial_end
+from results.trial_files import ClosedFileError, DamagedFileError, TrialEnd, read_json, read_table, trial_end
 from tune.signals import STOPPED
 
 if TYPE_CHECKING:
@@ -54,23 +53,39 @@ def plan(sweep: "Sweep") -> list[PlannedTrial]:
 
 def planned(sweep: "Sweep", cell: "Cell") -> PlannedTrial:
     """One trial of the sweep, likewise."""
-    folder = sweep.folder / TRIALS / cell.trial_id
-    end, step = trial_end(folder, cell.config.train.steps), 0
+    folder, step = sweep.folder / TRIALS / cell.trial_id, 0
+    end = trial_end(folder, cell.config.train.steps)
+    if end.status == "unreadable":
+        return PlannedTrial(cell, folder, end, step)
     try:
         if sweep.spec.scheduler is not None:
             read_json(folder / ASKED)
+        elif end.status == "stopped":  # it was asked to be trained to its end after all
+            end = TrialEnd("unfinished")
+        step, is_whole = _step(folder)
+        if end.status == "done" and not is_whole:  # the state's own history writes the table again
+            end = TrialEnd("unfinished")
     except DamagedFileError as error:
         end = TrialEnd("unreadable", reason=str(error))
-    if end.status == "stopped" and sweep.spec.scheduler is None:  # it was asked to be trained to its end after all
-        end = TrialEnd("unfinished")
-    try:
-        step = max(read_table(folder / EVALS, EVALS_SCHEMA).column("step").to_pylist(), default=0)
-    except DamagedFileError:
-        if end.status == "done":  # the state's own history writes the table again
-            end = TrialEnd("unfinished")
-    with suppress(DamagedFileError):  # it says no more than how far the state has come
-        step = max(step, (read_json(folder / SAVED) or {"step": 0})["step"])
     return PlannedTrial(cell, folder, end, step)
+
+
+def _step(folder: Location) -> tuple[int, bool]:
+    """The step that a trial has come to, and whether its evaluations can be read. Raises ClosedFileError, OSError."""
+    evaluated, is_whole, saved = 0, True, 0
+    try:
+        evaluated = max(read_table(folder / EVALS, EVALS_SCHEMA).column("step").to_pylist(), default=0)
+    except ClosedFileError:
+        raise
+    except DamagedFileError:
+        is_whole = False
+    try:
+        saved = (read_json(folder / SAVED) or {"step": 0})["step"]
+    except ClosedFileError:
+        raise
+    except DamagedFileError:  # it says no more than how far the state has come
+        pass
+    return max(evaluated, saved), is_whole
 
 
 def manifest(sweep: "Sweep") -> dict[str, Any]:
@@ -95,11 +110,16 @@ def manifest(sweep: "Sweep") -> dict[str, Any]:
     }
 
 
+def manifest_files(sweep: "Sweep") -> dict[str, bytes]:
+    """The manifest and the spec as it is run, by the names of their files in the sweep's folder."""
+    return {MANIFEST: json.dumps(manifest(sweep)).encode(), SPEC: sweep.text}
+
+
 def write_manifest(sweep: "Sweep") -> None:
-    """Write the manifest into the sweep's folder, beside the spec as it was run."""
+    """Write these files, whoever runs the sweep."""
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(sweep.folder / MANIFEST, json.dumps(manifest(sweep)).encode())
-    write_atomically(sweep.folder / SPEC, sweep.text)
+    for name, content in manifest_files(sweep).items():
+        write_atomically(sweep.folder / name, content)
 
 
 def note_manifest(sweep: "Sweep") -> None:

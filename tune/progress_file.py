@@ -8,8 +8,10 @@ from typing import Any
 
 from ray.tune import Callback
 
-from results.storage import Location, S3Path, write_atomically
+from results.schema import PROGRESS
+from results.storage import S3Path
 from tune.callbacks import Progress
+from tune.held_folder import BusyError, HeldFolder
 
 SECONDS, SECONDS_S3 = 3.0, 30.0  # between two writings
 SHARE = 50  # at most so small a part of the driver's time goes into them
@@ -20,12 +22,13 @@ class ProgressFile(Callback):
     """Writes what a Progress knows: of each trial its status, step, rate, when it was last heard of, why it failed.
 
     The same while no trial reports: then `written` goes on and the trials' `heard` does not. A writing that fails is
-    tried again with the next: the storage's failures are the trials' to tell.
+    tried again with the next: the storage's failures are the trials' to tell. A run that has lost its sweep's folder
+    writes none.
     """
 
-    def __init__(self, progress: Progress, path: Location):
-        self.progress, self.path = progress, path
-        self._seconds = SECONDS_S3 if isinstance(path, S3Path) else SECONDS
+    def __init__(self, progress: Progress, held: HeldFolder):
+        self.progress, self.held = progress, held
+        self._seconds = SECONDS_S3 if isinstance(held.path, S3Path) else SECONDS
         self._due = 0.0
         self._heard: dict[str, float] = {}
         self._marks: dict[str, tuple[float, int]] = {}  # when a trial's rate was last measured, and its step then
@@ -82,6 +85,6 @@ class ProgressFile(Callback):
             trials[trial_id] = {"status": state.status, "steps": state.steps} | given
         left = None if ended else self.progress.seconds_left()
         content = {"written": time.time(), "ended": ended, "left": left, "trials": trials}
-        with suppress(OSError):
-            write_atomically(self.path, json.dumps(content).encode())
+        with suppress(OSError, BusyError):
+            self.held.write(PROGRESS, json.dumps(content).encode())
         self._due = time.monotonic() + max(self._seconds, SHARE * (time.monotonic() - started))

@@ -35,7 +35,7 @@ from rrm.torch_setup import out_of_memory_is, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
 from tune.growing import SEALED, GrowingTables
-from tune.held_folder import HeldFolder, TrialBusyError, check_shared
+from tune.held_folder import BusyError, check_shared, hold_trial
 from tune.job import TrialJob
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
 from tune.memory import memory_mend
@@ -76,7 +76,7 @@ class TrialRun:
         self.logs: list[TrialLog] = []
         if job.nonce is not None:
             check_shared(self.folder.parent.parent / RUN, job.nonce)
-        self._held = HeldFolder(self.folder)
+        self._held = hold_trial(self.folder)
         self._tables = GrowingTables(self._held, job.trial_id)
         try:
             set_up_torch(job.threads)
@@ -186,7 +186,7 @@ class TrialRun:
         except DivergedError as error:
             self._held.write_failed("diverged", str(error), self.trainer.step)
             return self._progress(failed=str(error))
-        except (TrialBusyError, WorkerLostError):
+        except (BusyError, WorkerLostError):
             self._between_steps = False
             raise
         except Exception as error:

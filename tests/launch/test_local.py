@@ -4,10 +4,13 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from holding import held_elsewhere
@@ -16,6 +19,7 @@ from outputs import stdout_that_is
 from sweep_folder import write_sweep
 from tiny import tiny_sweep, write_spec
 
+from launch import local
 from launch.cli import main
 from results.storage import write_atomically
 from rrm import checkpoint
@@ -65,7 +69,7 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
         assert main(["status", *on]) == 0
         out = capsys.readouterr().out
         time.sleep(0.5)
-    assert f"tiny: 1 trials, 1 running; run by process {process.pid} on " in out
+    assert f"tiny: 1 trials, 1 running; being run by process {process.pid} on " in out
     assert re.search(r"\n  step \d+ of 1000000.*, last heard \d+ s ago\n", out)
     with stdout_that_is("unread"):
         assert main(["logs", "--follow", *on]) == 0  # for nobody
@@ -108,7 +112,10 @@ def test_an_exported_address_keeps_nobody_from_a_sweep_of_this_machine(way, tmp_
 @pytest.mark.parametrize("pid", [-1, 0, 1, 2**70, "this process", "a process of ours", "the one that holds a trial"])
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_stop_signals_nobody_but_the_run(pid, place, request, tmp_path, capsys, monkeypatch):
-    """Who may write to the storage chooses the number in run.json, and no process but the run's own hears of it."""
+    """Who may write to the storage chooses the number in run.json, and no process but the run's own hears of it.
+
+    In a folder that is who has locked the file; in a bucket the process with the number, if it has locked this node's.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
     sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=storage)))
@@ -116,17 +123,79 @@ def test_stop_signals_nobody_but_the_run(pid, place, request, tmp_path, capsys, 
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     trial_lock = sweep.folder / "trials" / sweep.cells[0].trial_id / ".lock"
     trial_lock.parent.mkdir(parents=True, exist_ok=True)
-    with held_elsewhere(sweep.folder / ".run.lock"), held_elsewhere(trial_lock) as trainer:
+    with held_elsewhere(sweep.folder / ".run.lock") as run, held_elsewhere(trial_lock) as trainer:
         ours = {"this process": os.getpid(), "a process of ours": other.pid, "the one that holds a trial": trainer.pid}
         named = ours.get(str(pid), pid)
-        claim = {"pid": named, "host": platform.node(), "since": "today"}
+        claim = {"pid": named, "host": platform.node(), "since": "today", "fence": 1}
         write_atomically(sweep.folder / "run.json", json.dumps(claim).encode())
-        assert main(["stop", "tiny", "--storage", storage]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith(f"tiny: run by process {named} on ")
+        assert main(["stop", "tiny", "--storage", storage]) == (0 if place == "folder" else 2)
+        if place == "folder":
+            assert run.wait(timeout=10) == -signal.SIGTERM
+        else:
+            assert capsys.readouterr().err.startswith(f"tiny: being run by process {named} on ")
+            assert run.poll() is None
         assert other.poll() is trainer.poll() is None
     other.kill()
     other.wait()
+
+
+BROKEN = ["", '{"pid": "x", "host": "h", "since": "s"}']
+EARLIER = json.dumps({"pid": 4242, "host": "h", "since": "2020", "nonce": "x"})
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_run_is_known_by_its_lock_whatever_stands_in_its_file(place, request, tmp_path, capsys, monkeypatch):
+    """No run.json yet, one of an earlier run, one that is damaged."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(local, "START_SECONDS", 0.0)
+    monkeypatch.setattr("tune.experiment.CLAIM_SECONDS", 0.0)
+    storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
+    spec = write_spec(tmp_path, tiny_sweep(storage=storage))
+    sweep = load_sweep(spec)
+    write_manifest(sweep)
+    path, on = sweep.folder / "run.json", ("tiny", "--storage", storage)
+    with held_elsewhere(sweep.folder / ".run.lock") as run:
+        who = f"by process {run.pid} on {platform.node()}"
+        for content in (None, EARLIER, *BROKEN):
+            if content is not None:
+                write_atomically(path, content.encode())
+            said = f"being run {who} ({path}: " if content in BROKEN else f"being started {who}; "
+            for command in (["status", *on], ["run", spec], ["logs", "--follow", *on], ["stop", *on]):
+                if command[0] == "stop" and (place == "folder" and content != BROKEN[-1]):
+                    continue  # once: it ends it
+                with stdout_that_is("unread") if command[0] == "logs" else nullcontext():
+                    code = main(command)
+                printed = capsys.readouterr()
+                assert "move it away" not in printed.out + printed.err
+                if command[0] == "status":
+                    assert (code, said in printed.out) == (0, True), printed
+                elif command[0] == "run":
+                    assert (code, printed.err.startswith(f"tiny: already {said}")) == (2, True), printed
+                elif command[0] == "logs":
+                    assert code == 0
+                elif place == "s3":  # nobody has the lock of this node
+                    assert (code, printed.err.startswith(f"tiny: {said[:-2]}")) == (2, True), printed
+                else:
+                    assert (code, printed.out.startswith("tiny: stopped in ")) == (0, True), printed
+                    assert run.wait(timeout=10) == -signal.SIGTERM
+    if place == "folder":
+        assert main(["status", *on]) == 0
+        assert "; not running; " in capsys.readouterr().out
+
+
+def test_stop_waits_for_a_run_to_say_who_it_is(tmp_path, capsys, monkeypatch):
+    """As one of another user, or another container: no process of ours is seen to hold the lock."""
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path))))
+    write_manifest(sweep)
+    monkeypatch.setattr(local, "START_SECONDS", 1.0)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    with held_elsewhere(sweep.folder / ".run.lock"):
+        for since, said in ((None, "being started by a process"), ("now", "being run by process 17 on h")):
+            if since:
+                claim = json.dumps({"pid": 17, "host": "h", "since": since}).encode()
+                Timer(0.5, write_atomically, (sweep.folder / "run.json", claim)).start()
+            assert main(["stop", "tiny", "--storage", str(tmp_path)]) == 2
+            assert capsys.readouterr().err.startswith(f"tiny: {said}")
 
 
 @pytest.mark.parametrize(

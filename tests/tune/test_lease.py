@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ from results import locks
 from results.locks import is_held, this_process
 from results.storage import S3Path, location
 from tune import lease as lease_module
+from tune.callbacks import Progress
 from tune.experiment import _claim
-from tune.held_folder import HeldFolder, TrialBusyError
+from tune.held_folder import BusyError, hold_trial
 from tune.job import TrialJob
 from tune.lease import Lease
+from tune.progress_file import ProgressFile
 from tune.signals import handled
 from tune.spec import load_sweep
 from tune.trial import TrialRun
@@ -187,13 +190,13 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     run = TrialRun(job, torch.device("cpu"))
     run.advance(seconds=0.0)
     monkeypatch.setattr("tune.held_folder.LOCK_SECONDS", 0.1)
-    with pytest.raises(TrialBusyError, match=f"another process is training this trial .process {os.getpid()} on "):
+    with pytest.raises(BusyError, match=f"another process is training this trial .process {os.getpid()} on "):
         TrialRun(job, torch.device("cpu"))
     quick(monkeypatch, 1.0, 5.0)
     other = takes(folder / ".lock", timeout=10)
     assert other is not None
     before = {path: path.read_bytes() for path in folder.glob("*")}
-    with pytest.raises(TrialBusyError, match="held no longer: this process stood still, or the storage"):
+    with pytest.raises(BusyError, match="held no longer: this process stood still, or the storage"):
         run.advance(seconds=0.0)
     run.close()
     quick(monkeypatch, 30.0, 5.0)
@@ -205,19 +208,19 @@ def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
 def test_what_a_holder_sends_too_late_replaces_nothing_of_the_next(bucket, monkeypatch, name):
     """It stood still between its last look at the lease and the put, or was turned away until then."""
     folder = location(bucket) / "sweep" / "trials" / "trial"
-    late = HeldFolder(folder)
+    late = hold_trial(folder)
     late.write("best.pt", b"1")
     late.copy("best.pt", "latest_state.pt")
     quick(monkeypatch, 1.0, 5.0)
     monkeypatch.setattr("tune.held_folder.LOCK_SECONDS", 10.0)
-    following = HeldFolder(folder)
+    following = hold_trial(folder)
     quick(monkeypatch, 30.0, 5.0)
     late._lock._beaten = 0.0
     following.write(name, b"2")
     checks = iter([lambda: None])
     real = late.check_held
     monkeypatch.setattr(late, "check_held", lambda: next(checks, real)())
-    with pytest.raises(TrialBusyError, match="held no longer"):
+    with pytest.raises(BusyError, match="held no longer"):
         late.write(name, b"1, too late")
     assert (folder / name).read_bytes() == b"2"
     following.write(name, b"3")
@@ -227,25 +230,48 @@ def test_what_a_holder_sends_too_late_replaces_nothing_of_the_next(bucket, monke
     following.release()
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
 def test_a_run_that_stood_still_ends_once_another_has_its_sweep_and_leaves_it_alone(
-    bucket, tmp_path, monkeypatch, capsys
+    has_begun, bucket, tmp_path, monkeypatch, capsys
 ):
-    quick(monkeypatch, 2.0, 3.0)
+    quick(monkeypatch, 2.0, 1.0)
+    monkeypatch.setattr(Lease, "_beat_on", lambda _: None)
     sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=bucket)))
-    told, theirs = threading.Event(), b'{"pid": 17, "host": "elsewhere", "since": "now", "nonce": ""}'
-    ended = pytest.raises(KeyboardInterrupt)
-    with handled((signal.SIGTERM,), lambda *_: told.set()), ended, _claim(sweep):
-        assert json.loads((sweep.folder / "run.json").read_bytes())["fence"] == 1
-        assert not told.is_set()
+    told, others, theirs = threading.Event(), list[Lease](), {}
+
+    def stand_still() -> None:
         other = takes(sweep.folder / ".run.lock", timeout=20)
         assert other is not None
-        (sweep.folder / "run.json").put(theirs)
+        others.append(other)
+        who = {"pid": 17, "host": "elsewhere", "since": "now", "nonce": "", "fence": other.fence}
+        theirs.update({"run.json": json.dumps(who).encode(), "sweep.json": b"theirs", "progress.json": b"theirs"})
+        for name, content in theirs.items():
+            (sweep.folder / name).put(content)
+
+    def nonce() -> SimpleNamespace:
+        if not has_begun:
+            stand_still()
+        return SimpleNamespace(hex="a1b2")
+
+    def run() -> None:
+        with _claim(sweep) as claim:
+            assert has_begun
+            assert json.loads((sweep.folder / "run.json").read_bytes())["fence"] == 1
+            stand_still()
+            ProgressFile(Progress("tiny", {}, {}, {}, tmp_path / "log"), claim.held).write()
+            claim.write_manifest(sweep)
+
+    monkeypatch.setattr("tune.experiment.uuid", SimpleNamespace(uuid4=nonce))
+    with handled((signal.SIGTERM,), lambda *_: told.set()):
+        with pytest.raises(KeyboardInterrupt):
+            run()
         assert told.wait(20)
-        quick(monkeypatch, 30.0, 5.0)
-        raise KeyboardInterrupt
-    assert (sweep.folder / "run.json").read_bytes() == theirs
-    said = "this process stood still for too long; process 17 on elsewhere runs the sweep now"
-    assert said in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in sweep.folder.glob("*.*") if path.name in theirs} == theirs
+    printed = capsys.readouterr().out
+    assert "stood still for too long; the sweep is being run by process 17 on elsewhere since now\n" in printed
+    assert f"tiny: {sweep.folder}: held no longer: " in printed
+    quick(monkeypatch, 30.0, 5.0)
+    (other,) = others
     assert other.still_held()
     other.release()
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import platform
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from results.trial_files import DamagedFileError, lost_files, read_table, trial_
 from results.trial_tables import part_numbers, trial_table
 from rrm import checkpoint
 from tune import growing, held_folder
-from tune.held_folder import HeldFolder, NotSharedError, TrialBusyError, write_failed
+from tune.held_folder import BusyError, HeldFolder, NotSharedError, write_failed
 from tune.job import TrialJob
 from tune.trainable import RecursiveTrial
 from tune.trial import TrialRun
@@ -381,7 +383,7 @@ def test_a_folder_has_one_writer(tmp_path, monkeypatch):
     monkeypatch.setattr(held_folder, "LOCK_SECONDS", 0.1)
     with (
         FileLock(tmp_path / ".lock"),
-        pytest.raises(TrialBusyError, match="another process is training this trial"),
+        pytest.raises(BusyError, match="another process is training this trial"),
     ):
         TrialRun(job(tmp_path), CPU)
 
@@ -493,11 +495,19 @@ def test_a_worker_proves_that_it_sees_what_the_driver_wrote(place, monkeypatch):
     monkeypatch.setattr(held_folder, "SHARED_SECONDS", 0.0)
     trial = place / "trials" / "one"
     mine, sees = replace(job(trial), nonce="1234"), {"pid": 1, "host": "h", "since": "s"}
-    for content, what in ((None, "there is no such file here"), (sees, "holds what another run wrote")):
+    run = place / "run.json"
+    for content, what in (
+        (None, f"does not see the sweep's storage: {run}: there is no such file here; mount it there at "),
+        (sees | {"nonce": "99"}, f"sees another run of the sweep: {run}: process 1 on h since s; this trial's run "),
+        (
+            sees | {"pid": "x"},
+            f"cannot tell whether it sees the sweep's storage: {run}: its field pid is 'x'; stop ",
+        ),
+    ):
         if content:
-            write_atomically(place / "run.json", json.dumps(content | {"nonce": "99"}).encode())
-        with pytest.raises(NotSharedError, match=f"^node .* storage: {place / 'run.json'}: {what}; mount it there at "):
+            write_atomically(run, json.dumps(content).encode())
+        with pytest.raises(NotSharedError, match=f"^node {platform.node()} {re.escape(what)}"):
             TrialRun(mine, CPU)
         assert not (trial / ".lock").exists()
-    write_atomically(place / "run.json", json.dumps(sees | {"nonce": "1234"}).encode())
+    write_atomically(run, json.dumps(sees | {"nonce": "1234"}).encode())
     TrialRun(mine, CPU).close()
