@@ -50,7 +50,7 @@ def compare_by_seed(
     baseline: Baseline,
     primary: tuple[str, float] = PRIMARY,
     margin: float = MARGIN,
-    looks: Sequence[Look] = (),
+    looks: Sequence[Look] | None = (),
 ) -> Compared:
     """Compare each arm of each sweep with the baseline, pair by pair; (sweep, arm) is one baseline for all sweeps.
 
@@ -59,8 +59,9 @@ def compare_by_seed(
     arm of another training depth is read at its own. What cannot be compared has a row with the reason; an exploratory
     metric that some pairs lack is told of the others, and says so. `primary` is
     the metric, and its sigma (0 without noise), that a headline begins with; `margin` a share of clean accuracy, below
-    which a difference counts as none; `looks` are the comparisons of these pairs that were made before. What a sweep's
-    own file and folder say of the last four, `results.asked` reads.
+    which a difference counts as none; `looks` are the comparisons of these pairs that were made before; None if those
+    cannot be known: then there is no p, and no verdict. What a sweep's own file and folder say of the last four,
+    `results.asked` reads.
 
     Raises ComparisonError for a baseline that is not there, for trials without evaluations on a split, for a `primary`
     that is no signal, for a `margin` that is none.
@@ -72,7 +73,7 @@ def compare_by_seed(
         place = measured_place(runs, pairing, primary, margin)
         of_sweep.setdefault(pairing.sweep, []).append(place)
     for places in of_sweep.values():
-        judge(places, list(looks))
+        judge(places, looks)
     every = [place for places in of_sweep.values() for place in places]
     rows = [row for place in every for row in _in_order([*(one.row for one in place.measured), *place.reasons])]
     by_seed = [row for place in every for one in place.measured for row in _by_seed(one)]

@@ -1,5 +1,6 @@
 """What may be said of each signal, corrected for all that a sweep asks: p-values, and one word a row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,38 @@ from results.planning import detectable_from, seeds_needed, seeds_needed_after_l
 from results.sequential import always_valid_p
 from results.stats import ALPHA, NAN
 
+UNKNOWN_LOOKS = "no p: looks.json cannot be read"
 CLEAN = ("best", "final", "equal_compute")
 
 
-def judge(places: list[Place], looks: list[Look]) -> None:
+def judge(places: list[Place], looks: Sequence[Look] | None) -> None:
     """Add to the rows of one sweep what depends on the others: corrected p, what the seeds would find, the verdict.
 
     Within an arm and point max-T over its signals, or Holm's correction of always-valid p-values where these pairs were
     looked at before with fewer seeds. Across distinct arms and points Holm's: a place weighs on the others until all
-    its signals are found.
+    its signals are found. Where the looks are not known (None), nothing is.
     """
     distinct = dict.fromkeys(place.pairing.distinct for place in places if place.pairing.distinct)
     within: dict[Any, list[float]] = {}
     for place in places:
-        before = earlier_looks(looks, place.pairing)
+        before = earlier_looks(looks or (), place.pairing)
         if place.pairing.distinct not in within:  # the same runs again, under another name, are no other test
             within[place.pairing.distinct] = _within(place, before, len(distinct)).tolist()
         for row in (*(one.row for one in place.measured), *place.reasons):
-            row["looks"] = len(before)
+            row["looks"] = None if looks is None else len(before)
     across = dict(zip(within, holm_across(list(within.values()), len(distinct)), strict=True))
     for place in places:
         for one, p in zip(place.tested, across[place.pairing.distinct], strict=True):
-            one.row["p_adjusted"] = p
+            one.row |= {"p": NAN, "p_adjusted": NAN} if looks is None else {"p_adjusted": p}
         for one in place.measured:
             needed = seeds_needed(len(distinct))
             if one.row["looks"]:  # Holm's correction of all, of which max-T asks no more seeds
                 needed = seeds_needed_after_looks(len(distinct) * max(1, len(place.tested)))
-            else:
+            elif looks is not None:
                 _add_plan(one, place.pairing, len(distinct) * len(place.signals))
             one.row |= {"comparisons": len(distinct), "seeds_needed": needed}
-            one.row["verdict"] = _verdict(one, place)
+            verdict = _verdict(one, place)
+            one.row["verdict"] = UNKNOWN_LOOKS if looks is None and verdict in WORDS else verdict
             if one.row["metric"] in CLEAN and one.row["verdict"] in WORDS:
                 one.row["regressed"] = _regressed(one.row)
 

@@ -23,7 +23,7 @@ from results.comparison import Compared, compare_by_seed
 from results.depths import peak
 from results.kept import MADE_OF, kept, made_of
 from results.locks import is_held
-from results.looks import all_looks, read_looks, record_looks
+from results.looks import Look, all_looks, read_looks, record_looks
 from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
 from results.schema import (
@@ -43,7 +43,15 @@ from results.schema import (
     table_file,
 )
 from results.storage import Location, S3Path, remove_leftovers, side_by_side, write_atomically
-from results.trial_files import DamagedFileError, read_json, read_table, table_bytes, trial_end
+from results.trial_files import (
+    ClosedFileError,
+    DamagedFileError,
+    closed_alone,
+    read_json,
+    read_table,
+    table_bytes,
+    trial_end,
+)
 from results.trial_tables import part_numbers, trial_table
 from results.types import frame, table_of, typed
 
@@ -123,7 +131,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     frames = {name: frame(table) for name, table in tables.items()}
     for each in frames.values():
         each.insert(0, PARTITION, pd.Series(sweep, each.index, dtype="str"))
-    looks = read_looks(sweep_folder)
+    looks = _looks(sweep_folder, problems)
     how = asked_of(manifest)
     compared_rows = [rows[trial_id] for trial_id in order]
     try:
@@ -131,7 +139,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         if compared is None:
             named = {name: frames[name] for name in ("trials", "evals", "diagnostics")}
             compared = compare_by_seed(**named, **how, looks=looks)
-        looked = all_looks(looks, *compared)
+        looked = None if looks is None else all_looks(looks, *compared)
         written_by[MADE_OF] = made_of(compared_rows, how, looked)
     except ComparisonError as error:  # such as a baseline of which no trial can be read: the rest is shown
         problems.append(f"the comparison, for {error}")
@@ -145,7 +153,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
         for name, table in tables.items() if write else ():
             path = _write(table.replace_schema_metadata(written_by), name, sweep_folder)
             files += [path] if len(table) else []
-        if write:
+        if write and looks is not None and looked is not None:
             record_looks(sweep_folder, looks, looked)
     except OSError as error:
         unwritten = f"{error.filename or sweep_folder.parent}: {error.strerror or error}"
@@ -187,6 +195,15 @@ def _read_trial(
         return error
 
 
+def _looks(folder: Location, problems: list[str]) -> list[Look] | None:
+    """The looks at the sweep before, None if they cannot be read."""
+    try:
+        return read_looks(folder)
+    except DamagedFileError as error:
+        problems.append(f"p and the verdicts, for {error}")
+        return None
+
+
 def _puzzles(folder: Location, digests: Iterable[str], problems: list[str]) -> pa.Table:
     """The test puzzles of the trials; of those that an earlier version trained there are none."""
     parts = [PUZZLES_SCHEMA.empty_table()]
@@ -212,15 +229,18 @@ def _listed(folder: Location) -> dict[str, Any]:
         read = {name: ages[name] for name in sorted(ages) if name in _READ or name in part_numbers(ages)}
         return read | {"states": _states(ages)} | ({} if DONE in ages else {"now": time.time_ns()})
     files: dict[str, Any] = {}
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
-            if entry.name in _READ or part_numbers([entry.name]):
-                stat = entry.stat()
-                files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            elif _states([entry.name]):
-                files[entry.name] = "is there"
-            elif entry.name == LOCK:
-                files[entry.name] = is_held(folder / LOCK)
+    try:
+        with closed_alone(folder), suppress(FileNotFoundError):
+            for entry in os.scandir(folder):
+                if entry.name in _READ or part_numbers([entry.name]):
+                    stat = entry.stat()
+                    files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_mode)
+                elif _states([entry.name]):
+                    files[entry.name] = "is there"
+                elif entry.name == LOCK:
+                    files[entry.name] = is_held(folder / LOCK)
+    except ClosedFileError:  # who reads the trial says so
+        files["now"] = time.time_ns()
     return files
 
 

@@ -20,13 +20,14 @@ MADE_OF = b"made of"  # metadata of the files of both tables
 _SCHEMAS = {"comparison": COMPARISON_SCHEMA, "differences": DIFFERENCES_SCHEMA}
 
 
-def made_of(trials: list[dict[str, Any]], how: dict[str, Any], looks: Sequence[Look]) -> bytes:
+def made_of(trials: list[dict[str, Any]], how: dict[str, Any], looks: Sequence[Look] | None) -> bytes:
     """Digest of all that a comparison depends on: its trials, by `source`, in their order; how; the looks; the rules.
 
-    Empty, and no comparison is kept, while a trial runs, for nothing says whether its files are those of the last time.
+    Empty, and no comparison is kept, while a trial runs, for nothing says whether its files are those of the last time;
+    and while the looks cannot be read (None).
     """
     sources = [trial["source"] for trial in trials]
-    if not all(sources):
+    if looks is None or not all(sources):
         return b""
     # A look at all pairs of a place is none before it: the one that is recorded of this comparison changes nothing.
     seen = [[look.arm, look.point, sorted(look.pairs), look.margin, look.planned, look.needed] for look in looks]

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from results.schema import LOOKS
 from results.storage import Location, write_atomically
 from results.trial_files import read_json
 
+_MEND = "put back a copy of it: without it p would not be corrected for the looks before"
 Ids = tuple[str, str]  # trial ids of a pair: baseline's, arm's
 
 
@@ -31,8 +33,7 @@ class Look:
 
 def read_looks(sweep_folder: Location) -> list[Look]:
     """The looks that a sweep's folder records, in their order. Raises DamagedFileError, OSError."""
-    path = sweep_folder / LOOKS
-    found = read_json(path) or {"looks": []}
+    found = read_json(sweep_folder / LOOKS, _MEND) or {"looks": []}
     return [
         Look(
             look["arm"],
@@ -88,7 +89,7 @@ def _same(look: Look, other: Look) -> bool:
     return (look.arm, look.point, look.pairs) == (other.arm, other.point, other.pairs)
 
 
-def earlier_looks(looks: list[Look], pairing: Pairing) -> list[Look]:
+def earlier_looks(looks: Iterable[Look], pairing: Pairing) -> list[Look]:
     """The looks at some of these pairs, and at others than all of them, in their order, each once.
 
     Pairs are known by their trials: another name of the arm or of its point is no new comparison. One of too few seeds

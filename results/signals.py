@@ -159,7 +159,7 @@ def notes(primary: Any, verdict: str) -> list[str]:
         found.append(f"not paired: {_seeds(primary.unpaired_seeds)}, which one side lacks")
     if primary.n_seeds > 1 and pd.notna(primary.worst_difference):
         found.append(f"worst seed {primary.worst_seed}: {scale * primary.worst_difference:+.1f}")
-    if primary.looks:
+    if pd.notna(primary.looks) and primary.looks:
         found.append(f"p is for {primary.looks + 1} looks")
     if verdict in (*FOUND, "level") or primary.verdict in _MOVED:
         return found

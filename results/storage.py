@@ -276,12 +276,15 @@ def missing(folder: Location) -> list[Path]:
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
-def subfolders(place: Location) -> list[str]:
-    """The names of the folders in a place, sorted; none if it is not there. Raises OSError."""
+def names_in(place: Location) -> list[str]:
+    """The names in a place that may be folders, sorted; none if it is not there. Raises OSError.
+
+    In a folder these are all: a link that leads nowhere, or a file where a folder should be, is for its reader to name.
+    """
     if isinstance(place, S3Path):
         return place.subfolders()
     try:
-        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
+        return sorted(path.name for path in place.iterdir())
     except FileNotFoundError:
         return []
 

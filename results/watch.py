@@ -14,8 +14,8 @@ from results.gather import SweepTables, gather
 from results.page_items import csv_of, plain
 from results.progress import told_by_driver, told_by_folders
 from results.schema import MANIFEST, TABLES, TRIALS
-from results.storage import Location, side_by_side, subfolders
-from results.trial_files import DamagedFileError, read_json
+from results.storage import Location, names_in, side_by_side
+from results.trial_files import DamagedFileError, closed_alone, read_json
 from results.trial_tables import trial_table
 from results.view import TABLES_SHOWN, Live, view
 
@@ -129,8 +129,8 @@ class WatchedStorage:
     def sweeps(self) -> dict[str, WatchedSweep]:
         """The sweeps by name, those that came since the last time too. Raises OSError."""
         if time.time() - self._listed >= LISTED_SECONDS:
-            names = [name for name in subfolders(self.storage) if name != TABLES]
-            held = side_by_side(self.storage, lambda name: (self.storage / name / MANIFEST).exists(), names)
+            names = [name for name in names_in(self.storage) if name != TABLES]
+            held = side_by_side(self.storage, lambda name: _is_sweep(self.storage / name), names)
             found = [name for name, is_sweep in zip(names, held, strict=True) if is_sweep]
             self._sweeps = {name: self._sweeps.get(name) or WatchedSweep(self.storage / name) for name in found}
             self._listed = time.time()
@@ -141,6 +141,15 @@ class WatchedStorage:
         sweeps = [sweep.at_a_glance() for sweep in self.sweeps().values()]
         count = "1 sweep" if len(sweeps) == 1 else f"{len(sweeps)} sweeps"
         return {"now": time.time(), "said": f"{count} in {self.storage}", "sweeps": sweeps}
+
+
+def _is_sweep(folder: Location) -> bool:
+    """Whether a folder holds a sweep; one that is closed to this user may, and says so at a glance."""
+    try:
+        with closed_alone(folder):
+            return (folder / MANIFEST).exists()
+    except DamagedFileError:
+        return True
 
 
 def _version(tables: SweepTables) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.schema import ASKED, ATTEMPTS, EVALS, EVALS_SCHEMA, MANIFEST, SAVED, SPEC, TRIALS
-from results.storage import Location, S3Path, side_by_side, subfolders, write_atomically
+from results.storage import Location, S3Path, names_in, side_by_side, write_atomically
 from results.trial_files import ClosedFileError, DamagedFileError, TrialEnd, read_json, read_table, trial_end
 from tune.signals import STOPPED
 
@@ -41,7 +41,7 @@ class PlannedTrial:
 
 def plan(sweep: "Sweep") -> list[PlannedTrial]:
     """Every trial of the sweep as its folder stands now, in the order of the spec. Raises OSError."""
-    there = set(subfolders(sweep.folder / TRIALS))  # one look for all, most of which may not have begun
+    there = set(names_in(sweep.folder / TRIALS))  # one look for all, most of which may not have begun
 
     def look(cell: "Cell") -> PlannedTrial:
         if cell.trial_id in there:

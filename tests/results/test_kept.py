@@ -9,6 +9,7 @@ import pytest
 from holding import held_elsewhere
 from sweep_folder import write_sweep
 
+from launch.cli import main
 from results import gather as gather_module
 from results import kept as kept_module
 from results.gather import SweepTables, gather
@@ -86,6 +87,32 @@ def test_whatever_it_was_made_of_changes_it(sweep, made, change):
     assert len(made) == 2
     same(again, gather(sweep))
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text('{"looks": [{}]}'), lambda path: path.mkdir()])
+def test_without_the_looks_there_is_no_p_and_all_else(sweep, made, spoil, capsys):
+    first, path = gather(sweep), sweep / "looks.json"
+    assert first.comparison.p_adjusted.notna().any()
+    path.rename(sweep / "copy")
+    spoil(path)
+    for _ in range(2):
+        left = gather(sweep)
+        (problem,) = left.problems
+        assert problem.startswith(f"p and the verdicts, for {path}: ")
+        assert problem.endswith("; put back a copy of it: without it p would not be corrected for the looks before")
+        assert left.comparison[["p", "p_adjusted", "looks", "detectable", "regressed"]].isna().all(axis=None)
+        assert "no p: looks.json cannot be read" in set(left.comparison.verdict)
+        assert not {"up", "down", "level", "cannot tell"} & set(left.comparison.verdict)
+        pd.testing.assert_frame_equal(left.differences, first.differences)
+        numbers = ["arm", "metric", "sigma", "difference", "low", "high", "seeds_needed", "seeds_low"]
+        pd.testing.assert_frame_equal(left.comparison[numbers], first.comparison[numbers])
+    assert main(["results", "show", str(sweep)]) == 0
+    assert f"left out: {problem}" in capsys.readouterr().out
+    assert main(["results", "report", str(sweep)]) == 0
+    path.rename(sweep / "spoiled")
+    (sweep / "copy").rename(path)
+    assert len(made) == 5  # none was kept
+    same(first, gather(sweep))
 
 
 def test_another_version_of_the_rules_makes_it_again(sweep, made, monkeypatch):

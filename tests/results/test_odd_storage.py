@@ -6,23 +6,29 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from closed import as_any_user
+from filelock import FileLock
 from tiny import MULTI, tiny_sweep, write_spec
 
 from launch.cli import main
 from results.diagnosis_schema import DIAGNOSTICS_SCHEMA
 from results.gather import gather
+from results.locks import this_process
+from results.looks import read_looks
 from results.progress import told_by_driver
 from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage
 from rrm.presets import merge
-from tune.plan import write_manifest
+from tune.plan import PlannedTrial, plan, write_manifest
+from tune.runner import runner
 from tune.spec import load_sweep
 
 ODD: list[Any] = ["x", "\ud800", [], {}, None, -1, 10**30, True, float("nan"), [[1]], {"a": "\x1b"}]
@@ -122,10 +128,109 @@ def test_an_odd_value_in_a_trials_record_costs_that_trial_at_most(sweep, name):
         assert tables.trials.loc[tables.trials.arm == "baseline"].status.tolist()[0] == "done"
         assert [*tables.trials.status].count("unreadable") == len(tables.problems)
         left_out += len(tables.problems)
+        unreadable = tables.trials.loc[tables.trials.status == "unreadable"]
+        assert {trial.cell.trial_id for trial in planned_unreadable(sweep)} == set(unreadable.trial_id)
         assert all(problem.startswith(f"{sweep}/trials/") for problem in tables.problems)
         assert all(f"/{name}: " in problem and "move it away" in problem for problem in tables.problems)
     assert left_out >= 4
     assert main(["results", "report", str(sweep)]) == 0
+
+
+def planned_unreadable(sweep: Path, **changes: Any) -> list[PlannedTrial]:
+    """Of the trials of a sweep's file those that a run leaves for their damaged records."""
+    raw = tiny_sweep(storage=str(sweep.parent), base=DIAGNOSED, seeds=list(range(SEEDS)), **changes)
+    found = plan(load_sweep(write_spec(sweep.parent, raw)))
+    return [trial for trial in found if trial.end.status == "unreadable" and not trial.is_left(retry_failed=True)]
+
+
+@pytest.mark.parametrize("name", ["saved.json", "asked.json"])
+def test_an_odd_note_of_a_trials_step_costs_that_trial_at_most(sweep, name):
+    paths = [folder / name for folder in trials(sweep)]
+    texts = ["", "null", "[" * 10**5, *map(json.dumps, spoiled({"step": 8}))]
+    for path, text in zip(paths, texts, strict=False):
+        path.write_text(text)
+    found = planned_unreadable(sweep, scheduler={"name": "asha"})
+    assert len(found) == (0 if name == "saved.json" else len(texts))
+    assert all(f"/{name}: " in trial.end.reason for trial in found)
+
+
+@pytest.mark.parametrize("name", ["run.json", "looks.json"])
+def test_an_odd_file_of_a_sweep_costs_what_it_says_alone(sweep, name):
+    look = {"arm": "multi2", "point": "", "pairs": [["a", "b"]], "margin": 0.1, "planned": 2, "needed": 2}
+    content = {"looks": [look]} if name == "looks.json" else this_process() | {"since": "s", "nonce": "n"}
+    problems: list[str] = []
+    with FileLock(sweep / ".run.lock"):
+        for text in ("", "null", "[" * 10**5, *map(json.dumps, spoiled(content))):
+            (sweep / name).write_text(text)
+            found = runner(sweep)
+            assert found is not None
+            problems += [found.problem] if found.problem else []
+            with suppress(DamagedFileError):
+                read_looks(sweep)
+                continue
+            if not problems:
+                problems = gather(sweep).problems
+    assert problems
+    assert all(f"{sweep / name}: " in problem and "move it away" not in problem for problem in problems)
+
+
+def close(path: Path) -> None:
+    path.chmod(0)
+
+
+def make_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def make_loop(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+def make_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.touch()
+
+
+def test_what_cannot_be_opened_costs_its_trial_or_sweep_alone(sweep, capsys):
+    """Closed to this user, a folder where a file should be and the other way round, a link to itself."""
+    names = ("trial.json", "done.json", "evals.parquet")
+    ways = [(name, way) for name in names for way in (close, make_folder, make_loop)]
+    ways += [("", close), ("", make_loop), ("", make_file), ("saved.json", make_folder), ("failed.json", make_loop)]
+    spoilt, storage = trials(sweep)[: len(ways)], sweep.parent
+    (spoilt[-1] / "done.json").unlink()
+    for folder, (name, way) in zip(spoilt, ways, strict=True):
+        way(folder / name if name else folder)
+    make_folder(sweep / "progress.json")
+    for name in ("closed", "loop"):
+        (storage / name).mkdir()
+    close(storage / "closed")
+    make_loop(storage / "loop")
+    with as_any_user():
+        found = planned_unreadable(sweep)
+        assert {trial.cell.trial_id for trial in found} == {folder.name for folder in spoilt}
+        for trial, (name, way) in zip(found, ways, strict=True):
+            mend = "; let this user read it, or move it away" if way is close else "; move it away"
+            assert trial.end.reason.startswith(f"{trial.folder / name}" if name else f"{trial.folder}"), (
+                trial.end.reason
+            )
+            assert trial.end.reason.endswith(mend)
+        tables = gather(sweep)
+        assert len(tables.problems) == len(ways) - 1  # nobody reads saved.json there
+        assert [*tables.trials.status].count("done") == 2 * SEEDS - len(ways) - (SEEDS - 1) + 1
+        assert main(["plan", str(storage / "sweep.yaml")]) == 0
+        assert main(["status", "tiny", "--storage", str(storage)]) == 0
+        assert main(["results", "show", str(sweep)]) == 0
+        printed = capsys.readouterr().out
+        assert f"{spoilt[0] / 'trial.json'}: Permission denied; let this user read it, or move it away" in printed
+        glances = {glance["name"]: glance for glance in WatchedStorage(storage).overview()["sweeps"]}
+        assert "Permission denied" in glances["closed"]["problem"]
+        assert sum(glances["tiny"]["counts"].values()) == 2 * SEEDS
+        assert set(glances) == {"closed", "tiny"}
+    for folder in (storage / "closed", *spoilt):  # or pytest could not remove them
+        if folder.is_dir():
+            folder.chmod(0o700)
 
 
 def test_an_odd_word_of_a_driver_is_not_taken(sweep):
