@@ -59,8 +59,10 @@ EVALS_SCHEMA = schema_of(
     ("winner_entropy", FLOAT, "nats", "Of which trajectory wins, by its number: ln K if all do alike, 0 if one does."),
     ("noise_fidelity", FLOAT, "cosine", f"Of the change that noise makes to the first latent, {FIDELITY}"),
     ("noise_fidelity_unroll", FLOAT, "cosine", "The same after halt_max_steps ACT steps."),
-    ("noise_fidelity_largest", FLOAT, "cosine", "noise_fidelity at the largest sigma of training."),
     ("noise_norm_ratio", FLOAT, "ratio", "Size of that change after one ACT step, over float32's."),
+    ("noise_fidelity_largest", FLOAT, "cosine", "noise_fidelity at the largest sigma of training."),
+    ("noise_fidelity_unroll_largest", FLOAT, "cosine", "noise_fidelity_unroll likewise."),
+    ("noise_norm_ratio_largest", FLOAT, "ratio", "noise_norm_ratio likewise."),
     ("split", TEXT, "", "validation (chooses the best checkpoint) or test (scores it)."),
     (
         "when",
@@ -115,7 +117,8 @@ EVALS_SCHEMA = schema_of(
     newer={"when": "start"}
     | dict.fromkeys(
         (
-            *("train_flops", "noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
+            *("train_flops", "noise_fidelity", "noise_fidelity_unroll", "noise_norm_ratio", "noise_fidelity_largest"),
+            *("noise_fidelity_unroll_largest", "noise_norm_ratio_largest"),
             *("winner_changes", "winner_entropy", "pass_at_k", "most_settled_exact_accuracy"),
             *("first_to_halt_exact_accuracy", "halting_exact_accuracy", "halting_steps", "done_share"),
             *("done_exact_accuracy", "settled_share", "settled_exact_accuracy", "most_settled_correct"),

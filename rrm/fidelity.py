@@ -37,13 +37,13 @@ def noise_fidelity(
 
 
 def fidelity_in_training(model: BaseModel, batch: Batch, perturb: PerturbConfig) -> dict[str, float]:
-    """`noise_fidelity` of the smallest noise that training draws, by column, and of the largest in one of its own.
+    """`noise_fidelity` of the smallest noise that training draws, by column, and of the largest in columns of its own.
 
     On the first ROWS of a batch, over a training's unroll; empty where no noise is trained.
     """
     batch, steps = Batch(*(x[:ROWS] for x in batch)), model.halt_max_steps
     found = [noise_fidelity(model, batch, perturb, sigma, steps) for sigma in perturb.trained_sigmas]
-    return found[0] | {"noise_fidelity_largest": found[-1]["noise_fidelity"]} if found else {}
+    return found[0] | {f"{column}_largest": value for column, value in found[-1].items()} if found else {}
 
 
 def _changes(

@@ -21,7 +21,8 @@ from rrm.settings import Settings
 
 _OF_TRAINING = (
     *("optimizer_steps", "act_steps", "train_flops", "train_loss", "train_sigma", "noise_rms_z_H", "noise_rms_z_L"),
-    *("noise_fidelity", "noise_fidelity_unroll", "noise_fidelity_largest", "noise_norm_ratio"),
+    *("noise_fidelity", "noise_fidelity_unroll", "noise_norm_ratio", "noise_fidelity_largest"),
+    *("noise_fidelity_unroll_largest", "noise_norm_ratio_largest"),
     *("winner_changes", "winner_entropy"),
 )
 _OF_A_ROW = [
