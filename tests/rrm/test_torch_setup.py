@@ -1,9 +1,13 @@
-"""What torch and its libraries say when memory runs out is told as such, on each device; nothing else is."""
+"""What torch and its libraries say when memory runs out is told as such, nothing else is; and malloc's refusal is."""
+
+import sys
+import warnings
 
 import pytest
 import torch
 
-from rrm.torch_setup import out_of_memory_is
+from rrm import torch_setup
+from rrm.torch_setup import out_of_memory_is, set_up_torch
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,17 @@ def test_another_error_stays_what_it_is():
     with pytest.raises(RuntimeError, match="a size does not fit") as raised, out_of_memory_is(lambda: "give less"):
         raise RuntimeError("a size does not fit")
     assert not isinstance(raised.value, torch.OutOfMemoryError)
+
+
+M_MXFAST = 1  # of malloc.h: no threshold near 32 MB is taken for it
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is asked")
+@pytest.mark.parametrize("name", ["M_MMAP_THRESHOLD", "M_TRIM_THRESHOLD"])
+def test_what_malloc_refuses_is_said(name, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        set_up_torch(1)
+    monkeypatch.setattr(torch_setup, name, M_MXFAST)
+    with pytest.warns(RuntimeWarning, match="malloc refuses to keep freed memory: training takes longer"):
+        set_up_torch(1)
