@@ -39,7 +39,7 @@ class Done(TypedDict):
 class Failed(TypedDict):
     """failed.json: why a trial failed."""
 
-    kind: Literal["diverged", "error"]
+    kind: Literal["diverged", "out_of_memory", "error"]
     reason: str
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from rrm.torch_setup import says_out_of_memory
+
 
 class CheckpointError(ValueError):
     """A state file that cannot be used; the text names the file and why."""
@@ -43,7 +45,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def loads(content: bytes, name: object) -> dict[str, Any]:
-    """The state that `serialise` made bytes of, on the CPU. Raises CheckpointError, which calls it `name`."""
+    """The state that `serialise` made bytes of, on the CPU.
+
+    Raises CheckpointError, which calls it `name`; what torch does if memory runs out, for that is no damage.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()  # torch itself does not compare the checksums
@@ -51,6 +56,8 @@ def loads(content: bytes, name: object) -> dict[str, Any]:
             raise zipfile.BadZipFile(f"checksum of {damaged}")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
+        if says_out_of_memory(error):
+            raise
         if isinstance(error, pickle.UnpicklingError) and (objects := _python_objects(content)):
             held = f"holds Python objects ({', '.join(objects)}), and reading those runs code"
             raise PythonObjectsError(f"{name}: {held}; {_how_to_save_alone(content, name)}") from error

@@ -40,7 +40,7 @@ def follow(workers: Workers, device: torch.device, memory_mend: Callable[[TrialC
 
     It tells "take up", a trial's config, id and threads, and is told which process this is; or the name of one of that
     Trainer's methods and what it is given. It does the same itself. Raises what the trainer raises, what `trainer_of`
-    does, WorkerLostError, and torch.OutOfMemoryError with `memory_mend` of the trial.
+    does, WorkerLostError, and MemoryRanOutError with `memory_mend` of the trial.
     """
     trainer: Trainer | None = None
     config: dict[str, Any] = {}
@@ -49,10 +49,10 @@ def follow(workers: Workers, device: torch.device, memory_mend: Callable[[TrialC
         return memory_mend(TrialConfig.model_validate(config))
 
     while True:
-        order, *values = workers.tell(None)
-        if order == "end":
-            return
         with out_of_memory_is(mend):
+            order, *values = workers.tell(None)
+            if order == "end":
+                return
             if order == "take up":
                 config, trial_id, threads = values
                 workers.gather(this_process())

@@ -28,6 +28,10 @@ class CompilerError(RuntimeError):
     """torch.compile cannot work on this machine."""
 
 
+class MemoryRanOutError(torch.OutOfMemoryError):
+    """Memory ran out, of the device or of the machine; the text says what to change."""
+
+
 def check_compiler() -> None:
     """Raise CompilerError if torch.compile would not find a C++ compiler."""
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -40,16 +44,20 @@ def check_compiler() -> None:
 
 @contextmanager
 def out_of_memory_is(mend: Callable[[], str]) -> Iterator[None]:
-    """Raise torch.OutOfMemoryError with this mend where memory runs out, of the device or of the machine."""
+    """Raise MemoryRanOutError with this mend where memory runs out; one that has its mend stays as it is."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(text):
+        if isinstance(error, MemoryRanOutError) or not says_out_of_memory(error):
             raise
-        asked = _ASKED.search(text)
+        asked = _ASKED.search(str(error))
         more = f" ({asked[1]} more were asked for)" if asked else ""
-        raise torch.OutOfMemoryError(f"out of memory{more}: {mend()}") from error
+        raise MemoryRanOutError(f"out of memory{more}: {mend()}") from error
+
+
+def says_out_of_memory(error: Exception) -> bool:
+    """Whether an error is what torch, one of its libraries or Python raises where memory runs out."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def set_up_torch(threads: int) -> None:

@@ -16,6 +16,7 @@ from rrm.checkpoint import loads, serialise
 Work = TypeVar("Work")
 # A worker waits as long as the first one has nothing for it; that one is gone is noticed by its closed connections.
 PATIENCE = timedelta(days=30)
+UNREACHABLE = "another worker of this trial cannot be reached"
 
 
 class WorkerLostError(RuntimeError):
@@ -57,11 +58,18 @@ ALONE = Workers()
 class JoinedWorkers(Workers):
     """Workers that have joined by torch.distributed: gloo between CPUs, NCCL between GPUs.
 
-    The group is this process's own until `leave`. A call raises WorkerLostError if another worker is gone.
+    The group is this process's own until `leave`. If another worker is gone, a call raises what `why_lost` says.
     """
 
-    def __init__(self, store: dist.Store, rank: int, count: int, device: torch.device):
-        self.rank, self.count, self.device = rank, count, device
+    def __init__(
+        self,
+        store: dist.Store,
+        rank: int,
+        count: int,
+        device: torch.device,
+        why_lost: Callable[[], Exception] = lambda: WorkerLostError(UNREACHABLE),
+    ):
+        self.rank, self.count, self.device, self.why_lost = rank, count, device, why_lost
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
 
@@ -75,7 +83,7 @@ class JoinedWorkers(Workers):
         for name, view in _views(flat, tensors).items():
             view.copy_(tensors[name], non_blocking=True)
         of_workers = [torch.empty_like(flat) for _ in range(self.count)]
-        _or_lost(lambda: dist.all_gather(of_workers, flat))
+        self._or_lost(lambda: dist.all_gather(of_workers, flat))
         return [
             {name: view.to(tensors[name].device) for name, view in _views(part, tensors).items()} for part in of_workers
         ]
@@ -97,26 +105,25 @@ class JoinedWorkers(Workers):
         return value
 
     def _send(self, content: Tensor, to: int) -> None:
-        _or_lost(lambda: dist.send(torch.tensor(len(content)), to))
-        _or_lost(lambda: dist.send(content, to))
+        self._or_lost(lambda: dist.send(torch.tensor(len(content)), to))
+        self._or_lost(lambda: dist.send(content, to))
 
     def _receive(self, source: int) -> Any:
         size = torch.tensor(0)
-        _or_lost(lambda: dist.recv(size, source))
+        self._or_lost(lambda: dist.recv(size, source))
         content = torch.empty(int(size), dtype=torch.uint8)
-        _or_lost(lambda: dist.recv(content, source))
+        self._or_lost(lambda: dist.recv(content, source))
         return loads(content.numpy().tobytes(), f"what worker {source} says")[""]
+
+    def _or_lost(self, exchange: Callable[[], Any]) -> None:
+        try:
+            exchange()
+        except RuntimeError as error:
+            raise self.why_lost() from error
 
 
 def _packed(value: Any) -> Tensor:
     return torch.frombuffer(bytearray(serialise({"": value})), dtype=torch.uint8)
-
-
-def _or_lost(exchange: Callable[[], Any]) -> None:
-    try:
-        exchange()
-    except RuntimeError as error:
-        raise WorkerLostError("another worker of this trial cannot be reached") from error
 
 
 def _views(flat: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

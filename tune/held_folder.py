@@ -91,7 +91,7 @@ class HeldFolder:
         """Write a JSON file."""
         self.write(name, json.dumps(content, indent=1).encode())
 
-    def write_failed(self, kind: str, reason: str, step: int) -> None:
+    def write_failed(self, kind: str, reason: str, step: int | None) -> None:
         """Record why the trial failed, unless it is another's by now."""
         if self.is_held():
             write_failed(self.path, kind, reason, step)
@@ -145,7 +145,11 @@ def _unlike(path: Location, nonce: str) -> str | None:
 
 
 def write_failed(folder: Location, kind: str, reason: str, step: int | None) -> None:
-    """Record why a trial failed: kind `diverged` (the same config fails again) or `error` (worth another try)."""
+    """Record why a trial failed.
+
+    The kind: `diverged` (the same config fails again), `out_of_memory` (in this run it would, too: the next may find
+    more) or `error` (worth another try at once).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"kind": kind, "reason": reason, "step": step, "ended": utc_now()}
     write_atomically(folder / FAILED, json.dumps(content, indent=1).encode())

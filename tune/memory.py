@@ -7,6 +7,8 @@ import torch
 from rrm.config import TrialConfig
 from rrm.memory import fits, too_large
 
+AGAIN = "the next run tries it again as it is"  # a GPU may have been shared
+
 
 class TooLargeError(ValueError):
     """A trial that no GPU of this machine can hold; the text says how many shards it needs."""
@@ -37,9 +39,9 @@ def memory_mend(config: TrialConfig) -> str:
     """What to change in a trial that turned out not to fit into memory."""
     memory = gpu_memory()
     if memory is not None:
-        return too_large(config, memory, tried=True)
+        return f"{too_large(config, memory, tried=True)}; {AGAIN}"
     train, rollouts = config.train, f" x {config.rollouts} rollouts" if config.rollouts > 1 else ""
     return (
         f"raise train.shards ({train.shards}), or lower train.batch_size ({train.batch_size}{rollouts}), or "
-        f"eval.batch_size ({config.eval.batch_size}) if it was at an evaluation"
+        f"eval.batch_size ({config.eval.batch_size}) if it was at an evaluation; {AGAIN}"
     )

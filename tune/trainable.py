@@ -10,10 +10,14 @@ import ray
 import torch
 from ray.tune import PlacementGroupFactory, Trainable
 
-from rrm.workers import ALONE, WorkerLostError, Workers
+from results.schema import SAVED
+from results.storage import back_from
+from results.trial_files import read_json
+from rrm.torch_setup import MemoryRanOutError
+from rrm.workers import ALONE, Workers
 from tune.job import TrialJob
 from tune.output import outlet
-from tune.trial import TrialRun
+from tune.trial import Progress, TrialRun
 from tune.workers import Crew
 
 SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more than they tell
@@ -43,22 +47,18 @@ class RecursiveTrial(Trainable):
         self.device = torch.device("cuda" if config["gpu"] and torch.cuda.is_available() else "cpu")
 
     def step(self) -> dict[str, Any]:
-        """Train a slice. A diverged trial ends here: Tune would only train it to the same end again."""
-        try:
-            return self._step()
-        except WorkerLostError as error:
-            raise WorkerLostError(self.crew.why_lost() if self.crew else str(error)) from error
+        """Train a slice.
 
-    def _step(self) -> dict[str, Any]:
-        if self.run is None:
-            self.run = TrialRun(self.job, self.device, self._workers())
-            self._log(f"from step {self.run.trainer.step} on {self.device}")
-            if self.config["gpu"] and self.device.type == "cpu":
-                self.run.messages.append("Ray gave it a GPU that torch cannot use: it trains on the CPU")
-        progress = self.run.advance(SLICE_SECONDS)
+        A trial that diverges or does not fit into memory ends here: Tune would only train it to the same end again.
+        """
+        try:
+            self.run = self.run or self._begun()
+            progress = self.run.advance(SLICE_SECONDS)
+        except MemoryRanOutError as error:
+            progress = self._out_of_memory(str(error))
         ended = progress.finished or progress.failed is not None
         if ended:
-            self.run.close()
+            self._close_run()
             self._log(f"failed: {progress.failed}" if progress.failed else f"done at step {progress.step}")
         return {
             "train_step": progress.step,
@@ -69,6 +69,22 @@ class RecursiveTrial(Trainable):
             "messages": progress.messages,
             "done": ended,
         }
+
+    def _begun(self) -> TrialRun:
+        run = TrialRun(self.job, self.device, self._workers())
+        self._log(f"from step {run.trainer.step} on {self.device}")
+        if self.config["gpu"] and self.device.type == "cpu":
+            run.messages.append("Ray gave it a GPU that torch cannot use: it trains on the CPU")
+        return run
+
+    def _out_of_memory(self, reason: str) -> Progress:
+        """Where the trial stands. Its other workers may be in the middle of a step: the next trial has new ones."""
+        if self.crew is not None:
+            self.crew.replace()
+            self.crew = None
+        saved = read_json(back_from(self.job.folder) / SAVED) or {"step": 0}
+        accuracy = self.run.trainer.last_accuracy if self.run else None
+        return Progress(saved["step"], -1, -1, accuracy, failed=reason)
 
     def _workers(self) -> Workers:
         """This process and the others of its trials, which are started for the first and stay for the next."""

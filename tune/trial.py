@@ -31,14 +31,14 @@ from results.trial_tables import SCHEMAS, part_numbers
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.flops import flops_per_act_step
 from rrm.follow import this_process, trainer_of
-from rrm.torch_setup import out_of_memory_is, set_up_torch
+from rrm.torch_setup import MemoryRanOutError, out_of_memory_is, says_out_of_memory, set_up_torch
 from rrm.train import DivergedError, Trainer
 from rrm.workers import ALONE, WorkerLostError, Workers
 from tune.growing import SEALED, GrowingTables
 from tune.held_folder import BusyError, check_shared, hold_trial
 from tune.job import TrialJob
 from tune.loggers import TensorBoardLog, TrialLog, WandbConfig, WandbLog
-from tune.memory import memory_mend
+from tune.memory import AGAIN, memory_mend
 from tune.provenance import provenance, utc_now
 from tune.puzzle_table import write_puzzles
 from tune.secrets import set_secrets
@@ -65,7 +65,8 @@ class TrialRun:
     """One attempt at a trial, from its folder or from the start. Use `advance` until it says finished, then `close`.
 
     This process is the first of its `workers`, and tells the others, which follow (rrm.follow), what it does. Only one
-    process writes to a trial's folder at a time; a dead one's lock is free at once.
+    process writes to a trial's folder at a time; a dead one's lock is free at once. Raises MemoryRanOutError if the
+    trial does not fit into memory, having recorded it.
     """
 
     def __init__(self, job: TrialJob, device: torch.device, workers: Workers = ALONE):
@@ -84,14 +85,19 @@ class TrialRun:
                 (self.folder / earlier_end).unlink(missing_ok=True)
             self._held.remove_leftovers()
             with out_of_memory_is(
-                lambda: "the model itself does not fit; give it fewer layers, or a smaller hidden_size"
+                lambda: f"the model itself does not fit; give it fewer layers, or a smaller hidden_size; {AGAIN}"
             ):
                 self.trainer = self._trainer(device)
             record = self._record_start(device)
             self.logs = self._open_logs(record.get("wandb_run"))
-            self._saved_step = self._resume()
-        except BaseException:
-            self._let_go()
+            with out_of_memory_is(lambda: memory_mend(self.trainer.config)):
+                self._saved_step = self._resume()
+        except BaseException as error:
+            try:
+                if isinstance(error, MemoryRanOutError):
+                    self._write_failed(error, None)
+            finally:
+                self._let_go()
             raise
         self._saved_at = time.monotonic()
         self._between_steps = True
@@ -157,9 +163,9 @@ class TrialRun:
             try:
                 state = loads(content, path)
                 self.trainer.load_state_dict(state)
-            except torch.OutOfMemoryError:
-                raise  # of the GPU: the file is whole, and another attempt may have the room
             except (CheckpointError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+                if says_out_of_memory(error):
+                    raise  # the file is whole, and another attempt may have the room
                 # Nothing of the bad state stays.
                 self.trainer = Trainer(self.trainer.config, self.trainer.device, self.workers)
                 aside = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
@@ -191,9 +197,14 @@ class TrialRun:
             raise
         except Exception as error:
             self._between_steps = False  # what could not be written is not tried again on the way out
-            kind = "" if isinstance(error, torch.OutOfMemoryError) else f"{type(error).__name__}: "
-            self._held.write_failed("error", f"{kind}{error}", self.trainer.step)
+            self._write_failed(error, self.trainer.step)
             raise
+
+    def _write_failed(self, error: BaseException, step: int | None) -> None:
+        if isinstance(error, MemoryRanOutError):
+            self._held.write_failed("out_of_memory", str(error), step)
+        else:
+            self._held.write_failed("error", f"{type(error).__name__}: {error}", step)
 
     def _advance(self, seconds: float) -> Progress:
         trainer, config = self.trainer, self.trainer.config

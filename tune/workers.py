@@ -16,7 +16,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed import TCPStore
 
 from rrm.follow import follow
-from rrm.workers import JoinedWorkers, WorkerLostError, Workers
+from rrm.torch_setup import MemoryRanOutError
+from rrm.workers import UNREACHABLE, JoinedWorkers, WorkerLostError
 from tune.deaths import OUT_OF_MEMORY
 from tune.memory import memory_mend
 from tune.output import outlet
@@ -52,8 +53,8 @@ class TrialWorker:
 class Crew:
     """This process and `count` - 1 actors in its placement group, joined as the `workers` of one trial after another.
 
-    A worker that fails or dies ends this process's exchanges with WorkerLostError, whose reason `why_lost` says; if
-    they do not end by themselves, it ends the process.
+    A worker that fails or dies ends this process's exchanges with WorkerLostError, which says how; one that ran out of
+    memory with its MemoryRanOutError. If they do not end by themselves, it ends the process.
     """
 
     def __init__(self, count: int, cpu: float, gpu: float, device: torch.device, secrets: str | None):
@@ -69,7 +70,7 @@ class Crew:
             .remote()
             for rank in range(1, count)
         ]
-        self._lost = "another worker of this trial cannot be reached"
+        self._lost: Exception = WorkerLostError(UNREACHABLE)
         self._noticed, self._closed = threading.Event(), threading.Event()
         try:
             nodes = {ray.get_runtime_context().get_node_id(), *ray.get([actor.node.remote() for actor in self._actors])}
@@ -87,9 +88,9 @@ class Crew:
             for rank, actor in enumerate(self._actors, 1)
         ]
         threading.Thread(target=self._watch, daemon=True).start()
-        self.workers: Workers = JoinedWorkers(store, 0, count, device)
+        self.workers = JoinedWorkers(store, 0, count, device, self._why_lost)
 
-    def why_lost(self) -> str:
+    def _why_lost(self) -> Exception:
         """Which worker is gone, and why."""
         self._noticed.wait(LAST_WORDS_SECONDS / 2)  # Ray may say it a moment after the connection did
         return self._lost
@@ -98,13 +99,12 @@ class Crew:
         (ended, *_), _ = ray.wait(self._following)
         if self._closed.is_set():
             return
-        rank = self._following.index(ended) + 1
+        which = f"worker {self._following.index(ended) + 1} of {len(self._actors) + 1}"
         try:
             ray.get(ended)
-            reason = "it ended"
+            self._lost = WorkerLostError(f"{which} is gone: it ended")
         except RayError as error:
-            reason = _reason(error)
-        self._lost = f"worker {rank} of {len(self._actors) + 1} is gone: {reason}"
+            self._lost = lost(which, error)
         self._noticed.set()
         self._kill()  # their connections close, and this process's exchange with them ends
         time.sleep(LAST_WORDS_SECONDS)
@@ -117,9 +117,21 @@ class Crew:
         self._closed.set()
         self._kill()
 
+    def replace(self) -> None:
+        """Let the others go, whatever they are at, so that this process can join new ones."""
+        self.close()
+        self.workers.leave()
+
     def _kill(self) -> None:
         for actor in self._actors:
             ray.kill(actor)
+
+
+def lost(which: str, error: RayError) -> Exception:
+    """What `error` of a worker means to the first one: more of its memory is wanted, or else another worker."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, MemoryRanOutError):
+        return MemoryRanOutError(f"{which}: {error.cause}")
+    return WorkerLostError(f"{which} is gone: {_reason(error)}")
 
 
 def _reason(error: RayError) -> str:

@@ -362,18 +362,26 @@ def test_an_error_leaves_its_reason_and_is_raised_again(tmp_path, monkeypatch):
     run.close()
 
 
-def test_too_little_memory_on_a_gpu_is_no_damage(tmp_path, monkeypatch):
+def out_of_memory_on_a_gpu(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def out_of_memory_here(*_, **__):
+    torch.empty(2**47, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("when", ["torch.load", "rrm.train.Trainer.load_state_dict"])
+@pytest.mark.parametrize("full", [out_of_memory_on_a_gpu, out_of_memory_here])
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, full, when):
     """The state is whole: it is not set aside, and the next attempt takes it up."""
     finish(TrialRun(job(tmp_path), CPU))
     before = (tmp_path / "latest_state.pt").read_bytes()
-
-    def out_of_memory(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
     with monkeypatch.context() as patch:
-        patch.setattr("rrm.train.Trainer.load_state_dict", out_of_memory)
-        with pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(when, full)
+        with pytest.raises(torch.OutOfMemoryError, match=r"out of memory.*: raise train\.shards \(1\).*the next run"):
             TrialRun(job(tmp_path), CPU)
+    failed = json.loads((tmp_path / "failed.json").read_text())
+    assert (failed["kind"], trial_end(tmp_path, 13).deterministic) == ("out_of_memory", False)
     assert (tmp_path / "latest_state.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.set-aside-*"))
     assert TrialRun(job(tmp_path), CPU).trainer.step == 12

@@ -5,14 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
+import ray
 import torch
+from ray.exceptions import RayTaskError
 from tiny import MULTI, tiny_sweep, write_spec
 
 import results
 from launch.cli import main
 from rrm import checkpoint
+from rrm.presets import merge
+from rrm.torch_setup import MemoryRanOutError, out_of_memory_is
+from rrm.workers import WorkerLostError
 from tune.experiment import run_sweep
 from tune.spec import Sweep, load_sweep
+from tune.workers import lost
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 DIAGNOSE = {"every": 4, "n": 6, "k": 2, "batch_size": 12, "depth": 4, "restarts": 2}
@@ -74,11 +80,49 @@ def test_two_workers_end_in_the_folder_that_one_does(tmp_path, capsys):
     assert hours[1].flops_per_step.equals(hours[0].flops_per_step)
 
 
-def test_a_trial_that_diverges_at_both_workers_is_said_once(tmp_path, capsys):
-    loaded = sweep(tmp_path, resources={"workers": 2}, arms={"multi2": {"optim": {"lr": 1e30, "warmup_steps": 0}}})
-    assert run_sweep(loaded) == 3
-    assert (
-        len(re.findall(r"multi2 seed=0: failed: the training loss is NaN at step \d+\n", capsys.readouterr().out)) == 1
-    )
-    ends = [path.name for end in ("done", "failed", "stopped") for path in loaded.folder.glob(f"trials/*/{end}.json")]
-    assert ends == ["done.json", "failed.json"]
+def test_a_trial_that_diverges_or_does_not_fit_is_said_once_and_the_next_has_its_workers(tmp_path, capsys):
+    arms = {
+        "large": merge(MULTI, {"perturb": {"rollouts": 2**40, "when": "act_step"}}),  # no address space holds them
+        "baseline": {"objective": "clean"},
+        "diverges": {"optim": {"lr": 1e30, "warmup_steps": 0}},
+    }
+    raw = tiny_sweep(storage=str(tmp_path / "runs"), base=BASE, seeds=[0], resources={"workers": 2}) | {"arms": arms}
+    assert main(["run", write_spec(tmp_path, raw)]) == 3
+    out = capsys.readouterr().out
+    too_much = r"out of memory.*: raise train.shards \(2\), or lower .* \(4 x 1099511627776 rollouts\), or .*"
+    of_large = rf"{too_much}; the next run tries it again as it is"
+    for arm, said in (("large", of_large), ("diverges", r"the training loss is NaN at step \d+")):
+        assert len(re.findall(rf"{arm} seed=0: failed: {said}\n", out)) == 1, out
+    assert "starting it again" not in out
+    assert "3 trials, 1 done, 2 failed" in out
+    trials = {row.arm: row for row in results.load("trials", tmp_path / "runs").itertuples()}
+    assert {arm: (row.status, len(json.loads(row.provenance))) for arm, row in trials.items()} == {
+        "large": ("failed", 1),
+        "baseline": ("done", 1),
+        "diverges": ("failed", 1),
+    }
+    assert trials["large"].reason in out
+    assert main(["plan", str(tmp_path / "sweep.yaml")]) == 0
+    left = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "would train" in line]
+    assert left == ["large"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "said"),
+    [
+        (MemoryRanOutError("out of memory: mend"), MemoryRanOutError, "worker 1 of 2: out of memory: mend"),
+        (ValueError("x"), WorkerLostError, "worker 1 of 2 is gone: ValueError: x"),
+    ],
+)
+def test_what_another_worker_raised_is_said_by_the_first(cause, kind, said):
+    def fail() -> None:
+        raise cause
+
+    try:
+        ray.get(ray.remote(fail).options(num_cpus=0).remote())
+    except RayTaskError as error:
+        found = lost("worker 1 of 2", error)
+    assert type(found) is kind
+    assert str(found).startswith(said)
+    with pytest.raises(kind, match=f"^{said}"), out_of_memory_is(lambda: "of the first"):
+        raise found
