@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -49,13 +50,31 @@ def test_a_finished_sweep_trains_nothing_more(finished):
     assert len(list((finished.folder / "attempts").iterdir())) == attempts
 
 
-def test_a_damaged_record_of_one_trial_is_said_and_counts_as_failed(finished, capsys):
-    done = sorted(finished.folder.glob("trials/*/done.json"))[0]
-    whole = done.read_text()
-    done.write_text(whole.replace('"train"', '"trained"'))
-    assert run_sweep(finished) == 3
-    assert f"{done}: its field seconds.train is missing; move it away" in capsys.readouterr().out
-    done.write_text(whole)
+def test_a_damaged_record_is_said_and_counts_as_failed_and_the_others_are_trained(finished, tmp_path, capsys):
+    raw = tiny_sweep(storage=str(tmp_path), seeds=[0, 1, 2])
+    del raw["arms"]["multi2"]
+    spec = write_spec(tmp_path, raw)
+    loaded = load_sweep(spec)
+    shutil.copytree(finished.folder / "trials", loaded.folder / "trials")
+    done, record, new = (loaded.folder / "trials" / cell.trial_id for cell in loaded.cells)
+    text = (done / "done.json").read_text()
+    (done / "done.json").write_text(text.replace('"train"', '"trained"'))
+    (record / "trial.json").write_text('{"attempts": "x"}')
+    said = {
+        done.name: f"{done / 'done.json'}: its field seconds.train is missing; move it away",
+        record.name: f"{record / 'trial.json'}: its field config is missing; move it away",
+    }
+    for command, code in (("plan", 0), ("run", 3)):
+        assert main([command, spec]) == code
+        printed = capsys.readouterr().out
+        assert all(f"{loaded.trials[trial_id].name}: {reason}\n" in printed for trial_id, reason in said.items())
+        assert f"3 trials, {'1 would be trained' if command == 'plan' else '1 done, 2 unreadable'}" in printed
+    assert sorted(path.name for path in done.parent.iterdir() if (path / "failed.json").exists()) == []
+    assert json.loads((new / "done.json").read_text())["step"] == 12
+    assert main(["status", "tiny", "--storage", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("tiny: 3 trials, 2 unreadable, 1 done; not running; ")
+    assert all(f"\n  {trial_id} unreadable: {reason}\n" in printed for trial_id, reason in said.items())
 
 
 def test_a_run_leaves_its_log_and_nothing_that_grows_with_its_reports(finished):
