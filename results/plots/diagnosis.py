@@ -9,30 +9,42 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from results.plots.style import COLOURS, MOST_TOGETHER, ROW, WIDTH, Arms, arms_of, finish, together_or_apart, values
+from results.plots.style import (
+    COLOURS,
+    PANEL_HEIGHT,
+    PANEL_WIDTH,
+    ROW,
+    WIDTH,
+    Arms,
+    arms_of,
+    difficulty,
+    finish,
+    mark_at,
+    panels,
+    together_or_apart,
+    values,
+)
 
 _HALF = alt.Axis(title="AUC")
 _AUC = alt.Scale(domain=[0, 1])
 
 
-def auc_by_measure(areas: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> alt.LayerChart:
+def auc_by_measure(areas: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
     """How well each measure of the whole run tells the solved from the failed: of `results.diagnosis.auc`."""
     arms = arms or arms_of(areas)
     rows = areas.loc[(areas.window == "all") & areas.auc.notna()]
-    y = alt.Y("measure:N", title=None, sort=list(dict.fromkeys(rows.measure)))
-    beside = alt.YOffset("arm:N", sort=list(arms.ordered))
-    base, colour = alt.Chart(values(rows)).encode(y, beside), arms.colour()
     told = ["arm:N", "measure:N", "n:Q", "n_solved:Q", *_told("auc", "low", "high")]
-    chart = alt.layer(
-        alt.Chart(values([{"half": 0.5}])).mark_rule(opacity=0.4).encode(x="half:Q"),
-        base.mark_rule(strokeWidth=1.5).encode(alt.X("low:Q", scale=_AUC, title="AUC"), alt.X2("high:Q"), colour),
-        base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("auc:Q", scale=_AUC), colour, tooltip=told),
-    )
+    base = _row("measure", rows, arms)
+    layers = [
+        mark_at(0.5),
+        base.mark_rule(strokeWidth=1.5).encode(alt.X("low:Q", scale=_AUC, axis=_HALF), alt.X2("high:Q")),
+        base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("auc:Q", scale=_AUC, axis=_HALF), tooltip=told),
+    ]
     says = (
         "1: every solved puzzle is above every failed one; 0.5: it says nothing. 95 % bootstrap intervals; all seeds."
     )
-    height = alt.Step(ROW if len(set(rows.arm)) == 1 else 8)
-    return finish(chart, f"What tells the solved from the failed{more}", says, width=WIDTH - 160, height=height)
+    title = f"What tells the solved from the failed{more}"
+    return together_or_apart(layers, _beside(rows, arms), arms, title, says, _step(rows))
 
 
 def auc_by_window(areas: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
@@ -55,7 +67,7 @@ def auc_by_difficulty(bins: pd.DataFrame, *, arms: Arms | None = None, more: str
     """Whether lambda_1 says more than difficulty does: of `results.diagnosis.by_difficulty`."""
     rows = bins.loc[bins.auc.notna()]
     name = str(bins.measure.iloc[0]).replace("_", " ")
-    x = alt.X("difficulty:Q", title=name, scale=alt.Scale(zero=False))
+    x = difficulty(name)
     says = "AUC of -lambda_1 among puzzles of about the same difficulty. All seeds."
     return _with_intervals(rows, x, "auc", arms, f"Exponent within difficulty{more}", says)
 
@@ -73,14 +85,15 @@ def settled_by_threshold(below: pd.DataFrame, *, more: str = "") -> Any:
     told = ["arm:N", "outcome:N", "percentile:Q", alt.Tooltip("share:Q", format=".1%")]
     panel = alt.Chart().mark_line(strokeWidth=2, point=True).encode(x, y, colour, tooltip=told)
     says = "Share of the solved and of the failed below a threshold of late drift, whichever it is. All seeds."
-    facet = alt.Facet("arm:N", title=None, sort=list(dict.fromkeys(rows.arm)))
-    chart = panel.properties(width=220, height=130).facet(facet, data=values(rows.dropna()), columns=3)
+    panel = panel.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    chart = panels(panel, "arm", list(dict.fromkeys(rows.arm)), rows.dropna())
     return finish(chart, f"Settled, by threshold{more}", says)
 
 
 def freed_by_restart(restarts: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
     """The share of the failed puzzles that some restart solves, by sigma: of `results.diagnosis.restarts`."""
-    x = alt.X("sigma:Q", title="sigma of the start", scale=alt.Scale(type="log"))
+    ticks, scale = alt.Axis(values=sorted(set(restarts.sigma))), alt.Scale(type="log", nice=False)
+    x = alt.X("sigma:Q", title="sigma of the start", scale=scale, axis=ticks)
     says = (
         f"Of {int(restarts.restarts.max())} starts z0 + sigma xi a failed puzzle: those that none solves fail by their "
         "input. 95 % Wilson intervals over puzzles; all seeds."
@@ -115,27 +128,42 @@ def fates_of_failed(fates: pd.DataFrame, *, arms: Arms | None = None, more: str 
     return finish(alt.layer(bars), f"Fates of the failed{more}", says, width=WIDTH - 160, height=alt.Step(ROW))
 
 
-def varied_estimates(robustness: pd.DataFrame, *, arms: Arms | None = None) -> alt.LayerChart:
+def varied_estimates(robustness: pd.DataFrame, *, arms: Arms | None = None) -> Any:
     """How much lambda_1 changes with how it is estimated: of `results.diagnosis.robustness`."""
     arms = arms or arms_of(robustness)
-    y = alt.Y("variation:N", title=None, sort=list(dict.fromkeys(robustness.variation)))
-    beside = alt.YOffset("arm:N", sort=list(arms.ordered))
-    base, colour = alt.Chart(values(robustness)).encode(y, beside), arms.colour()
+    base = _row("variation", robustness, arms)
     told = ["arm:N", "variation:N", "n:Q", *_told("order"), *(alt.Tooltip(f"{x}:Q", format=".2g") for x in _CHANGES)]
-    chart = alt.layer(
-        base.mark_rule(strokeWidth=1.5).encode(alt.X("mean:Q", title=_CHANGE), alt.X2("largest:Q"), colour),
-        base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("mean:Q"), colour, tooltip=told),
-        base.mark_tick(thickness=2, size=8).encode(alt.X("largest:Q"), colour, tooltip=told),
-    )
+    layers = [
+        base.mark_rule(strokeWidth=1.5).encode(alt.X("mean:Q", title=_CHANGE), alt.X2("largest:Q")),
+        base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("mean:Q"), tooltip=told),
+        base.mark_tick(thickness=2, size=8).encode(alt.X("largest:Q"), tooltip=told),
+    ]
     says = (
         "Against the usual estimate of the same puzzles: a dot is the mean change, a line's end the largest. All seeds."
     )
-    height = alt.Step(ROW if len(set(robustness.arm)) == 1 else 8)
-    return finish(chart, "The estimator, varied", says, width=WIDTH - 160, height=height)
+    rows = _beside(robustness, arms)
+    return together_or_apart(layers, rows, arms, "The estimator, varied", says, _step(rows))
 
 
 _CHANGES = ("mean", "largest")
 _CHANGE = "change of lambda_1, nats a sub-update"
+
+
+def _row(name: str, rows: pd.DataFrame, arms: Arms) -> alt.Chart:
+    """Marks in a row for each value of column `name`, those of an arm in its colour, beside each other."""
+    order, scale = list(dict.fromkeys(rows[name])), alt.Scale(paddingInner=0.5)
+    y = alt.Y(f"{name}:N", title=None, sort=order, scale=scale)
+    return alt.Chart().encode(y, alt.YOffset("beside:O"), arms.colour())
+
+
+def _beside(rows: pd.DataFrame, arms: Arms) -> pd.DataFrame:
+    """With column `beside`: the place of an arm among those of its panel."""
+    places = {name: int(name != arms.baseline) if arms.apart else at for at, name in enumerate(arms.ordered)}
+    return rows.assign(beside=rows.arm.map(places))
+
+
+def _step(rows: pd.DataFrame) -> alt.Step:
+    return alt.Step(ROW if len(set(rows.arm)) == 1 else 8)
 
 
 def _told(*names: str) -> list[alt.Tooltip]:
@@ -157,7 +185,7 @@ def _with_intervals(
     arms = arms or arms_of(rows)
     axis = alt.Axis(format="%", title="puzzles") if percent else _HALF
     y = alt.Y(f"{name}:Q", axis=axis, scale=_AUC)
-    base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    base, colour = alt.Chart(), arms.colour()
     told = ["arm:N", x, *_told(name, "low", "high")]
     layers = [
         base.mark_rule(opacity=0.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour),

@@ -3,7 +3,19 @@
 import altair as alt
 import pandas as pd
 
-from results.plots.style import COLOURS, MOST_TOGETHER, ROW, WIDTH, Arms, arms_of, finish, together_or_apart, values
+from results.plots.style import (
+    COLOURS,
+    ROW,
+    WIDTH,
+    Arms,
+    arms_of,
+    difficulty,
+    finish,
+    mark_at,
+    panels,
+    together_or_apart,
+    values,
+)
 
 _OUTCOME = alt.Color(
     "outcome:N",
@@ -38,7 +50,7 @@ def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more: 
     told = ["arm:N", "outcome:N", "puzzles:Q", *(alt.Tooltip(f"{q}:Q", format="+.4f") for q in boxes.columns[2:7])]
     whiskers = alt.X("q05:Q", title="lambda_1, nats a sub-update")
     chart = alt.layer(
-        alt.Chart(values([{"zero": 0}])).mark_rule(opacity=0.4).encode(x="zero:Q"),
+        mark_at(0),
         base.mark_rule(strokeWidth=1.5).encode(whiskers, alt.X2("q95:Q"), _OUTCOME),
         base.mark_bar(size=10).encode(alt.X("q25:Q"), alt.X2("q75:Q"), _OUTCOME, tooltip=told),
         base.mark_tick(thickness=2, size=14, color="white").encode(alt.X("median:Q"), tooltip=told),
@@ -69,9 +81,8 @@ def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more:
         base.mark_rect().encode(shade, _OUTCOME, tooltip=told),
         base.mark_text().encode(text=alt.Text("share:Q", format=".0%")),
     ).properties(width=140, height=70)
-    facet = alt.Facet("arm:N", title=None, sort=order)
     says = "Shares of the diagnosed puzzles of all seeds; settled: the late drift is below Otsu's threshold."
-    return finish(panel.facet(facet, data=values(cells), columns=3), f"Settled and solved{more}", says)
+    return finish(panels(panel, "arm", order, cells), f"Settled and solved{more}", says)
 
 
 def solved_by_difficulty(
@@ -83,9 +94,9 @@ def solved_by_difficulty(
     and high.
     """
     arms = arms or arms_of(solved)
-    x = alt.X("difficulty:Q", title=str(solved.measure.iloc[0]), scale=alt.Scale(zero=False))
+    x = difficulty(str(solved.measure.iloc[0]))
     y = alt.Y("share:Q", axis=alt.Axis(format="%", title="solved"))
-    base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    base, colour = alt.Chart(), arms.colour()
     ends = (alt.Tooltip(f"{name}:Q", format=".3f") for name in ("share", "low", "high"))
     layers = [
         base.mark_rule(opacity=0.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour),
@@ -106,14 +117,15 @@ def escape_by_depth(
     share of all puzzles right at that depth).
     """
     arms = arms or arms_of(escape)
-    x = alt.X("depth:Q", title="ACT steps", scale=alt.Scale(type="log", base=2))
+    depths = sorted(map(int, set(escape.depth)))
+    x = alt.X("depth:Q", title="ACT steps", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths))
     most = max(0.1, float(escape.escaped.max()))
-    y = alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped"), scale=alt.Scale(domain=[0, most]))
-    base, colour = alt.Chart(), arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    y = alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped"), scale=alt.Scale(domain=[0, most], nice=True))
+    base, colour = alt.Chart(), arms.colour()
     told = ["arm:N", "depth:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("escaped", "solved")), "failed:Q"]
     layers = [
         base.mark_line(strokeWidth=2).encode(x, y, colour),
         base.mark_point(filled=True, size=50, opacity=1).encode(x, y, colour, tooltip=told),
     ]
-    says = "Share, of the puzzles failed at the training's depth, that are right after more ACT steps."
+    says = "Share, of the puzzles failed at the training's depth, that are right after more ACT steps. All seeds."
     return together_or_apart(layers, escape, arms, title, says)

@@ -11,7 +11,6 @@ from results.plots.style import (
     BASELINE,
     COLOURS,
     HEIGHT,
-    MOST_TOGETHER,
     PANEL_WIDTH,
     ROW,
     WIDTH,
@@ -19,6 +18,9 @@ from results.plots.style import (
     arms_of,
     finish,
     jittered,
+    log_ticks,
+    mark_at,
+    panels,
     place,
     values,
 )
@@ -62,7 +64,7 @@ def paired_differences(
     told = [alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("difference", "low", "high")]
     base = alt.Chart()
     effect, seed = base.transform_filter("datum.part == 'effect'"), base.transform_filter("datum.part == 'seed'")
-    layers = [base.mark_rule(opacity=0.5).encode(x=alt.datum(0))]
+    layers = [mark_at(0)]
     if len(parts) > 1:
         dots = seed.mark_circle(size=16, opacity=0.45)
         lie = alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
@@ -73,10 +75,10 @@ def paired_differences(
             x, y, colour, tooltip=["arm:N", "point:N", "what:N", *told, alt.Tooltip("n_seeds:Q", title="seeds")]
         ),
     ]
-    says = f"Arm minus {arms.baseline}, with 95 % intervals." + (" Small dots are seeds." if len(parts) > 1 else "")
+    says = f"Arm minus {arms.baseline} over all seeds, with 95 % intervals."
+    says += " Small dots are seeds." if len(parts) > 1 else ""
     panel = alt.layer(*layers).properties(width=WIDTH - 160, height=alt.Step(ROW))
-    facet = alt.Facet("what:N", title=None, sort=list(dict.fromkeys(rows.what)))
-    chart = panel.facet(facet, data=values(rows), columns=1)
+    chart = panels(panel, "what", list(dict.fromkeys(rows.what)), rows, columns=1)
     return finish(chart, "Paired differences", says)
 
 
@@ -94,12 +96,11 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     half = _half_width(rows.baseline_sd, rows.n_seeds)
     low, high = (rows.baseline_mean - half).clip(lower=0), (rows.baseline_mean + half).clip(upper=1)
     rows = rows.assign(base_low=low, base_high=high)
-    apart = len(arms.others) > MOST_TOGETHER
-    panel_of = [f"{what}: {arm}" if apart else what for what, arm in zip(rows.what, rows.arm, strict=True)]
-    last = ~rows.duplicated(["what", "arm"], keep="last")  # there a line has its name
-    rows = rows.assign(panel=panel_of, label=rows.arm.where(last))
-    kept = ["arm", "point", "what", "panel", "label", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high"]
-    x = alt.X("ladder:Q", scale=alt.Scale(type="log"), title="sigma of the training", axis=alt.Axis(tickCount=6))
+    panel_of = [f"{what}: {arm}" if arms.apart else what for what, arm in zip(rows.what, rows.arm, strict=True)]
+    rows = rows.assign(panel=panel_of)
+    kept = ["arm", "point", "what", "panel", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high", "n_seeds"]
+    ticks = alt.Axis(values=log_ticks(rows.ladder))
+    x = alt.X("ladder:Q", scale=alt.Scale(type="log"), title="sigma of the training", axis=ticks)
     axis = alt.Axis(format="%", title="exact accuracy")
     y = alt.Y("arm_mean:Q", axis=axis, scale=alt.Scale(zero=False))
     base = alt.Chart()
@@ -110,20 +111,18 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     panel = alt.layer(
         band.encode(x, alt.Y("min(base_low):Q", axis=axis), alt.Y2("max(base_high):Q")),
         base.mark_line(strokeWidth=1, color=BASELINE).encode(x, alt.Y("mean(baseline_mean):Q")),
-        line.encode(x, y, arms.colour(legend=False), arms.dash(False), tooltip=told),
-        base.transform_filter("isValid(datum.label)")
-        .mark_text(align="right", dy=-9, fontSize=11)
-        .encode(x, y, arms.colour(legend=False), text="label:N"),
+        line.encode(x, y, arms.colour(), arms.dash(), tooltip=told),
     ).properties(width=PANEL_WIDTH + 40, height=HEIGHT - 80)
-    facet = alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(rows.sort_values("what", kind="stable").panel)))
-    says = f"Lines are arms, the grey band is {arms.baseline} with its 95 % interval over seeds."
-    return finish(panel.facet(facet, data=values(rows[[*kept, "n_seeds"]]), columns=2), "Sigma of the training", says)
+    order = list(dict.fromkeys(rows.sort_values("what", kind="stable").panel))
+    says = f"Lines are arms' means over all seeds, the grey band is {arms.baseline} with its 95 % interval over seeds."
+    return finish(panels(panel, "panel", order, rows[kept], columns=2), "Sigma of the training", says)
 
 
-def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -> alt.LayerChart:
-    """Arms and grid points x metrics and evaluated sigmas: the difference to the baseline, in points.
+def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -> alt.LayerChart | alt.FacetChart:
+    """The difference to the baseline in points, bold where the 95 % interval leaves out 0.
 
-    Bold where the 95 % interval leaves out 0.
+    Arms and grid points x metrics and evaluated sigmas. Where arms are trained with several sigmas, a panel a metric:
+    arms x the sigma of the training.
     """
     rows = _own_depth(comparison)
     rows = rows.loc[rows.metric.isin(metrics) & rows.difference.notna()]
@@ -135,12 +134,21 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     )
     limit = float(rows.difference.abs().max() or 1)
     kept = ["arm", "point", "row", "what", "difference", "low", "high", "n_seeds", "apart"]
-    x = alt.X("what:N", title=None, sort=list(dict.fromkeys(rows.what)), axis=alt.Axis(labelAngle=-35))
+    ladder = training_sigma(rows)
+    told_sigma = ladder.map(lambda sigma: "none" if pd.isna(sigma) else f"{sigma:.4g}")
+    on_ladder = ladder.nunique() > 1 and not rows.assign(ladder=told_sigma).duplicated(["arm", "ladder", "what"]).any()
+    if on_ladder:
+        kept.append("ladder")
+        rows = rows.assign(row=rows.arm, ladder=told_sigma)
+        order = list(dict.fromkeys(told_sigma[ladder.sort_values(na_position="first", kind="stable").index]))
+        x = alt.X("ladder:N", title="sigma of the training", sort=order, axis=alt.Axis(labelAngle=-35))
+    else:
+        x = alt.X("what:N", title=None, sort=list(dict.fromkeys(rows.what)), axis=alt.Axis(labelAngle=-35))
     y = alt.Y("row:N", title=None, sort=list(dict.fromkeys(rows["row"])))
     above = alt.condition("datum.difference > 0", alt.value(COLOURS[0]), alt.value(COLOURS[1]))
     size = alt.Opacity("size:Q", scale=alt.Scale(domain=[0, limit], range=[0, 0.75]), legend=None)
     told = [alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("difference", "low", "high")]
-    base = alt.Chart(values(rows[kept])).encode(x, y)
+    base = alt.Chart().encode(x, y)
     text = alt.Text("difference:Q", format="+.1f")
     chart = alt.layer(
         base.transform_calculate(size="abs(datum.difference)")
@@ -148,9 +156,15 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
         .encode(size, color=above, tooltip=["arm:N", "point:N", "what:N", *told, "n_seeds:Q"]),
         base.transform_filter("datum.apart").mark_text(fontWeight="bold").encode(text=text),
         base.transform_filter("!datum.apart").mark_text().encode(text=text),
+    ).properties(width=alt.Step(46), height=alt.Step(24))
+    chart = (
+        panels(chart, "what", list(dict.fromkeys(rows.what)), rows[kept], columns=1)
+        if on_ladder
+        else chart.properties(data=values(rows[kept]))
     )
-    says = "Points of exact accuracy above (blue) or below the baseline. Bold: the 95 % interval leaves out 0."
-    return finish(chart, "Differences at a glance", says, width=alt.Step(62), height=alt.Step(24))
+    says = "Points of exact accuracy above (blue) or below the baseline, over all seeds. "
+    says += "Bold: the 95 % interval leaves out 0."
+    return finish(chart, "Differences at a glance", says)
 
 
 def training_sigma(comparison: pd.DataFrame) -> pd.Series:

@@ -1,5 +1,6 @@
 """What all charts share: an arm's colour and mark, their look, and tables as their data."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,14 @@ CONFIG: dict[str, Any] = {
     "axis": {
         **dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), INK),
         **{"gridOpacity": 0.12, "domainOpacity": 0.5, "tickOpacity": 0.5, "labelFontSize": 12, "titleFontSize": 12},
-        **{"titleFontWeight": "normal", "labelLimit": 260},
+        **{"titleFontWeight": "normal", "labelLimit": 260, "labelSeparation": 8},
     },
-    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260},
+    "legend": {
+        **{"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260},
+        **{"orient": "top", "columns": 3, "symbolOpacity": 1},
+    },
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 240},
-    "title": {"color": INK, "anchor": "start", "fontSize": 14, "subtitleColor": INK},
+    "title": {"color": INK, "anchor": "start", "offset": 10, "fontSize": 14, "subtitleColor": INK},
     "text": {"color": INK},
     "rule": {"color": INK},
 }
@@ -52,21 +56,34 @@ class Arms:
         return (*(name for name in self.names if name == self.baseline), *self.others)
 
     @property
+    def apart(self) -> bool:
+        """Whether they are too many for one panel: charts then have a panel an arm."""
+        return len(self.others) > MOST_TOGETHER
+
+    @property
     def colours(self) -> dict[str, str]:
         """The colour of each arm."""
         others = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(self.others)}
         return {name: others.get(name, BASELINE) for name in self.ordered}
 
-    def colour(self, title: str | None = None, legend: bool = True) -> alt.Color:
-        """The encoding of `arm` as its colour."""
+    @property
+    def dashes(self) -> dict[str, list[int]]:
+        """The dashes of each arm, in pixels drawn and left out."""
+        others = {name: DASHES[i // len(COLOURS) % len(DASHES)] for i, name in enumerate(self.others)}
+        return {name: others.get(name, DASHES[0]) for name in self.ordered}
+
+    def colour(self, legend: bool = True) -> alt.Color:
+        """The encoding of `arm` as its colour; no legend where each panel has an arm's name."""
         scale = alt.Scale(domain=list(self.colours), range=list(self.colours.values()))
-        return alt.Color("arm:N", scale=scale, title=title, legend=_legend() if legend else None)
+        return alt.Color("arm:N", scale=scale, title=None, **self._legend(legend))
 
     def dash(self, legend: bool = True) -> alt.StrokeDash:
         """The encoding of `arm` as its dashes."""
-        dashes = [DASHES[i // len(COLOURS) % len(DASHES)] for i in range(len(self.others))]
-        scale = alt.Scale(domain=list(self.ordered), range=[DASHES[0], *dashes][-len(self.ordered) :])
-        return alt.StrokeDash("arm:N", scale=scale, title=None, legend=_legend() if legend else None)
+        scale = alt.Scale(domain=list(self.dashes), range=list(self.dashes.values()))
+        return alt.StrokeDash("arm:N", scale=scale, title=None, **self._legend(legend))
+
+    def _legend(self, wanted: bool) -> dict[str, Any]:
+        return {} if wanted and not self.apart else {"legend": None}
 
 
 def arms_of(table: pd.DataFrame, baseline: str | None = None) -> Arms:
@@ -104,17 +121,29 @@ def finish(chart: Any, title: str, subtitle: str = "", **size: Any) -> Any:
     return chart.properties(title=words, **size).configure(**CONFIG)
 
 
-def together_or_apart(layers: list[alt.Chart], rows: pd.DataFrame, arms: Arms, title: str, says: str) -> Any:
+def together_or_apart(
+    layers: list[alt.Chart], rows: pd.DataFrame, arms: Arms, title: str, says: str, height: Any = None
+) -> Any:
     """Layers over `rows` in one panel; of more than six arms a panel an arm, each with the baseline again."""
-    if len(arms.others) <= MOST_TOGETHER:
-        return finish(alt.layer(*layers, data=values(rows)), title, says, width=WIDTH, height=HEIGHT)
+    if not arms.apart:
+        return finish(alt.layer(*layers, data=values(rows)), title, says, width=WIDTH, height=height or HEIGHT)
     own = rows.loc[rows.arm != arms.baseline]
-    panels = pd.DataFrame({"panel": list(dict.fromkeys(own.arm))})
-    again = rows.loc[rows.arm == arms.baseline].merge(panels, how="cross")
-    held = values(pd.concat([own.assign(panel=own.arm), again], ignore_index=True))
-    panel = alt.layer(*layers).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
-    facet = alt.Facet("panel:N", title=None, sort=list(panels.panel))
-    return finish(panel.facet(facet, data=held, columns=3), title, f"{says} In each panel {arms.baseline} is black.")
+    names = pd.DataFrame({"panel": list(dict.fromkeys(own.arm))})
+    again = rows.loc[rows.arm == arms.baseline].merge(names, how="cross")
+    held = pd.concat([again, own.assign(panel=own.arm)], ignore_index=True)  # what comes later is drawn above
+    panel = alt.layer(*layers).properties(width=PANEL_WIDTH, height=height or PANEL_HEIGHT)
+    says = f"{says} In each panel {arms.baseline} is black."
+    return finish(panels(panel, "panel", list(names.panel), held), title, says)
+
+
+def panels(panel: Any, by: str, order: list[str], rows: pd.DataFrame, columns: int = 3) -> alt.FacetChart:
+    """A panel for each value of column `by` of the rows.
+
+    Each of several columns has its own x axis: a shared one would stand below empty places of an incomplete row, too.
+    """
+    facet = alt.Facet(f"{by}:N", title=None, sort=order)
+    chart = panel.facet(facet, data=values(rows), columns=columns)
+    return chart.resolve_axis(x="independent" if columns > 1 else "shared")
 
 
 def _lines(text: str, width: int = 76) -> list[str]:
@@ -126,8 +155,27 @@ def _lines(text: str, width: int = 76) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def _legend() -> alt.Legend:
-    return alt.Legend(orient="top", columns=3, symbolOpacity=1)
+def difficulty(measure: str) -> alt.X:
+    """The encoding of `difficulty` by what it is measured in: all but a rating are whole numbers."""
+    step = alt.Undefined if measure == "rating" else 1
+    return alt.X("difficulty:Q", title=measure, scale=alt.Scale(zero=False), axis=alt.Axis(tickMinStep=step))
+
+
+def mark_at(x: float) -> alt.Chart:
+    """A thin line at x: what the marks of a chart are read against."""
+    return alt.Chart(values([{}])).mark_rule(opacity=0.5).encode(x=alt.datum(x))
+
+
+def log_ticks(found: Iterable[float]) -> list[float]:
+    """Few ticks for a log axis over values above 0: powers of ten; over less than two decades 1, 2 and 5 of each."""
+    low, high = min(found := list(found)), max(found)
+    least, most = 0.999 * low, 1.001 * high
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ("1", "125"):
+        ticks = [tick for power in powers for step in steps if least <= (tick := float(f"{step}e{power}")) <= most]
+        if len(ticks) > 2:
+            return ticks
+    return ticks or sorted({low, high})
 
 
 def place(arm: Any, point: Any) -> str:

@@ -1,19 +1,18 @@
 """How it came: accuracy on its way, and against what it cost."""
 
-from collections.abc import Iterable
-
 import altair as alt
 import pandas as pd
 
 from results.plots.style import (
     HEIGHT,
-    MOST_TOGETHER,
     PANEL_HEIGHT,
     PANEL_WIDTH,
     WIDTH,
     Arms,
     arms_of,
     finish,
+    log_ticks,
+    panels,
     place,
     together_or_apart,
     values,
@@ -33,7 +32,8 @@ def accuracy_curves(
     """Clean accuracy on test against step: a line an arm and grid point, a 95 % band over seeds.
 
     A ring is the best step of a seed, chosen on validation and scored on test. Thin lines are the seeds, on request.
-    More than six arms, or any grid points, are small multiples: each panel has the baseline again, in black.
+    More than six arms besides the baseline, or any grid points, are small multiples: each panel has the baseline again,
+    in black.
 
     curve, snapshot, runs: of `results.curve`, `results.snapshot` and `results.seed_curves`, of one sweep; each arm is
     drawn at the depth it was trained with.
@@ -48,34 +48,48 @@ def accuracy_curves(
         columns=_DRAWN
     )
     rows = rows.assign(panel=[place(*names) for names in zip(rows.arm, rows.point, strict=True)])
-    n = sorted(set(parts["line"].n_seeds))
-    count = f"{n[0]} seeds" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds, as many as have come so far"
-    says = f"Lines are means, bands 95 % intervals over {count}."
+    says = f"Lines are means over all seeds{_counted(parts['line'], snapshot)}. Bands are their 95 % intervals."
     if "best" in parts:
         says += " A ring is a seed's best step, chosen on validation, scored on test."
     title, own = "Clean accuracy on test", rows.arm == arms.baseline
-    if rows.panel.nunique() <= MOST_TOGETHER and len(set(rows.point.dropna())) < 2:
+    if not arms.apart and len(set(rows.point.dropna())) < 2:
         # Rows that name a panel are shown on a page beside others of theirs: here all stand in one.
-        chart = alt.layer(*_layers(parts, arms, legend=True), data=values(rows.drop(columns="panel")))
+        chart = alt.layer(*_layers(rows, arms, legend=True), data=values(rows.drop(columns="panel")))
         return finish(chart, title, says, width=WIDTH, height=HEIGHT)
+    order = list(dict.fromkeys(rows.panel if own.all() else rows.panel[~own]))
     if not own.all():
-        # In each panel stands the baseline of its grid point, without its seeds.
+        # In each panel stands the baseline of its grid point, without its seeds, below the arm.
         base = rows[own & (rows.part == "line")].drop(columns="panel")
-        panels = rows.loc[~own, ["panel", "point"]].drop_duplicates()
-        rows = pd.concat([rows[~own], base.merge(panels, on="point")], ignore_index=True)
+        places = rows.loc[~own, ["panel", "point"]].drop_duplicates()
+        rows = pd.concat([base.merge(places, on="point"), rows[~own]], ignore_index=True)
         says += f" In each panel {arms.baseline} is black."
-    chart = alt.layer(*_layers(parts, arms)).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
-    facet = alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(rows.panel)))
-    return finish(chart.facet(facet, data=values(rows), columns=3), title, says)
+    panel = alt.layer(*_layers(rows, arms)).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    return finish(panels(panel, "panel", order, rows), title, says)
+
+
+def _counted(line: pd.DataFrame, snapshot: pd.DataFrame | None) -> str:
+    """How many seeds the means are of and, where that differs, why as far as the trials' states tell."""
+    low, high = line.n_seeds.min(), line.n_seeds.max()
+    if low == high:
+        return f" ({low})"
+    states = set() if snapshot is None else set(snapshot.status)
+    if states - {"done", *_ENDED_EARLY}:
+        return f" ({low} to {high}, as many as have come so far)"
+    early = " or ".join(words for state, words in _ENDED_EARLY.items() if state in states)
+    return f" ({low} to {high}, fewer where a trial {early})" if early else f" ({low} to {high})"
+
+
+_ENDED_EARLY = {"failed": "failed", "stopped": "was stopped", "unreadable": "is unreadable"}
 
 
 _DRAWN = ("part", "arm", "point", "step", "mean", "low", "high", "n_seeds", "seed", "trial_id")
 
 
-def _layers(parts: Iterable[str], arms: Arms, legend: bool = False) -> list[alt.Chart]:
-    """The marks of the parts line, best and seed."""
-    x = alt.X("step:Q", title="batches trained")
-    y = alt.Y("mean:Q", axis=_ACCURACY, scale=alt.Scale(zero=False))
+def _layers(rows: pd.DataFrame, arms: Arms, legend: bool = False) -> list[alt.Chart]:
+    """The marks of the parts line, best and seed. Axes span all rows, those that are not shown yet, too."""
+    ticks = alt.Axis(grid=False, tickCount=6, tickMinStep=1)
+    x = alt.X("step:Q", title="batches trained", axis=ticks, scale=_span(rows[["step"]]))
+    y = alt.Y("mean:Q", axis=_ACCURACY, scale=_span(rows[["mean", "low", "high"]]))
     colour, detail = arms.colour(legend=legend), alt.Detail(["arm:N", "point:N"])
     accuracy = alt.Tooltip("mean:Q", title="accuracy", format=".4f")
     ends = [alt.Tooltip(f"{end}:Q", title=f"95 %, {end}", format=".4f") for end in ("low", "high")]
@@ -85,21 +99,25 @@ def _layers(parts: Iterable[str], arms: Arms, legend: bool = False) -> list[alt.
         return alt.Chart().transform_filter(f"datum.part == '{part}'")
 
     band = of("line").transform_filter("isValid(datum.low)").mark_area(opacity=0.15)
-    layers = [
-        band.encode(x, alt.Y("low:Q", axis=_ACCURACY), alt.Y2("high:Q"), colour, detail),
-        of("line").mark_line(strokeWidth=2).encode(x, y, colour, arms.dash(legend), detail),
-        of("line").mark_point(filled=True, size=60, opacity=0).encode(x, y, colour, detail, tooltip=told),
-    ]
-    if "best" in parts:
+    # From below: a mark takes the pointer from those under it, seen or not, so the means' own come last.
+    layers: list[alt.Chart] = [band.encode(x, alt.Y("low:Q", axis=_ACCURACY), alt.Y2("high:Q"), colour, detail)]
+    if "seed" in set(rows.part):
+        show = alt.param(name="seeds", bind=alt.binding_checkbox(name="each seed "), value=False)
+        seeds = of("seed").transform_filter(show).encode(x, y, colour, alt.Detail("trial_id:N"))
+        layers.append(seeds.mark_line(strokeWidth=0.8, opacity=0.6).add_params(show))
+        layers.append(seeds.mark_point(filled=True, size=40, opacity=0).encode(tooltip=[*_WHO, "step:Q", accuracy]))
+    layers.append(of("line").mark_line(strokeWidth=2).encode(x, y, colour, arms.dash(legend), detail))
+    if "best" in set(rows.part):
         rings = of("best").mark_point(size=50, strokeWidth=1.5, filled=False)
         best = alt.Tooltip("step:Q", title="best step")
         layers.append(rings.encode(x, y, colour, tooltip=[*_WHO, best, accuracy]))
-    if "seed" in parts:
-        faint = alt.condition("seeds", alt.value(0.6), alt.value(0))
-        show = alt.param(name="seeds", bind=alt.binding_checkbox(name="each seed "), value=False)
-        thin = of("seed").mark_line(strokeWidth=0.8).add_params(show)
-        layers.append(thin.encode(x, y, colour, alt.Detail("trial_id:N"), opacity=faint, tooltip=[*_WHO, "step:Q"]))
-    return layers
+    means = of("line").mark_point(filled=True, size=60, opacity=0)
+    return [*layers, means.encode(x, y, colour, detail, tooltip=told)]
+
+
+def _span(rows: pd.DataFrame) -> alt.Scale:
+    numbers = rows.astype(float)
+    return alt.Scale(domain=[numbers.min().min(), numbers.max().max()], nice=True)
 
 
 _WHO = [*("arm:N", "point:N", "seed:Q"), alt.Tooltip("trial_id:N", title="trial")]
@@ -133,10 +151,11 @@ def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None
     dots = rows[["arm", "point", "seed", "trial_id", "flops", "final", "status"]]
     held = pd.concat([dots.assign(part="seed"), means.assign(part="mean")], ignore_index=True)
     scale = alt.Scale(type="log", nice=False, padding=20)
-    x = alt.X("flops:Q", title="FLOPs trained", scale=scale, axis=alt.Axis(format="~s"))
+    ticks = alt.Axis(format=".2~s", values=log_ticks(rows.flops))
+    x = alt.X("flops:Q", title="FLOPs trained", scale=scale, axis=ticks)
     y = alt.Y("final:Q", axis=_ACCURACY, scale=alt.Scale(zero=False))
     told = [alt.Tooltip("flops:Q", format=".3s", title="FLOPs"), alt.Tooltip("final:Q", format=".4f", title="accuracy")]
-    colour = arms.colour(legend=len(arms.others) <= MOST_TOGETHER)
+    colour = arms.colour()
     seeds, mean = (alt.Chart().transform_filter(f"datum.part == '{part}'") for part in ("seed", "mean"))
     layers = [
         seeds.mark_point(size=30, opacity=0.5, filled=True).encode(x, y, colour, tooltip=[*_WHO, "status:N", *told]),
@@ -144,5 +163,5 @@ def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None
             x, y, colour, tooltip=["arm:N", "point:N", *told, "n:Q"]
         ),
     ]
-    says = "A small mark is a seed, a large one an arm's mean."
+    says = "A small mark is a seed, a large one an arm's mean over all seeds."
     return together_or_apart(layers, held, arms, "Accuracy against compute", says)

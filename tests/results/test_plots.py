@@ -1,8 +1,11 @@
 """Charts on tables whose content is known: which arms, rows and numbers they hold, and how they look."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 
 from results.comparison import compare
 from results.curves import curve, seed_curves, snapshot
@@ -11,8 +14,11 @@ from results.difficulty import by_difficulty
 from results.plots import (
     accuracy_against_compute,
     accuracy_curves,
+    auc_by_measure,
+    auc_by_window,
     difference_map,
     escape_by_depth,
+    freed_by_restart,
     lambda_by_outcome,
     paired_differences,
     settled_by_outcome,
@@ -20,9 +26,10 @@ from results.plots import (
     solved_by_difficulty,
     solving,
     training_sigma,
+    varied_estimates,
 )
 from results.plots.puzzles import cell_kinds
-from results.plots.style import COLOURS, Arms
+from results.plots.style import COLOURS, CONFIG, Arms, log_ticks
 
 from .test_comparison import diagnoses_of, evals_of, trials_of
 
@@ -93,8 +100,9 @@ def test_an_arm_has_one_colour_in_all_charts_and_the_baseline_is_black():
 
 def test_colours_of_more_than_six_arms_come_again_in_other_dashes():
     arms = Arms(MANY, "baseline")
-    looks = list(zip(arms.colours.values(), map(tuple, arms.dash().to_dict()["scale"]["range"]), strict=True))
-    assert len(set(looks)) == len(MANY)
+    looks = {(arms.colours[name], tuple(arms.dashes[name])) for name in arms.names}
+    assert len(looks) == len(MANY)
+    assert arms.dash().to_dict()["scale"] == {"domain": list(MANY), "range": list(arms.dashes.values())}
     assert arms.colours["baseline"] == "currentColor"
 
 
@@ -125,15 +133,55 @@ def test_other_charts_of_more_than_six_arms_are_small_multiples_too():
     trials, evals, _ = tables_of(MANY[:8])
     deeper = pd.concat([evals, evals.assign(depth=8)], ignore_index=True)
     puzzles = pd.DataFrame({"test_digest": "d", "example": range(40), "givens": np.arange(40) // 10})
+    some = pd.DataFrame({"arm": MANY[:8], "low": 0.6, "high": 0.8, "n": 40})
+    areas = some.assign(auc=0.7, n_solved=20, measure="-lambda_1")
+    changes = some.assign(variation="float64", order=0.9, mean=0.01, largest=0.02)
     charts = [
         accuracy_against_compute(snapshot(trials, evals)),
         escape_by_depth(escape(trials, deeper)),
         solved_by_difficulty(by_difficulty(trials, evals, puzzles)),
+        auc_by_measure(areas.assign(window="all")),
+        auc_by_window(areas.assign(window="late")),
+        varied_estimates(changes),
+        freed_by_restart(some.assign(sigma=0.1, some=0.7, restarts=8)),
     ]
     for chart in charts:
-        assert chart.to_dict()["facet"]["sort"] == list(MANY[1:8])
+        drawn = chart.to_dict()
+        assert drawn["facet"]["sort"] == list(MANY[1:8])
         panels = data_of(chart).groupby("panel").arm.agg(set)
         assert all(held == {"baseline", panel} for panel, held in panels.items())
+        # Seven panels fill no rows of two, three or four: an axis stands where a panel does.
+        assert drawn["resolve"]["axis"] == {"x": "independent"}
+
+
+def test_how_many_columns_a_legend_has_is_for_the_look_to_say_which_a_page_fits():
+    trials, evals, _ = tables_of()
+    assert '"columns"' not in accuracy_curves(curve(trials, evals)).properties(config={}).to_json()
+    assert CONFIG["legend"]["columns"] == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "ticks"),
+    [
+        ([1e-4, 0.02, 1], [1e-4, 1e-3, 0.01, 0.1, 1]),
+        ([np.exp(np.log(1e-4)), 0.02], [1e-4, 1e-3, 0.01]),
+        ([0.1, 1], [0.1, 0.2, 0.5, 1]),
+        ([7.8e11, 3.1e12], [1e12, 2e12]),
+        ([3.1, 3.2], [3.1, 3.2]),
+        ([3.1], [3.1]),
+    ],
+)
+def test_a_log_axis_has_few_ticks(found, ticks):
+    assert log_ticks(found) == ticks
+
+
+def test_whole_numbers_of_givens_have_whole_ticks():
+    solved = pd.DataFrame({"arm": "a", "difficulty": [6, 9.5], "n": 9, "share": 0.5, "low": 0.4, "high": 0.6})
+    step = [
+        solved_by_difficulty(solved.assign(measure=measure)).to_dict()["layer"][-1]["encoding"]["x"]["axis"]
+        for measure in ("givens", "rating")
+    ]
+    assert step == [{"tickMinStep": 1}, {}]
 
 
 def test_a_grid_has_a_panel_a_point_in_the_order_of_their_values():
@@ -169,6 +217,40 @@ def test_rings_are_the_best_steps_by_seed_and_thin_lines_the_seeds():
     assert [param["name"] for param in chart.to_dict()["params"]] == ["seeds"]
 
 
+def test_the_pointer_finds_a_seed_only_where_it_is_shown_and_no_mark_above_the_means():
+    """By the picture: what comes later in it is above, and each mark says what it is of."""
+    trials, evals, _ = tables_of()
+    chart = accuracy_curves(curve(trials, evals), snapshot(trials, evals), seed_curves(trials, evals)).to_dict()
+
+    def marks() -> list[str]:
+        found = re.findall(r'aria-label="(batches trained: [^"]*)"', vl_convert.vegalite_to_svg(chart))
+        return ["best" if "best step" in said else "seed" if "trial" in said else "mean" for said in found]
+
+    hidden = marks()
+    assert "seed" not in hidden
+    chart["params"][0]["value"] = True
+    shown = marks()
+    assert shown.count("seed") >= len(trials)
+    assert hidden[-1] == shown[-1] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (["done", "done"], "over all seeds (1 to 2)."),
+        (["done", "failed"], "over all seeds (1 to 2, fewer where a trial failed)."),
+        (["stopped", "failed"], "over all seeds (1 to 2, fewer where a trial failed or was stopped)."),
+        (["failed", "running"], "over all seeds (1 to 2, as many as have come so far)."),
+    ],
+)
+def test_the_caption_says_why_some_steps_have_fewer_seeds(states, said):
+    trials, evals, _ = tables_of(("baseline",), seeds=(0, 1))
+    evals = evals.loc[(evals.trial_id == "baseline0") | (evals.step < 20)]
+    shown = snapshot(trials, evals).assign(status=states)
+    title = accuracy_curves(curve(trials, evals), shown).to_dict()["title"]
+    assert said in " ".join(title["subtitle"])
+
+
 def test_differences_are_in_points_with_their_seeds_as_dots():
     _, _, comparison = tables_of()
     final = comparison.loc[(comparison.metric == "final") & (comparison.depth == 4)]
@@ -191,6 +273,23 @@ def test_the_ladder_has_a_panel_a_metric_and_the_baseline_as_a_band():
     assert {"clean accuracy (final)", "perturbed success at sigma 0.3"} <= set(rows.what)
     assert set(rows.ladder) == {0.1, 1.0}
     assert ((rows.base_low < rows.baseline_mean) & (rows.baseline_mean < rows.base_high)).all()
+
+
+def test_the_map_of_a_ladder_is_arms_by_sigma_with_a_panel_a_metric():
+    """An arm without noise stands before the sigmas; where sigmas are no ladder the map has a row an arm and point."""
+    _, _, comparison = tables_of(("baseline", "multi", "plain"))
+    on = [
+        comparison.assign(perturb=f'{{"sigma": {sigma}}}', point=f"s={sigma}").query("arm == 'multi'")
+        for sigma in (10, 0.5)
+    ]
+    plain = comparison.assign(perturb=None, point="").query("arm == 'plain'")
+    chart = difference_map(pd.concat([*on, plain], ignore_index=True))
+    rows = data_of(chart)
+    assert chart.to_dict()["facet"]["sort"][:2] == ["clean accuracy (best)", "clean accuracy (final)"]
+    assert chart.to_dict()["spec"]["layer"][0]["encoding"]["x"]["sort"] == ["none", "0.5", "10"]
+    assert set(zip(rows.row, rows.ladder, strict=True)) == {("multi", "10"), ("multi", "0.5"), ("plain", "none")}
+    twice = pd.concat([*on, on[0].assign(point="lr=1")], ignore_index=True)
+    assert set(data_of(difference_map(twice)).row) == {"multi, s=10", "multi, s=0.5", "multi, lr=1"}
 
 
 @pytest.mark.parametrize(
