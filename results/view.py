@@ -82,7 +82,7 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
         "baseline": tables.baseline,
         "said": said,
         "look": CONFIG,
-        "arms": [{"name": name, "colour": colour} for name, colour in arms.colours.items()],
+        "arms": [{"name": name, "colour": arms.colours[name], "dash": arms.dashes[name]} for name in arms.ordered],
         "points": _points(tables),
         "seeds": sorted(map(int, set(tables.trials.seed))),
         "sections": sections,
@@ -240,15 +240,16 @@ def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:
             key = (row.example, row.question, row.answer)  # arms may have other test puzzles
             board = boards.setdefault(key, {"question": row.question, "answer": row.answer, "runs": []})
             how = f"perturbed, sigma {row.sigma:g}" if row.sigma else "clean"
-            run = {"arm": trial.arm, "name": f"{trial.arm}, seed {trial.seed}, {how}", "predicted": list(row.predicted)}
-            board["runs"].append(run | {"q_halt": [float(q) for q in row.q_halt]})
+            run = {"arm": trial.arm, "seed": int(trial.seed), "name": f"{trial.arm}, seed {trial.seed}, {how}"}
+            answers = {"predicted": list(row.predicted), "q_halt": [float(q) for q in row.q_halt]}
+            board["runs"].append(run | answers)
     if not boards:
         return [], unread
     order = sorted(boards, key=lambda key: (-_disagreement(boards[key]), key))
     puzzles = [boards[key] | {"name": f"test puzzle {key[0]}{_said(boards[key])}"} for key in order]
     note = (
         "What the model answers after each ACT step of its last evaluation, which never halts. q is the halting logit; "
-        "above 0 the model says that it is done."
+        "above 0 the model says that it is done. Boards are of each arm's first seed."
     )
     return [_section("puzzles", "Puzzles", [{"kind": "puzzles", "id": "boards", "puzzles": puzzles}], note)], unread
 

@@ -337,7 +337,7 @@ function filters() {
       if (on.length < all.length) for (const box of on) state.append("arm", box.value);
       remember();
       render();
-    } }), " ", element("span", { class: "swatch", style: `background: ${arm.colour}` }), arm.name));
+    } }), " ", element("span", { class: "swatch", "data-dash": arm.dash, style: `background: ${arm.colour}` }), arm.name));
   form.hidden = !view.arms.length;
   form.replaceChildren(boxes.length > 1 ? element("fieldset", { "aria-label": "arms" }, ...boxes) : "",
     choose("point", view.points, String), choose("seed", view.seeds, String));

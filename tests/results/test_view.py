@@ -136,6 +136,7 @@ def test_the_puzzles_on_which_the_arms_differ_come_first(tmp_path):
         "multi, seed 0, clean",
         "multi, seed 0, perturbed, sigma 0.3",
     ]
+    assert {run["seed"] for run in item["puzzles"][0]["runs"]} == {0}  # by which a page filters
 
 
 def test_unrolls_that_cannot_be_read_cost_their_boards_alone_and_are_named(tmp_path):
