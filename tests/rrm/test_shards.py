@@ -2,6 +2,8 @@
 
 import itertools
 import weakref
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,10 +11,13 @@ import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from rrm.config import TrialConfig
+from rrm.models.act import q_continue_target
+from rrm.models.losses import row_losses
+from rrm.optim import EMA, schedule, sign_sgd
 from rrm.presets import merge
 from rrm.rollout import ROLLOUTS
 from rrm.shards import TreeSum, cut_rows, join_rows, noise_columns, shard_rows
-from rrm.streams import torch_generator
+from rrm.streams import normals, torch_generator
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
 
@@ -22,6 +27,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "hrm": TINY_HRM,
     "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8},
 }
+ATTENTION = {"mlp_t": False, "pos_encodings": "rope"}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
     "single": {"objective": "single_perturbed_ce", "perturb": {"sigma": 0.5, "p_clean": 0.3, "when": "act_step"}},
@@ -92,6 +98,66 @@ def test_shards_train_what_the_whole_batch_trains(model, rollout, monkeypatch):
                 torch.testing.assert_close(
                     other[name], value, rtol=1e-7, atol=1e-11, msg=lambda m, where=where: f"{where}: {m}"
                 )
+
+
+@pytest.mark.parametrize("optimizer_step", ["rollout", "act"])
+@pytest.mark.parametrize("model", [*MODELS, "trm-att", "trm-singlez"])
+def test_one_shard_has_the_bits_of_a_plain_step_of_the_whole_batch(model, optimizer_step):
+    """Written out here without Trainer, shards, sums or what is computed once: unroll, backward, update."""
+    fields = MODELS.get(model) or {"trm-att": ATTENTION, "trm-singlez": {"single_z": True}}.get(model, {})
+    latents = ["z_L"] if model == "trm-singlez" else ["z_H", "z_L"]
+    objective = merge(MULTI, {"perturb": {"where": latents}})
+    optim = {"weight_decay": 0.5, "warmup_steps": 2, "ema_rate": 0.9}
+    config = tiny_config(model=fields, train={"optimizer_step": optimizer_step}, optim=optim, **objective)
+    trainer, plain = Trainer(config, CPU), Trainer(config, CPU)
+    for _ in range(3):
+        trainer.train_step()
+    _train_plainly(plain, latents, 3)
+    for ours, theirs in ((trainer.model, plain.model), (trainer.ema, plain.ema)):
+        ours, theirs = (x.shadow if isinstance(x, EMA) else x.state_dict() for x in (ours, theirs))
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            assert torch.equal(ours[name], tensor), name
+
+
+def _train_plainly(start: Trainer, latents: list[str], steps: int) -> None:
+    """Train from the weights of `start`, on its puzzles, with its optimizer."""
+    config, model, B, K = start.config, start.model.train(), start.config.train.batch_size, start.config.rollouts
+    updates_a_batch = model.halt_max_steps if config.train.optimizer_step == "act" else 1
+    updates = count(1)
+    assert model.puzzle_emb is not None
+
+    def update() -> None:
+        total, o = config.train.steps * updates_a_batch, config.optim
+        rate = partial(schedule, warmup_steps=o.warmup_steps, total_steps=total, min_lr_ratio=o.min_lr_ratio)
+        penalty, number = model.penalty(), next(updates)
+        if penalty is not None:
+            penalty.backward()
+        for group in start.optimizer.param_groups:
+            group["lr"] = rate(o.lr, number)
+        start.optimizer.step()
+        start.optimizer.zero_grad()
+        gradient, times = model.puzzle_emb.take_gradients()
+        table, lr, decay = model.puzzle_emb.weights, rate(o.puzzle_emb_lr, number), o.puzzle_emb_weight_decay
+        sign_sgd(table, gradient, times > 0, lr=lr, weight_decay=decay)
+        start.ema.update()
+
+    for step in range(steps):
+        batch = start.data.train_batch(config.seed, step, B).repeat(K)
+        z = {name: x.repeat_interleave(K, dim=0) for name, x in model.initial_latents(B).items()}
+        for name in latents:  # the first trajectory is the clean one
+            xi = normals(config.seed, f"perturb.{name}", step, range(B), 1, tuple(z[name].shape[1:]), CPU)
+            z[name].unflatten(0, (B, K))[:, 1] += 0.5 * xi
+        for t in range(model.halt_max_steps):
+            z, output = model.act_step(z, batch)
+            is_last = t == model.halt_max_steps - 1
+            target = q_continue_target(model.act_step, z, batch, is_last) if model.learns_q_continue else None
+            rows = row_losses(output, batch.labels, config.model.token_loss, target)
+            (rows.total.sum() * (updates_a_batch / (B * K * model.halt_max_steps))).backward()
+            if updates_a_batch > 1:
+                update()
+        if updates_a_batch == 1:
+            update()
 
 
 _BCE = torch.nn.functional.binary_cross_entropy_with_logits
