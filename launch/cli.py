@@ -210,7 +210,7 @@ def _train_here(sweep: "Sweep", trial: PlannedTrial, asked_to_stop: list[int]) -
     import torch
 
     from tune.job import TrialJob
-    from tune.memory import check_memory
+    from tune.memory import check_memory, gpu_memory
     from tune.spec import Resources
     from tune.trial import TrialRun
 
@@ -218,7 +218,7 @@ def _train_here(sweep: "Sweep", trial: PlannedTrial, asked_to_stop: list[int]) -
     job = TrialJob.of(sweep, cell, (resources or Resources()).threads)
     wants_gpu = resources is None or resources.gpu > 0
     device = torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
-    check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0)
+    check_memory([cell.config], 1.0 if device.type == "cuda" else 0.0, gpu_memory())
     try:
         with closing(TrialRun(job, device)) as run:
             note_manifest(sweep)

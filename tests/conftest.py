@@ -80,8 +80,8 @@ class LocalRay:
 def local_ray(s3_environment) -> Iterator[LocalRay]:
     """One Ray for all tests that do not themselves test how Ray is started: starting one takes seconds.
 
-    This process is connected to it, others are by RAY_ADDRESS; it asks for a token. It has one GPU, a logical one, so
-    that one process trains the trials of a sweep: to start it takes a hundred times what a tiny trial does.
+    This process is connected to it, others are by RAY_ADDRESS; it asks for a token. It has one GPU, a logical one of 24
+    GB, so that one process trains the trials of a sweep: to start it takes a hundred times what a tiny trial does.
     """
     os.environ |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job's `python` is that of the cluster
@@ -108,6 +108,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
     head = {
         "num_cpus": 2,
         "num_gpus": 1,
+        "resources": {"accelerator_type:L4": 1},
         "include_dashboard": True,
         "dashboard_port": 0,
         "dashboard_agent_listen_port": 0,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import ray
 from filelock import FileLock, Timeout
 from ray.tune import (
     CheckpointConfig,
@@ -33,7 +34,7 @@ from tune.held_folder import BusyError, HeldFolder, write_failed
 from tune.job import TrialJob
 from tune.lease import Lease, lock_at, release_and_remove
 from tune.leftovers import remove_copies, tidy
-from tune.memory import check_memory
+from tune.memory import check_memory, cluster_memory
 from tune.placement import placement
 from tune.plan import ALL_DONE, SOME_FAILED, STOPPED, PlannedTrial, attempts_of, exit_code, manifest_files, plan
 from tune.progress_file import ProgressFile
@@ -60,7 +61,7 @@ def run_sweep(sweep: Sweep, retry_failed: bool = False) -> int:
     """Train what is left of a sweep and return its exit code: 0 all done, 3 some failed, 4 stopped before the end.
 
     Starts Ray if this process is not connected, and only if something is left. Raises SpecError for puzzle files or
-    logs that cannot be used, TooLargeError for trials that a GPU here cannot hold, RunRefused if another run holds the
+    logs that cannot be used, TooLargeError for trials that a GPU there cannot hold, RunRefused if another run holds the
     sweep or no node can hold a trial, OSError if its folder cannot be written, RunBroken if that happens once trials
     have started.
     """
@@ -178,7 +179,8 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], cl
     """Train the trials that are left. Returns what became of them."""
     spec = sweep.spec
     place, places = placement(spec.resources)
-    check_memory((trial.cell.config for trial in left), place.gpu)
+    memory = cluster_memory(ray.nodes(), ray.get_runtime_context().get_node_id())
+    check_memory((trial.cell.config for trial in left), place.gpu, memory)
     jobs = (TrialJob.of(sweep, trial.cell, place.threads, claim.nonce) for trial in left)
     cells = sweep.trials
     to_run = {trial.cell.trial_id for trial in left}

@@ -44,13 +44,30 @@ def test_plan_warns_of_a_long_warm_up_and_of_noise_that_the_precision_drowns(tmp
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_what_a_gpu_cannot_hold_is_refused_before_anything_starts(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(memory, "gpu_memory", lambda: int(needed_bytes(tiny_config(train={"shards": 2})) / 0.85) + 1)
-    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path)))
+@pytest.mark.parametrize(
+    ("here", "batch_size", "has"),
+    [(int(needed_bytes(tiny_config(train={"shards": 2})) / 0.85) + 1, 4, ""), (None, 2**17, "24 GB; ")],
+    ids=["this machine's", "a node's, by its name"],
+)
+def test_what_a_gpu_cannot_hold_is_refused_before_anything_starts(here, batch_size, has, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "gpu_memory", lambda: here)
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), base={"train": {"batch_size": batch_size}}))
     assert main(["run", spec]) == 2
     assert "train.shards: 1 needs about" in (text := capsys.readouterr().err)
-    assert "set train.shards: 2" in text
+    assert f"{has}set train.shards: 2" in text
     assert not list(tmp_path.glob("tiny/trials/*"))
+
+
+def test_the_smallest_gpu_of_a_cluster_counts_where_it_is_known(monkeypatch):
+    monkeypatch.setattr(memory, "gpu_memory", lambda: 50)
+
+    def node(name: str, gpus: int = 1, alive: bool = True) -> dict:
+        return {"NodeID": name, "Alive": alive, "Resources": {"GPU": gpus, f"accelerator_type:{name}": 1.0}}
+
+    known = node("H100"), node("GeForce-RTX-4090"), node("L4", alive=False), node("RTX-PRO-6000")
+    assert memory.cluster_memory(known, "L4") == 24 * 10**9
+    assert memory.cluster_memory(known, "H100") == 50
+    assert memory.cluster_memory([node("H100", gpus=0), node("RTX-PRO-6000")], "H100") is None
 
 
 def test_out_of_memory_in_a_run_says_how_many_shards_to_take(tmp_path, monkeypatch):
