@@ -148,7 +148,7 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
         to = "figure-differences" if all_drawn else "table-comparison"
         items.append(table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
         note = (
-            f"Each arm against {tables.baseline} by {what}, accuracies in points, on test puzzles. "
+            f"Each arm against {tables.baseline} by {what} over all seeds, accuracies in points, on test puzzles. "
             "\N{PLUS-MINUS SIGN}: 95 % interval. A verdict leads to its evidence."
         )
     else:

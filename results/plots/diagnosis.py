@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from results.diagnosis import DECILES
 from results.plots.style import (
     COLOURS,
     PANEL_HEIGHT,
@@ -57,7 +58,8 @@ def auc_by_window(areas: pd.DataFrame, *, arms: Arms | None = None, more: str = 
 
 def auc_by_decile(deciles: pd.DataFrame, *, arms: Arms | None = None, more: str = "") -> Any:
     """Whether lambda_1 says more than drift does: of `results.diagnosis.by_decile`."""
-    x = alt.X("decile:O", title="decile of late drift, of the unsettled", axis=alt.Axis(labelAngle=0))
+    scale = alt.Scale(domain=list(range(1, DECILES + 1)))  # those without an AUC have their place
+    x = alt.X("decile:O", title="decile of late drift, of the unsettled", axis=alt.Axis(labelAngle=0), scale=scale)
     says = "AUC of -lambda_1 among puzzles that drift about as much; 0.5: no more than drift says. All seeds."
     rows = deciles.loc[deciles.auc.notna()]
     return _with_intervals(rows, x, "auc", arms, f"Exponent beyond drift{more}", says)

@@ -20,6 +20,7 @@ from results.plots.style import (
     jittered,
     log_ticks,
     mark_at,
+    named,
     panels,
     place,
     values,
@@ -68,11 +69,11 @@ def paired_differences(
     if len(parts) > 1:
         dots = seed.mark_circle(size=16, opacity=0.45)
         lie = alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
-        layers.append(dots.encode(x, y, lie, colour, tooltip=["arm:N", "point:N", "seed:Q", "trial_id:N", told[0]]))
+        layers.append(dots.encode(x, y, lie, colour, tooltip=[*named(rows), "seed:Q", "trial_id:N", told[0]]))
     layers += [
         effect.mark_rule(strokeWidth=2.5).encode(alt.X("low:Q"), y, alt.X2("high:Q"), colour),
         effect.mark_point(size=70, filled=True, opacity=1).encode(
-            x, y, colour, tooltip=["arm:N", "point:N", "what:N", *told, alt.Tooltip("n_seeds:Q", title="seeds")]
+            x, y, colour, tooltip=[*named(rows), "what:N", *told, alt.Tooltip("n_seeds:Q", title="seeds")]
         ),
     ]
     says = f"Arm minus {arms.baseline} over all seeds, with 95 % intervals."
@@ -106,7 +107,7 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     base = alt.Chart()
     band = base.mark_area(opacity=0.12, color=BASELINE)
     told = [alt.Tooltip(f"{name}:Q", format=".4f") for name in ("arm_mean", "baseline_mean")]
-    told = ["arm:N", "point:N", alt.Tooltip("ladder:Q", title="sigma"), *told, alt.Tooltip("n_seeds:Q", title="seeds")]
+    told = [*named(rows), alt.Tooltip("ladder:Q", title="sigma"), *told, alt.Tooltip("n_seeds:Q", title="seeds")]
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=45, filled=True))
     panel = alt.layer(
         band.encode(x, alt.Y("min(base_low):Q", axis=axis), alt.Y2("max(base_high):Q")),
@@ -153,7 +154,7 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     chart = alt.layer(
         base.transform_calculate(size="abs(datum.difference)")
         .mark_rect()
-        .encode(size, color=above, tooltip=["arm:N", "point:N", "what:N", *told, "n_seeds:Q"]),
+        .encode(size, color=above, tooltip=[*named(rows), "what:N", *told, "n_seeds:Q"]),
         base.transform_filter("datum.apart").mark_text(fontWeight="bold").encode(text=text),
         base.transform_filter("!datum.apart").mark_text().encode(text=text),
     ).properties(width=alt.Step(46), height=alt.Step(24))

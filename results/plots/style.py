@@ -13,7 +13,7 @@ BASELINE = "currentColor"
 # Okabe and Ito, "Color Universal Design" (2008), without the yellow, which a white page swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ([1, 0], [6, 3], [2, 2])
-MOST_TOGETHER = 6  # arms in one panel; more are small multiples
+MOST_TOGETHER = 6  # arms in one panel besides the baseline; more are small multiples
 WIDTH, HEIGHT, PANEL_WIDTH, PANEL_HEIGHT, ROW = 520, 260, 220, 130, 18
 CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -181,6 +181,11 @@ def log_ticks(found: Iterable[float]) -> list[float]:
 def place(arm: Any, point: Any) -> str:
     """An arm and its grid point in words."""
     return ", ".join(filter(None, (str(arm), "" if pd.isna(point) else str(point))))
+
+
+def named(rows: pd.DataFrame) -> list[str]:
+    """What a tooltip begins with: the arm, and its grid point where rows have one."""
+    return ["arm:N", "point:N"] if rows.point.fillna("").astype(bool).any() else ["arm:N"]
 
 
 def jittered(n: int) -> list[float]:

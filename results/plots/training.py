@@ -1,5 +1,7 @@
 """How it came: accuracy on its way, and against what it cost."""
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -12,6 +14,7 @@ from results.plots.style import (
     arms_of,
     finish,
     log_ticks,
+    named,
     panels,
     place,
     together_or_apart,
@@ -92,8 +95,9 @@ def _layers(rows: pd.DataFrame, arms: Arms, legend: bool = False) -> list[alt.Ch
     y = alt.Y("mean:Q", axis=_ACCURACY, scale=_span(rows[["mean", "low", "high"]]))
     colour, detail = arms.colour(legend=legend), alt.Detail(["arm:N", "point:N"])
     accuracy = alt.Tooltip("mean:Q", title="accuracy", format=".4f")
-    ends = [alt.Tooltip(f"{end}:Q", title=f"95 %, {end}", format=".4f") for end in ("low", "high")]
-    told = ["arm:N", "point:N", "step:Q", accuracy, *ends, alt.Tooltip("n_seeds:Q", title="seeds")]
+    known = [end for end in ("low", "high") if rows[end].notna().any()]
+    ends = [alt.Tooltip(f"{end}:Q", title=f"95 %, {end}", format=".4f") for end in known]
+    told = [*named(rows), "step:Q", accuracy, *ends, alt.Tooltip("n_seeds:Q", title="seeds")]
 
     def of(part: str) -> alt.Chart:
         return alt.Chart().transform_filter(f"datum.part == '{part}'")
@@ -105,12 +109,14 @@ def _layers(rows: pd.DataFrame, arms: Arms, legend: bool = False) -> list[alt.Ch
         show = alt.param(name="seeds", bind=alt.binding_checkbox(name="each seed "), value=False)
         seeds = of("seed").transform_filter(show).encode(x, y, colour, alt.Detail("trial_id:N"))
         layers.append(seeds.mark_line(strokeWidth=0.8, opacity=0.6).add_params(show))
-        layers.append(seeds.mark_point(filled=True, size=40, opacity=0).encode(tooltip=[*_WHO, "step:Q", accuracy]))
+        layers.append(
+            seeds.mark_point(filled=True, size=40, opacity=0).encode(tooltip=[*_of_seed(rows), "step:Q", accuracy])
+        )
     layers.append(of("line").mark_line(strokeWidth=2).encode(x, y, colour, arms.dash(legend), detail))
     if "best" in set(rows.part):
         rings = of("best").mark_point(size=50, strokeWidth=1.5, filled=False)
         best = alt.Tooltip("step:Q", title="best step")
-        layers.append(rings.encode(x, y, colour, tooltip=[*_WHO, best, accuracy]))
+        layers.append(rings.encode(x, y, colour, tooltip=[*_of_seed(rows), best, accuracy]))
     means = of("line").mark_point(filled=True, size=60, opacity=0)
     return [*layers, means.encode(x, y, colour, detail, tooltip=told)]
 
@@ -120,7 +126,8 @@ def _span(rows: pd.DataFrame) -> alt.Scale:
     return alt.Scale(domain=[numbers.min().min(), numbers.max().max()], nice=True)
 
 
-_WHO = [*("arm:N", "point:N", "seed:Q"), alt.Tooltip("trial_id:N", title="trial")]
+def _of_seed(rows: pd.DataFrame) -> list[Any]:
+    return [*named(rows), "seed:Q", alt.Tooltip("trial_id:N", title="trial")]
 
 
 def _clean(curve: pd.DataFrame) -> pd.DataFrame:
@@ -158,10 +165,10 @@ def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None
     colour = arms.colour()
     seeds, mean = (alt.Chart().transform_filter(f"datum.part == '{part}'") for part in ("seed", "mean"))
     layers = [
-        seeds.mark_point(size=30, opacity=0.5, filled=True).encode(x, y, colour, tooltip=[*_WHO, "status:N", *told]),
-        mean.mark_point(size=140, filled=True, opacity=1).encode(
-            x, y, colour, tooltip=["arm:N", "point:N", *told, "n:Q"]
+        seeds.mark_point(size=30, opacity=0.5, filled=True).encode(
+            x, y, colour, tooltip=[*_of_seed(held), "status:N", *told]
         ),
+        mean.mark_point(size=140, filled=True, opacity=1).encode(x, y, colour, tooltip=[*named(held), *told, "n:Q"]),
     ]
     says = "A small mark is a seed, a large one an arm's mean over all seeds."
     return together_or_apart(layers, held, arms, "Accuracy against compute", says)
