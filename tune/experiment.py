@@ -26,7 +26,7 @@ from ray.tune import (
 from results.locks import is_held, this_process
 from results.schema import FAILED, LOCK, LOG, RUN, SPEC, TRIALS
 from results.storage import S3Path, missing, write_atomically
-from results.trial_files import DamagedFileError, read_json
+from results.trial_files import ClosedFileError, DamagedFileError, closed_alone, read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, session_folder, watched
 from tune.deaths import Attempts, survive_deaths
@@ -250,10 +250,7 @@ def _trial_id(trial: Any) -> str:
 def _record_error(sweep: Sweep, trial_id: str, error: str) -> None:
     """A worker that was killed, or could not even open its folder, has not written why."""
     folder = sweep.folder / TRIALS / trial_id
-    if not (folder / FAILED).exists() and not is_held(folder / LOCK):  # another process may be training it
-        write_failed(
-            folder,
-            "error",
-            f"its worker failed {sweep.spec.max_failures + 1} times without getting further: {error}",
-            None,
-        )
+    reason = f"its worker failed {sweep.spec.max_failures + 1} times without getting further: {error}"
+    with suppress(ClosedFileError), closed_alone(folder):  # then that is how the trial stands
+        if not (folder / FAILED).exists() and not is_held(folder / LOCK):  # another process may be training it
+            write_failed(folder, "error", reason, None)

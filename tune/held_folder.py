@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from contextlib import suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -111,8 +112,10 @@ def hold_trial(path: Location) -> HeldFolder:
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
-        attempts = (read_json(path / TRIAL) or {}).get("attempts") or [{}]
-        holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | attempts[-1])
+        attempts = []
+        with suppress(DamagedFileError):
+            attempts = (read_json(path / TRIAL) or {}).get("attempts", [])
+        holder = "process {pid} on {host}".format_map({"pid": "?", "host": "?"} | (attempts or [{}])[-1])
         raise BusyError(f"{path}: another process is training this trial ({holder}); wait for it or stop it") from error
     return HeldFolder(path, lock)
 

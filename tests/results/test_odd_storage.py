@@ -27,6 +27,7 @@ from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage
 from rrm.presets import merge
+from tune.experiment import _record_error
 from tune.plan import PlannedTrial, plan, write_manifest
 from tune.runner import runner
 from tune.spec import load_sweep
@@ -228,6 +229,7 @@ def test_what_cannot_be_opened_costs_its_trial_or_sweep_alone(sweep, capsys):
         assert "Permission denied" in glances["closed"]["problem"]
         assert sum(glances["tiny"]["counts"].values()) == 2 * SEEDS
         assert set(glances) == {"closed", "tiny"}
+        _record_error(load_sweep(str(storage / "sweep.yaml")), spoilt[ways.index(("", close))].name, "closed meanwhile")
     for folder in (storage / "closed", *spoilt):  # or pytest could not remove them
         if folder.is_dir():
             folder.chmod(0o700)

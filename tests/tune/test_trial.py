@@ -389,11 +389,12 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, full, when):
 
 def test_a_folder_has_one_writer(tmp_path, monkeypatch):
     monkeypatch.setattr(held_folder, "LOCK_SECONDS", 0.1)
-    with (
-        FileLock(tmp_path / ".lock"),
-        pytest.raises(BusyError, match="another process is training this trial"),
-    ):
-        TrialRun(job(tmp_path), CPU)
+    with FileLock(tmp_path / ".lock"):
+        for record in ("", '{"config": {}}', '{"config": {}, "attempts": [{"host": "h"}]}'):
+            (tmp_path / "trial.json").write_text(record)
+            who = r"process \? on h" if "host" in record else r"process \? on \?"
+            with pytest.raises(BusyError, match=rf"another process is training this trial \({who}\); wait for it"):
+                TrialRun(job(tmp_path), CPU)
 
 
 def test_states_are_saved_by_time_too(tmp_path):
