@@ -233,7 +233,7 @@ def test_the_pointer_finds_a_seed_only_where_it_is_shown_and_no_mark_above_the_m
     assert shown.count("seed") >= len(trials)
     assert hidden[-1] == shown[-1] == "mean"
     told = [tip["field"] for tip in chart["layer"][-1]["encoding"]["tooltip"]]
-    assert told == ["arm", "step", "mean", "low", "high", "n_seeds"]  # and no point: there is no grid
+    assert told == ["arm", "step", "mean", "n_seeds"]  # no grid, no point; equal seeds, no interval
 
 
 @pytest.mark.parametrize(
