@@ -39,7 +39,7 @@ def s3_environment() -> int:
 @pytest.fixture(scope="session")
 def s3_server(s3_environment) -> Iterator[Any]:
     """A real S3 server on loopback, in this process; it keeps its buckets when stopped and started again."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed: pip install 'rrm[test]'")
+    moto = pytest.importorskip("moto.server", reason="moto's server is not installed: pip install 'rrm[test]'")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=s3_environment, verbose=False)
     server.start()
