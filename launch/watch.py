@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-import ctypes
 import ipaddress
+import platform
 import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 
 from aiohttp import web
@@ -22,7 +22,6 @@ from tune.plan import ALL_DONE
 from tune.signals import ENDING, handled
 
 PORT = 8266  # beside Ray's dashboard
-M_ARENA_MAX = -8
 _HEADERS = {
     # Vega compiles its expressions; all else is refused, other hosts above all.
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -47,11 +46,9 @@ def _watch(arguments: argparse.Namespace) -> int:
     storage = location(arguments.storage)
     if isinstance(storage, Path) and not storage.is_dir():
         raise JobError(f"{storage}: no such folder; give the storage of a sweep, or run one first")
-    with suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # threads with a heap each would keep what pages are made of
     try:
-        with handled(ENDING, signal.default_int_handler):
-            asyncio.run(_serve(WatchedStorage(storage), arguments.host, arguments.port))
+        with closing(WatchedStorage(storage)) as watched, handled(ENDING, signal.default_int_handler):
+            asyncio.run(_serve(watched, arguments.host, arguments.port))
     except KeyboardInterrupt:
         pass
     except OSError as error:
@@ -69,10 +66,11 @@ async def _serve(storage: WatchedStorage, host: str, port: int) -> None:
         site = web.TCPSite(runner, host, port)
         await site.start()
         bound = runner.addresses[0][1]
-        shown = f"[{host}]" if ":" in host else host
+        shown = f"[{host}]" if ":" in host else platform.node() if host == "0.0.0.0" else host
         print(f"Watching {storage.storage}: http://{shown}:{bound}{token}/ (Ctrl-C ends it)", flush=True)
         await asyncio.Event().wait()
     finally:
+        storage.close()  # a page that is being made is waited for by nobody
         await runner.cleanup()
 
 
@@ -121,7 +119,7 @@ def application(storage: WatchedStorage, host: str = "127.0.0.1", token: str = "
         made = await asyncio.to_thread((await sweep_of(request)).page)
         if not made.version:
             raise web.HTTPServiceUnavailable(text=made.error)
-        return web.json_response(made.shown)
+        return web.Response(body=made.json, content_type="application/json")
 
     async def curve(request: web.Request) -> web.Response:
         sweep = await sweep_of(request)

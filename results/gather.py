@@ -85,14 +85,21 @@ class SweepTables:
     unwritten: str = ""
 
 
-def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, write: bool = True) -> SweepTables:
+def gather(
+    sweep_folder: Location,
+    manifest: dict[str, Any] | None = None,
+    *,
+    write: bool = True,
+    tables_in: Location | None = None,
+) -> SweepTables:
     """Read every trial of a sweep, compare, and write its part of the storage's tables (results.schema).
 
     The sweep is called as its folder is. `manifest` says which trials belong to it; the default is what its last run
     wrote (sweep.json). Only what the sweep asks for is taken: its trials, and their evaluations up to the steps asked
     for. A trial whose files are those of the last time is taken from the tables. A trial with a damaged file has no
     evaluations, is `unreadable` and named in `problems`. Without `write` nothing is written; a storage that cannot be
-    written is read all the same. Raises FileNotFoundError if the folder holds no sweep.
+    written is read all the same. `tables_in` is a storage of the caller's own, in which the tables are kept from one
+    call to the next; the sweep's storage is then left as it is. Raises FileNotFoundError if the folder holds no sweep.
     """
     manifest = manifest or read_json(sweep_folder / MANIFEST)
     if manifest is None:
@@ -103,7 +110,9 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     folder, sweep = sweep_folder / TRIALS, sweep_folder.name
     listed = side_by_side(folder, lambda name: _source(folder / name, cells[name]), cells)
     sources = dict(zip(cells, listed, strict=True))
-    before = _gathered_before(sweep_folder, sources)
+    homes = [sweep_folder] if tables_in is None else [tables_in / sweep, sweep_folder]
+    own = homes[0]
+    before = max((_gathered_before(home, sources) for home in homes), key=lambda found: len(found["trials"]))
     rows = {row["trial_id"]: row for row in before["trials"].to_pylist()}
     parts, problems = {name: [before[name]] for name in _OF_TRIALS}, []
     changed = [trial_id for trial_id in cells if trial_id not in rows]
@@ -122,7 +131,7 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
             parts[name].append(rows_of_trial)
     order = [trial_id for trial_id in cells if trial_id in rows]
     if write:
-        remove_leftovers(sweep_folder)
+        remove_leftovers(own)
     written_by = {b"gathering": uuid.uuid4().hex.encode()} | VERSION
     tables = {
         "trials": pa.Table.from_pylist([rows[trial_id] for trial_id in order], schema=file_schema("trials")),
@@ -135,7 +144,8 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     how = asked_of(manifest)
     compared_rows = [rows[trial_id] for trial_id in order]
     try:
-        compared = kept(sweep_folder, made_of(compared_rows, how, looks))
+        digest = made_of(compared_rows, how, looks)
+        compared = next((found for home in homes if (found := kept(home, digest)) is not None), None)
         if compared is None:
             named = {name: frames[name] for name in ("trials", "evals", "diagnostics")}
             compared = compare_by_seed(**named, **how, looks=looks)
@@ -151,9 +161,9 @@ def gather(sweep_folder: Location, manifest: dict[str, Any] | None = None, *, wr
     unwritten = ""
     try:
         for name, table in tables.items() if write else ():
-            path = _write(table.replace_schema_metadata(written_by), name, sweep_folder)
+            path = _write(table.replace_schema_metadata(written_by), name, own)
             files += [path] if len(table) else []
-        if write and looks is not None and looked is not None:
+        if write and tables_in is None and looks is not None and looked is not None:
             record_looks(sweep_folder, looks, looked)
     except OSError as error:
         unwritten = f"{error.filename or sweep_folder.parent}: {error.strerror or error}"

@@ -1,6 +1,7 @@
 """How each trial of a sweep stands, on its page."""
 
 import json
+import shlex
 from typing import Any
 
 import pandas as pd
@@ -41,7 +42,8 @@ def trial_items(tables: SweepTables, shown: pd.DataFrame, unread: list[str]) -> 
     items: list[dict[str, Any]] = [
         {"kind": "text", "text": f"left out: {text}", "bad": True} for text in (*tables.problems, *unread)
     ]
-    log = f"rrm logs {tables.sweep} --storage {tables.folder.parent}"
+    name = shlex.quote(tables.sweep)
+    log = f"rrm logs {name} --storage {shlex.quote(str(tables.folder.parent))}; of a job: rrm logs {name} --address URL"
     items.append({"kind": "trials", "id": "squares", "trials": listed, "log": log})
     note = "Clean exact accuracy on test; the best step is chosen on validation."
     items.append(table("runs", "Every trial", shown.loc[:, _RUN], TRIALS_SCHEMA, note=note, folded=True))

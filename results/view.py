@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,7 +34,9 @@ TABLES_SHOWN = (
     "puzzles",
 )
 POINTS = 40  # grid points that figures draw; a table has its rows of each
+DIRTY = "-dirty"  # what git describe adds
 CSV_BYTES = 1_000_000  # of a compressed table in the report; a larger one is left to the parquet files
+ENDED = ("done", "stopped", "failed", "unreadable")
 PUZZLE_ARMS = 4  # of a puzzle's boards: the baseline's and those of the first arms
 _COMPARED = (
     *("arm", "point", "metric", "sigma", "depth", "role", "n_seeds", "baseline_mean", "arm_mean", "difference", "low"),
@@ -52,14 +55,14 @@ class Live:
 def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
     """The whole page of a sweep as JSON's own types; results/page/page.js draws it.
 
-    A sweep that runs, failed in part or was stopped is shown as what it is. With `live`, tables are downloads by URL
-    and no trial's own curve is inside.
+    A sweep that runs, failed in part or was stopped is shown as what it is. With `live`, tables are downloads by URL,
+    no trial's own curve is inside, and the trials come first if any failed.
     """
     shown = snapshot(tables.trials, tables.evals)
     arms = Arms(tuple(dict.fromkeys((tables.baseline, *tables.trials.arm))), tables.baseline)
     puzzles, unread = _puzzles(tables)
     standing = _section("trials", "Trials and failures", trial_items(tables, shown, unread))
-    at_its_end = shown.status.isin(["done", "stopped"]).all()
+    at_its_end = shown.status.isin(["done", "stopped"] if live else ENDED).all()
     drawn, note = _drawn(tables)
     of_drawn = shown.loc[shown.trial_id.isin(drawn.trials.trial_id)]
     sections = [
@@ -121,7 +124,7 @@ def _section(id: str, title: str, items: list[dict[str, Any]], note: str = "") -
 
 def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]]:
     items: list[dict[str, Any]] = []
-    unfinished = counted(shown.status[~shown.status.isin(["done", "stopped", "failed", "unreadable"])])
+    unfinished = counted(shown.status[~shown.status.isin(ENDED)])
     if unfinished:
         said = f"Interim: the sweep is not at its end ({unfinished}). What follows is what is known so far."
         items.append({"kind": "text", "text": said, "bad": True})
@@ -276,11 +279,15 @@ def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
     except OSError:
         spec = ""
     commits = tables.trials.commit.dropna().value_counts()
-    command = f"rrm run {SPEC}" if spec else ""
+    commands = []
     if len(commits):  # that which most trials ran with; the table below has all
-        command = f"git checkout {commits.index[0]}\n{command}"
-    if command.strip():
-        items.append({"kind": "code", "title": "Command", "text": command.strip()})
+        commit = str(commits.index[0]).removesuffix(DIRTY)
+        changed = commit != commits.index[0]
+        commands.append(f"git checkout {commit}" + ("  # and the changes to it that were not committed" * changed))
+    if spec:
+        commands.append(f"rrm run {shlex.quote(str(tables.folder / SPEC))}")
+    if commands:
+        items.append({"kind": "code", "title": "Command", "text": "\n".join(commands)})
     facts = _versions(tables)
     if len(facts):
         items.append(table("versions", "Code, versions and devices of the trials", facts, None))

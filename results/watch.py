@@ -1,63 +1,52 @@
 """What `rrm watch` knows of a storage: its sweeps, how each stands from second to second, and its page."""
 
-import hashlib
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
-import pandas as pd
-
-from results.gather import SweepTables, gather
-from results.page_items import csv_of, plain
+from results.page_maker import MadePage, PageMaker
 from results.progress import told_by_driver, told_by_folders
 from results.schema import MANIFEST, TABLES, TRIALS
 from results.storage import Location, names_in, side_by_side
 from results.trial_files import DamagedFileError, closed_alone, read_json
 from results.trial_tables import trial_table
-from results.view import TABLES_SHOWN, Live, view
 
 FRESH_SECONDS = 5.0  # a sweep's page is made again at most so often, and
 SHARE = 10  # takes at most a tenth of the time
 LISTED_SECONDS = 5.0
 
 
-@dataclass
-class _Page:
-    """The newest page of a sweep, and what it was made from."""
-
-    tables: SweepTables | None = None
-    shown: dict[str, Any] = field(default_factory=dict)
-    version: str = ""
-    made: float = 0.0
-    took: float = 0.0
-    error: str = ""
-
-
 class WatchedSweep:
     """A sweep's folder, read again and again and never written to. Its methods may be called from several threads."""
 
-    def __init__(self, folder: Location):
-        self.folder = folder
-        self._lock = threading.Lock()
-        self._page = _Page()
-        self._by_folders: tuple[float, dict[str, Any]] = (0.0, {})
+    def __init__(self, folder: Location, maker: PageMaker):
+        self.folder, self._maker = folder, maker
+        self._page = MadePage()
+        self._page_lock, self._folders_lock = threading.Lock(), threading.Lock()
+        self._by_folders: dict[str, Any] = {"trials": {}, "run": None}
+        self._read, self._took = 0.0, 0.0
 
     def progress(self) -> dict[str, Any]:
         """How every trial stands now, by trial id, and the run that trains them (None if none does).
 
-        By what the run's driver wrote in the last minute; where there is no such driver, by the trials' folders.
+        By what the run's driver wrote in the last minute; where there is no such driver, by the trials' folders, which
+        one thread reads while the others get what was read before.
         """
         told = told_by_driver(self.folder)
         if told is not None:
             return told
-        read, found = self._by_folders
-        if time.time() - read >= FRESH_SECONDS:
-            found = told_by_folders(self.folder)
-            self._by_folders = time.time(), found
-        return found
+        if time.time() - self._read >= max(FRESH_SECONDS, SHARE * self._took) and self._folders_lock.acquire(
+            blocking=not self._read
+        ):
+            try:
+                started = time.time()
+                self._by_folders = told_by_folders(self.folder, self._by_folders["trials"])
+                self._read, self._took = time.time(), time.time() - started
+            finally:
+                self._folders_lock.release()
+        return self._by_folders
 
     def at_a_glance(self) -> dict[str, Any]:
         """Its name, how many trials have each status, and its run."""
@@ -68,34 +57,21 @@ class WatchedSweep:
         counts = Counter(trial["status"] for trial in told["trials"].values())
         return {"name": self.folder.name, "counts": dict(counts), "run": told["run"]}
 
-    def page(self) -> _Page:
-        """Its page, made anew if it is old; while one thread makes it, others get the one before."""
+    def page(self) -> MadePage:
+        """Its page, made anew if it is old; while one thread has it made, others get the one before."""
         page = self._page
-        age = time.time() - page.made
-        if page.version and age < max(FRESH_SECONDS, SHARE * page.took):
+        if page.version and time.time() - page.made < max(FRESH_SECONDS, SHARE * page.took):
             return page
-        if not self._lock.acquire(blocking=not page.version):
+        if not self._page_lock.acquire(blocking=not page.version):
             return page
         try:
-            if self._page is not page:
-                return self._page
-            self._page = self._make(page)
+            if self._page is page:
+                made = self._maker.page(self.folder, page.version)
+                same = made.error or made.version == page.version
+                self._page = replace(page, made=made.made, took=made.took, error=made.error) if same else made
             return self._page
         finally:
-            self._lock.release()
-
-    def _make(self, before: _Page) -> _Page:
-        started = time.time()
-        try:
-            tables = gather(self.folder, write=False)
-        except (DamagedFileError, OSError) as error:
-            return _Page(before.tables, before.shown, before.version, started, 0.0, str(error))
-        version = _version(tables)
-        if version == before.version:
-            return _Page(before.tables, before.shown, version, started, time.time() - started)
-        live = Live(f"api/sweeps/{quote(self.folder.name, safe='')}/tables")
-        shown = plain(view(tables, live)) | {"version": version}
-        return _Page(tables, shown, version, started, time.time() - started)
+            self._page_lock.release()
 
     def curve(self, trial_id: str) -> list[dict[str, float]]:
         """Clean accuracy of a trial on test by step, from its own folder. KeyError if the sweep has no such trial."""
@@ -112,17 +88,16 @@ class WatchedSweep:
 
     def csv(self, table: str) -> str:
         """A table of its page as CSV. KeyError if there is no such table."""
-        if table not in TABLES_SHOWN:
-            raise KeyError(table)
-        tables = self.page().tables
-        return csv_of(pd.DataFrame() if tables is None else getattr(tables, table))
+        return self._maker.csv(self.folder, table)
 
 
 class WatchedStorage:
-    """All sweeps of a storage, a folder or s3://bucket/prefix."""
+    """All sweeps of a storage, a folder or s3://bucket/prefix. `close` ends the process that makes their pages."""
 
     def __init__(self, storage: Location):
         self.storage = storage
+        self._maker = PageMaker()
+        self.close = self._maker.close
         self._sweeps: dict[str, WatchedSweep] = {}
         self._listed = 0.0
 
@@ -132,7 +107,8 @@ class WatchedStorage:
             names = [name for name in names_in(self.storage) if name != TABLES]
             held = side_by_side(self.storage, lambda name: _is_sweep(self.storage / name), names)
             found = [name for name, is_sweep in zip(names, held, strict=True) if is_sweep]
-            self._sweeps = {name: self._sweeps.get(name) or WatchedSweep(self.storage / name) for name in found}
+            known = self._sweeps
+            self._sweeps = {name: known.get(name) or WatchedSweep(self.storage / name, self._maker) for name in found}
             self._listed = time.time()
         return self._sweeps
 
@@ -150,11 +126,3 @@ def _is_sweep(folder: Location) -> bool:
             return (folder / MANIFEST).exists()
     except DamagedFileError:
         return True
-
-
-def _version(tables: SweepTables) -> str:
-    """What changes when the page would: the trials' files, and what could not be read."""
-    digest = hashlib.sha256(repr((tables.problems, tables.baseline)).encode())
-    for row in tables.trials[["trial_id", "status", "step", "source"]].itertuples(index=False):
-        digest.update(repr(tuple(row)).encode())
-    return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -222,7 +223,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], cl
         f"{t.cell.arm}: {t.cell.config.long_warm_up}" for t in left if t.cell.config.long_warm_up
     ):
         print(warning, flush=True)
-    print(f"Watch it on a page: rrm watch {sweep.folder.parent}", flush=True)
+    print(f"Watch it on a page: rrm watch {shlex.quote(str(sweep.folder.parent))}", flush=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # its tracebacks; the reason goes into failed.json
     # They end the run as Ctrl-C does. Not by SIGINT: Ray blocks that in a job's process unless told otherwise.
     ending = handled(ENDING, lambda *_: signal.raise_signal(signal.SIGUSR1))

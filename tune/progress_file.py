@@ -31,6 +31,7 @@ class ProgressFile(Callback):
         self._seconds = SECONDS_S3 if isinstance(held.path, S3Path) else SECONDS
         self._due = 0.0
         self._heard: dict[str, float] = {}
+        self._silences: dict[str, float] = {}  # the longest time between two reports: of an evaluation, mostly
         self._marks: dict[str, tuple[float, int]] = {}  # when a trial's rate was last measured, and its step then
         self._rates: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
@@ -48,6 +49,8 @@ class ProgressFile(Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Note when a trial was heard of, and how fast it goes."""
         trial_id, step, now = trial.config["trial_id"], result["train_step"], time.monotonic()
+        silence = time.time() - self._heard.get(trial_id, time.time())
+        self._silences[trial_id] = max(silence, self._silences.get(trial_id, 0.0))
         self._heard[trial_id] = time.time()
         since, before = self._marks.setdefault(trial_id, (now, step))
         if now - since >= (_RATE_SECONDS if trial_id in self._rates else _FIRST_RATE_SECONDS):
@@ -78,6 +81,7 @@ class ProgressFile(Callback):
                 "step": state.step,
                 "accuracy": None if math.isnan(state.accuracy) else state.accuracy,
                 "heard": self._heard.get(trial_id),
+                "longest_silence": self._silences.get(trial_id),
                 "rate": self._rates.get(trial_id) if state.status == "running" else None,
                 "reason": reasons.get(trial_id) if state.status == "failed" else None,
             }

@@ -196,7 +196,8 @@ function when(seconds) {
 }
 
 function isStalled(trial) {
-  return trial.status === "running" && trial.heard !== undefined && view.run && view.run.heard - trial.heard > 60;
+  const patience = Math.max(60, 3 * (trial.longest_silence || 0)); // as results.progress has it
+  return trial.status === "running" && trial.heard !== undefined && view.run && view.run.heard - trial.heard > patience;
 }
 
 function now() {

@@ -221,12 +221,13 @@ def test_unknown_sweeps_are_named(arguments, message, capsys):
 
 
 def test_status_names_what_failed_and_what_stalled(tmp_path, capsys):
-    write_sweep(tmp_path / "s", {"baseline": 0.0}, seeds=3, evaluations=2, diagnosed=0)
-    ids = [f"{number:012x}" for number in range(3)]
+    write_sweep(tmp_path / "s", {"baseline": 0.0}, seeds=4, evaluations=2, diagnosed=0)
+    ids = [f"{number:012x}" for number in range(4)]
     states = [
         {"status": "failed", "step": 600, "reason": "the training loss is NaN at step 600"},
         {"status": "running", "step": 300, "rate": 2.5, "heard": time.time() - 300},
         {"status": "running", "step": 900, "rate": 2.5, "heard": time.time()},
+        {"status": "running", "step": 0, "heard": time.time() - 300, "longest_silence": 120.0},  # it evaluates
     ]
     trials = {trial_id: state | {"steps": 1200} for trial_id, state in zip(ids, states, strict=True)}
     told = {"written": time.time(), "ended": False, "left": 7200, "trials": trials}
@@ -234,8 +235,8 @@ def test_status_names_what_failed_and_what_stalled(tmp_path, capsys):
     show = ["status", "s", "--storage", str(tmp_path)]
     assert main(show) == 0
     first, *lines = capsys.readouterr().out.splitlines()
-    assert first.startswith("s: 3 trials, 1 failed, 2 running; not running")
-    assert re.fullmatch(r"  step 1800 of 3600, 5 steps a second, about 2\.0 h left, last heard \d+ s ago", lines[0])
+    assert first.startswith("s: 4 trials, 1 failed, 3 running; not running")
+    assert re.fullmatch(r"  step 1800 of 4800, 5 steps a second, about 2\.0 h left, last heard \d+ s ago", lines[0])
     assert lines[1:] == [
         f"  {ids[0]} failed: the training loss is NaN at step 600",
         f"  {ids[1]} stalled at step 300 of 1200: not heard of for 5 min",
@@ -243,4 +244,4 @@ def test_status_names_what_failed_and_what_stalled(tmp_path, capsys):
     for stale in ({"written": time.time() - 300}, {"ended": True}, {"trials": "x"}, {"written": "x"}):
         (tmp_path / "s" / "progress.json").write_text(json.dumps(told | stale))
         assert main(show) == 0
-        assert capsys.readouterr().out.startswith("s: 3 trials, 3 done; not running"), stale
+        assert capsys.readouterr().out.startswith("s: 4 trials, 4 done; not running"), stale

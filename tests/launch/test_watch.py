@@ -2,9 +2,11 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +17,7 @@ from typing import Any
 
 import browser
 import pytest
+from psutil import STATUS_ZOMBIE, Process
 from sweep_folder import write_sweep
 
 from launch.cli import main
@@ -164,7 +167,8 @@ def test_another_address_has_a_token_in_its_url(storage):
     with watching(storage, "--host", "0.0.0.0") as (url, _):
         place, token = url.rstrip("/").rpartition("/")[::2]
         assert len(token) >= 32
-        here = place.replace("0.0.0.0", "127.0.0.1")
+        assert place.startswith(f"http://{platform.node()}:")  # a link for another machine
+        here = place.replace(platform.node(), "127.0.0.1")
         assert get(f"{here}/{token}/api/sweeps")[0] == 200
         for without in ("/", "/api/sweeps", "/x/api/sweeps", f"/{token[:-1]}/api/sweeps"):
             assert get(here + without)[0] == 404
@@ -179,6 +183,26 @@ def test_a_bucket_is_watched_as_a_folder_is(storage, bucket):
         (sweep,) = json.loads(get(f"{url}api/sweeps")[1])["sweeps"]
         assert (sweep["name"], sweep["counts"]) == ("underway", {"done": 3, "unfinished": 1})
         assert json.loads(get(f"{url}api/sweeps/underway")[1])["title"] == "underway"
+
+
+def test_pages_are_made_by_a_process_that_may_die_and_that_nobody_waits_for(storage):
+    with watching(storage) as (url, process):
+        whole = get(f"{url}api/sweeps/underway")[1]
+        (maker,) = (one for one in Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline()))
+        maker.kill()
+        while maker.status() != STATUS_ZOMBIE:
+            time.sleep(0.05)
+        assert get(f"{url}api/sweeps/underway/tables/trials.csv")[1].startswith(b"sweep,arm,")
+        assert get(f"{url}api/sweeps/underway")[1] == whole
+        trial = next((storage / "underway" / "trials").glob("*/done.json")).parent
+        (trial / "evals.parquet").unlink()
+        os.mkfifo(trial / "evals.parquet")  # is read for ever
+        waits = threading.Thread(target=get, args=(f"{url}api/sweeps/underway/tables/evals.csv",), daemon=True)
+        waits.start()
+        time.sleep(1)
+        assert waits.is_alive()
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
 
 
 def test_bad_input_is_one_message(tmp_path, capsys):

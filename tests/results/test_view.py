@@ -1,6 +1,7 @@
 """What the page says of sweeps in every state."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from results.gather import SweepTables
 from results.page_items import ROWS, plain
 from results.report import report
 from results.schema import UNROLLS_SCHEMA
-from results.view import view
+from results.view import Live, view
 from tune.provenance import provenance
 
 from .test_comparison import diagnoses_of, trials_of, two_arms
@@ -151,13 +152,15 @@ def test_unrolls_that_cannot_be_read_cost_their_boards_alone_and_are_named(tmp_p
 
 
 def test_it_says_how_to_do_it_again(tmp_path):
-    (tmp_path / "spec.yaml").write_text("name: s\nbase: {}\n")
-    tables = tables_of(2, folder=tmp_path)
+    folder = tmp_path / "it's; here"
+    folder.mkdir()
+    (folder / "spec.yaml").write_text("name: s\nbase: {}\n")
+    tables = tables_of(2, folder=folder)
     attempts = [provenance(torch.device("cpu"), 1, [{"host": "node", "pid": pid}]) for pid in range(4)]
     tables.trials["provenance"] = [json.dumps([attempt | {"fence": 7}]) for attempt in attempts]
     section = sections_of(view(tables))["again"]
     command, spec = items_of(section, "code")
-    assert command["text"].endswith("rrm run spec.yaml")
+    assert command["text"].endswith(f"rrm run {shlex.quote(str(folder))[:-1]}/spec.yaml'")
     assert spec["text"] == "name: s\nbase: {}\n"
     (versions,) = items_of(section, "table")
     names = [column["name"] for column in versions["columns"]]
@@ -165,6 +168,21 @@ def test_it_says_how_to_do_it_again(tmp_path):
     assert not {"pid", "host", "workers", "started", "fence"} & set(names)
     ((trials, *_),) = versions["rows"]  # of one kind, whichever process trained them
     assert trials["text"] == "4"
+    tables.trials["commit"] = "c0ffee-dirty"  # no name that git checks out
+    changed = items_of(sections_of(view(tables))["again"], "code")[0]["text"]
+    assert changed.startswith("git checkout c0ffee  # and the changes to it that were not committed\nrrm run ")
+
+
+def test_the_answer_is_first_once_nothing_more_will_come(tmp_path):
+    tables = tables_of(2, folder=tmp_path / "o'clock; x")
+    firsts = []
+    for status, live in (("failed", None), ("failed", Live("x")), ("running", None), ("done", Live("x"))):
+        tables.trials.loc[tables.trials.index[0], "status"] = status
+        firsts.append(view(tables, live)["sections"][0]["id"])
+    assert firsts == ["answer", "trials", "trials", "answer"]
+    (squares,) = items_of(sections_of(view(tables))["trials"], "trials")
+    storage = shlex.quote(str(tmp_path))
+    assert squares["log"] == f"rrm logs s --storage {storage}; of a job: rrm logs s --address URL"
 
 
 def test_mazes_have_the_figures_of_every_outcome():
