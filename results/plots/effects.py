@@ -135,13 +135,13 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     )
     limit = float(rows.difference.abs().max() or 1)
     kept = ["arm", "point", "row", "what", "difference", "low", "high", "n_seeds", "apart"]
-    ladder = training_sigma(rows)
-    told_sigma = ladder.map(lambda sigma: "none" if pd.isna(sigma) else f"{sigma:.4g}")
-    on_ladder = ladder.nunique() > 1 and not rows.assign(ladder=told_sigma).duplicated(["arm", "ladder", "what"]).any()
+    trained = training_sigma(rows).fillna(0.0)
+    rows = rows.assign(ladder=trained.map(_rung))
+    on_ladder = (trained[trained > 0].nunique() > 1) and not rows.duplicated(["arm", "ladder", "what"]).any()
     if on_ladder:
         kept.append("ladder")
-        rows = rows.assign(row=rows.arm, ladder=told_sigma)
-        order = list(dict.fromkeys(told_sigma[ladder.sort_values(na_position="first", kind="stable").index]))
+        rows = rows.assign(row=rows.arm)
+        order = list(dict.fromkeys(map(_rung, sorted(trained))))
         x = alt.X("ladder:N", title="sigma of the training", sort=order, axis=alt.Axis(labelAngle=-35))
     else:
         x = alt.X("what:N", title=None, sort=list(dict.fromkeys(rows.what)), axis=alt.Axis(labelAngle=-35))
@@ -166,6 +166,10 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     says = "Points of exact accuracy above (blue) or below the baseline, over all seeds. "
     says += "Bold: the 95 % interval leaves out 0."
     return finish(chart, "Differences at a glance", says)
+
+
+def _rung(sigma: float) -> str:
+    return f"{sigma:.4g}" if sigma else "none"
 
 
 def training_sigma(comparison: pd.DataFrame) -> pd.Series:

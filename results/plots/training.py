@@ -71,18 +71,18 @@ def accuracy_curves(
 
 
 def _counted(line: pd.DataFrame, snapshot: pd.DataFrame | None) -> str:
-    """How many seeds the means are of and, where that differs, why as far as the trials' states tell."""
+    """In brackets, of how many seeds the means are; where that differs, why, as far as the trials' states tell."""
     low, high = line.n_seeds.min(), line.n_seeds.max()
     if low == high:
         return f" ({low})"
     states = set() if snapshot is None else set(snapshot.status)
-    if states - {"done", *_ENDED_EARLY}:
+    if states - {"done", *_CUT_SHORT}:
         return f" ({low} to {high}, as many as have come so far)"
-    early = " or ".join(words for state, words in _ENDED_EARLY.items() if state in states)
+    early = " or ".join(words for state, words in _CUT_SHORT.items() if state in states)
     return f" ({low} to {high}, fewer where a trial {early})" if early else f" ({low} to {high})"
 
 
-_ENDED_EARLY = {"failed": "failed", "stopped": "was stopped", "unreadable": "is unreadable"}
+_CUT_SHORT = {"failed": "failed", "stopped": "was stopped", "unreadable": "is unreadable"}
 
 
 _DRAWN = ("part", "arm", "point", "step", "mean", "low", "high", "n_seeds", "seed", "trial_id")

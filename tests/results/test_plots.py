@@ -1,12 +1,14 @@
 """Charts on tables whose content is known: which arms, rows and numbers they hold, and how they look."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
 
+import results
 from results.comparison import compare
 from results.curves import curve, seed_curves, snapshot
 from results.depths import escape
@@ -29,7 +31,7 @@ from results.plots import (
     varied_estimates,
 )
 from results.plots.puzzles import cell_kinds
-from results.plots.style import COLOURS, CONFIG, Arms, log_ticks
+from results.plots.style import COLOURS, CONFIG, DASHES, Arms, log_ticks
 
 from .test_comparison import diagnoses_of, evals_of, trials_of
 
@@ -104,6 +106,14 @@ def test_colours_of_more_than_six_arms_come_again_in_other_dashes():
     assert len(looks) == len(MANY)
     assert arms.dash().to_dict()["scale"] == {"domain": list(MANY), "range": list(arms.dashes.values())}
     assert arms.colours["baseline"] == "currentColor"
+
+
+def test_the_page_knows_the_dashes_and_the_blues_that_it_makes_lighter_on_dark():
+    css = Path(results.__file__).with_name("page").joinpath("style.css").read_text()
+    parts = [f'.swatch[data-dash="{on},{off}"]' for on, off in DASHES[1:]]
+    for blue in (COLOURS[0], COLOURS[4]):
+        parts += [f'[fill="{blue}"]', f'[stroke="{blue}"]', f'[style*="{blue}"]']
+    assert [part for part in parts if part not in css] == []
 
 
 def test_curves_of_up_to_six_arms_share_a_panel_and_more_are_small_multiples_with_the_baseline_in_each():
