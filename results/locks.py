@@ -66,7 +66,7 @@ def this_process() -> dict[str, Any]:
         if str(_PROC.joinpath("self").readlink()) == str(os.getpid()):  # else it shows those of another namespace
             boot = _PROC.joinpath("sys/kernel/random/boot_id").read_text().strip()
             namespace = str(_PROC.joinpath("self/ns/pid").readlink())
-            return names | {"boot": boot, "namespace": namespace, "started": _started("self")}
+            return names | {"boot": boot, "namespace": namespace, "started": started("self")}
     return names
 
 
@@ -82,12 +82,15 @@ def died(claim: dict[str, Any]) -> bool:
     except (PermissionError, TypeError):
         return False
     try:
-        return _started(str(pid)) != claim.get("started")
+        return started(str(pid)) != claim.get("started")
     except OSError:
         return True
 
 
-def _started(pid: str) -> int:
-    """When a process began, in ticks since the machine did; -1 of one that has ended and is not yet waited for."""
+def started(pid: str) -> int:
+    """When a process began, in ticks since the machine did; -1 of one that has ended and is not yet waited for.
+
+    Raises OSError if there is none.
+    """
     state, *fields = (_PROC / pid / "stat").read_text().rpartition(") ")[2].split()
     return -1 if state in "ZX" else int(fields[18])

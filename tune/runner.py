@@ -12,7 +12,7 @@ from psutil import Error as PsutilError
 from psutil import Process, process_iter
 
 from results import versioned
-from results.locks import claim_of, died, is_free, is_held
+from results.locks import claim_of, died, is_free, is_held, started, this_process
 from results.schema import RUN
 from results.storage import Location, S3Path
 from results.trial_files import DamagedFileError, read_json
@@ -72,15 +72,24 @@ def runner(folder: Location) -> Runner | None:
 
 def _is_of(said: dict[str, Any], claim: dict[str, Any]) -> bool:
     """Whether run.json was written by the process whose claim holds the lock, as far as can be told."""
-    same = ("fence",) if "fence" in claim else ("pid", "host")
-    return all(said.get(name) == claim[name] for name in same) if claim else not died(said)
+    if not claim:
+        return not died(said)
+    # A process has another number, and host, in a container, but began when it did.
+    began = ("boot", "started") if "started" in claim and "started" in said else ("pid", "host")
+    return all(said.get(name) == claim[name] for name in (("fence",) if "fence" in claim else began))
 
 
 def _claim_here(lock: Path, said: dict[str, Any] | None) -> dict[str, Any]:
-    """Pid and host of the process of this user and machine that holds a lock; nothing if none is seen to."""
-    named = said["pid"] if said and said["host"] == platform.node() else None
+    """What tells the process of this user and machine that holds a lock from others; nothing if none is seen to."""
+    here, named = this_process(), said["pid"] if said and said["host"] == platform.node() else None
     holders = [named] if named and process_that_holds(named, lock) else (one.pid for one in _holders(lock))
-    return next(({"pid": pid, "host": platform.node()} for pid in holders), {})
+    pid = next(iter(holders), None)
+    if pid is None:
+        return {}
+    claim = {"pid": pid, "host": here["host"]}
+    with suppress(OSError):
+        return claim | ({"boot": here["boot"], "started": started(str(pid))} if "boot" in here else {})
+    return claim
 
 
 def local_lock(folder: Location) -> Path:

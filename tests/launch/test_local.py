@@ -21,6 +21,7 @@ from tiny import tiny_sweep, write_spec
 
 from launch import local
 from launch.cli import main
+from results.locks import started, this_process
 from results.storage import write_atomically
 from rrm import checkpoint
 from tune.plan import write_manifest
@@ -181,6 +182,18 @@ def test_a_run_is_known_by_its_lock_whatever_stands_in_its_file(place, request, 
     if place == "folder":
         assert main(["status", *on]) == 0
         assert "; not running; " in capsys.readouterr().out
+
+
+def test_a_run_in_a_container_is_known_by_when_it_began(tmp_path, capsys):
+    """There it has another number, and perhaps another host's name."""
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path))))
+    write_manifest(sweep)
+    with held_elsewhere(sweep.folder / ".run.lock") as run:
+        for began, said in ((started(str(run.pid)), "run by process 1 on c"), (0, f"started by process {run.pid} on ")):
+            who = this_process() | {"pid": 1, "host": "c", "since": "now", "namespace": "pid:[1]", "started": began}
+            write_atomically(sweep.folder / "run.json", json.dumps(who).encode())
+            assert main(["status", "tiny", "--storage", str(tmp_path)]) == 0
+            assert f"; being {said}" in capsys.readouterr().out
 
 
 def test_stop_waits_for_a_run_to_say_who_it_is(tmp_path, capsys, monkeypatch):
