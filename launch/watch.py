@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from launch.local import JobError
-from results.report import asset, page, vega
+from results.report import page, script, style, vega
 from results.storage import location
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage, WatchedSweep
@@ -146,8 +146,8 @@ def application(storage: WatchedStorage, host: str = "127.0.0.1", token: str = "
     application.router.add_routes(
         [
             web.get(f"{token}/", file(lambda: page("rrm watch"), "text/html")),
-            web.get(f"{token}/assets/style.css", file(lambda: asset("style.css"), "text/css")),
-            web.get(f"{token}/assets/page.js", file(lambda: asset("page.js"), "text/javascript")),
+            web.get(f"{token}/assets/style.css", file(style, "text/css")),
+            web.get(f"{token}/assets/page.js", file(script, "text/javascript")),
             web.get(f"{token}/assets/vega.js", file(vega, "text/javascript")),
             web.get(f"{token}/api/sweeps", overview),
             web.get(f"{token}/api/sweeps/{{sweep}}", whole),

@@ -1,6 +1,7 @@
 """The parts that a page is made of, as JSON's own types: tables, figures, and a table as CSV."""
 
 import math
+import re
 from typing import Any
 
 import altair as alt
@@ -66,12 +67,17 @@ def cell_of(value: Any, number: bool, at: str | None) -> Any:
 
 
 def figure(name: str, chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as the page takes it: its title and what one must know to read it stand above it, as words that wrap."""
+    """A chart as the page takes it; its title and what one must know to read it are words apart, too, which wrap."""
     spec = chart.to_dict(validate=False)
-    title = spec.pop("title")
+    title = spec["title"]
     spec.pop("$schema", None)
     note = " ".join(title["subtitle"]) if "subtitle" in title else ""
     return {"kind": "figure", "id": f"figure-{name}", "title": title["text"], "note": note, "spec": spec}
+
+
+def file_stem(sweep: str) -> str:
+    """What the names of a sweep's files begin with: of its name what every file system takes, and not too much."""
+    return re.sub(r"[^\w.-]+", "_", sweep).lstrip(".")[:60]
 
 
 def csv_of(frame: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ from results.storage import Location, write_atomically
 from results.view import view
 
 _PAGE = files("results") / "page"
+_SCRIPTS = ("page.js", "tables.js", "figures.js", "puzzles.js", "trials.js", "live.js")  # of which the last starts it
 
 
 def report(tables: SweepTables) -> str:
@@ -28,12 +29,21 @@ def page(title: str, shown: dict[str, Any] | None = None) -> str:
     environment = Environment(loader=PackageLoader("results", "page"), autoescape=True, undefined=StrictUndefined)
     # In a script element nothing is escaped, and "</script>" or "<!--" in a name would end it.
     data = "" if shown is None else json.dumps(plain(shown), allow_nan=False).replace("<", "\\u003c")
-    inside = {"vega": vega(), "style": asset("style.css"), "script": asset("page.js")} if data else {}
+    inside = {"vega": vega(), "style": style(), "script": script()} if data else {}
     return environment.get_template("page.html.j2").render(title=title, view=data, **inside)
 
 
-def asset(name: str) -> str:
-    """A file of the page, style.css or page.js."""
+def style() -> str:
+    """The page's style sheet."""
+    return _text("style.css")
+
+
+def script() -> str:
+    """What draws the page: its scripts as one."""
+    return "\n".join(map(_text, _SCRIPTS))
+
+
+def _text(name: str) -> str:
     return (_PAGE / name).read_text(encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from results.diagnosis_section import diagnosis_items, told_by
 from results.difficulty import by_difficulty
 from results.gather import SweepTables
 from results.metrics import METRICS
-from results.page_items import csv_of, figure, table
+from results.page_items import csv_of, figure, file_stem, table
 from results.plots.style import CONFIG, Arms
 from results.query import unroll
 from results.rows import counted, outcomes_of, rows_of
@@ -53,7 +53,7 @@ class Live:
 
 
 def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
-    """The whole page of a sweep as JSON's own types; results/page/page.js draws it.
+    """The whole page of a sweep as JSON's own types; results/page draws it.
 
     A sweep that runs, failed in part or was stopped is shown as what it is. With `live`, tables are downloads by URL,
     no trial's own curve is inside, and the trials come first if any failed.
@@ -82,6 +82,7 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
     )
     return {
         "title": tables.sweep,
+        "file": file_stem(tables.sweep),
         "baseline": tables.baseline,
         "said": said,
         "look": CONFIG,
@@ -135,14 +136,14 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
             {
                 "arm": row.arm,
                 "point": row.point,
-                "baseline": _score(row, row.baseline_mean),
-                "arm mean": _score(row, row.arm_mean),
+                "verdict": short_verdict(row),
                 "difference": "" if pd.isna(row.difference) else difference(row),
                 "p": ""
                 if pd.isna(row.p_adjusted)
                 else probability(row.p_adjusted).removeprefix("p ").removeprefix("= "),
                 "cost": "" if pd.isna(row.compute_ratio) else f"{row.compute_ratio:.1f}x",
-                "verdict": short_verdict(row),
+                "baseline": _score(row, row.baseline_mean),
+                "arm mean": _score(row, row.arm_mean),
                 "in words": row.headline,
             }
             for row in found
@@ -314,16 +315,18 @@ _OF_ONE_ATTEMPT = frozenset(("pid", "host", "workers", "visible_gpus", "started"
 def _downloads(tables: SweepTables, live: Live | None) -> dict[str, Any]:
     files = []
     for name in TABLES_SHOWN:
-        frame = getattr(tables, name)
+        frame, file = getattr(tables, name), f"{file_stem(tables.sweep)}-{name}.csv"
+        if frame.empty:
+            continue
         said = f"{len(frame)} rows"
         if live:
-            files.append({"name": f"{name}.csv", "said": said, "url": f"{live.url}/{name}.csv"})
+            files.append({"name": file, "said": said, "url": f"{live.url}/{name}.csv"})
             continue
         packed = gzip.compress(csv_of(frame).encode(), mtime=0)
         if len(packed) > CSV_BYTES:
             said += f": too large for this page; it stands in the storage, tables/{name}/sweep={tables.sweep}"
-            files.append({"name": f"{name}.csv", "said": said})
+            files.append({"name": file, "said": said})
             continue
-        files.append({"name": f"{name}.csv", "said": said, "gzip": base64.b64encode(packed).decode()})
-    note = "Every figure has a menu at its corner that saves it as SVG or PNG."
+        files.append({"name": file, "said": said, "gzip": base64.b64encode(packed).decode()})
+    note = "Below every figure are buttons that save it as SVG or PNG."
     return _section("downloads", "The data", [{"kind": "downloads", "files": files}], note)

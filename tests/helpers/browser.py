@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,15 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
 )
+
+
+def downloaded(path: Path, seconds: float = 20) -> bytes:
+    """A file that a page saves, once it is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.05)
+    return path.read_bytes()
 
 
 class Page:
@@ -76,6 +86,13 @@ class Page:
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """A key of the keyboard, on what has the focus."""
+        code, text = {"Enter": (13, "\r"), "Escape": (27, ""), " ": (32, " "), "ArrowDown": (40, "")}[key]
+        for kind in ("keyDown", "keyUp"):
+            typed = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""

@@ -25,7 +25,8 @@ from results.schema import PROGRESS
 
 needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
 TABLE = "[...document.querySelectorAll('[role=region] table')].find(one => one.textContent.includes('seed'))"
-ODD = "x' & <b>\u05e9\u05dc\u05d5\u05dd"
+LONG = 150 * "y"
+ODD = f"x' & <b>\u05e9\u05dc\u05d5\u05dd{LONG}"
 
 
 @contextmanager
@@ -75,10 +76,24 @@ def storage(tmp_path) -> Path:
         states=lambda n: "unfinished" if n == 1 else "done",
         **small,
     )
-    write_sweep(folder / ODD, {"baseline": 0.0}, **small)
+    arms, points = {"baseline": 0.0, 200 * "y": 0.5}, (f"{200 * 'q'}=1", "q=2")
+    write_sweep(folder / ODD, arms, points=points, states=lambda n: "failed" if n > 3 else "done", **small)
     (folder / "secret.txt").write_text("secret")
     (tmp_path / "sweep.json").write_text('{"baseline": "b", "cells": []}')
     return folder
+
+
+def polled(page: browser.Page, times: int = 2) -> None:
+    """Wait until the page has asked so many times more."""
+    before = len(page.requests)
+    while len(page.requests) < before + times + 1:  # the last has been answered, too
+        page.evaluate("0")
+        time.sleep(0.1)
+
+
+def focus(page: browser.Page, id: str) -> None:
+    page.evaluate(f"document.getElementById({json.dumps(id)}).focus()")
+    assert page.evaluate("document.activeElement.id") == id
 
 
 def wait(page: browser.Page, condition: str, seconds: float = 60) -> None:
@@ -99,24 +114,37 @@ class Address:
 
 
 @needs_chromium
-def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(storage):
+def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(storage, tmp_path):
     write_progress(storage / "underway", 300)
     with watching(storage) as (url, process), browser.Page(Address(url), 1400) as page:  # pyright: ignore[reportArgumentType]
         wait(page, "document.querySelectorAll('.cards li').length === 2")
         assert page.evaluate("[...document.querySelectorAll('.cards a')].map(a => a.textContent)") == ["underway", ODD]
-        page.evaluate("[...document.querySelectorAll('.cards a')].find(a => a.textContent === 'underway').click()")
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        focus(page, "sweep-underway")
+        polled(page)
+        page.press("Enter")
         wait(page, "document.querySelector('.trial.running')?.title.includes('step 300 of 1200')")
         assert page.evaluate("document.querySelector('section').id") == "trials"
         log = f"rrm logs underway --storage {storage}"
-        page.evaluate("{ const t = document.querySelector('.trial.running'); t.focus(); t.click() }")
+        running = page.evaluate("document.querySelector('.trial.running').id")
+        focus(page, running)
+        page.press("Enter")
         wait(page, f"document.querySelector('dialog')?.textContent.includes({json.dumps(log)})")
-        page.evaluate("document.querySelector('dialog button').click()")
+        write_progress(storage / "underway", 450)
+        wait(page, "document.querySelector('.trial.running').title.includes('step 450 of 1200')")
+        page.press("Escape")
+        assert page.evaluate("document.activeElement.id") == running
         page.call("Emulation.setDeviceMetricsOverride", width=390, height=900, deviceScaleFactor=1, mobile=False)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         write_progress(storage / "underway", 600, heard=300)
         wait(page, "document.querySelector('.trial.running.stalled')?.title.includes('step 600 of 1200')")
         write_progress(storage / "underway", 600, status="failed")
         wait(page, "document.querySelector('#squares .bad')?.textContent.includes('the training loss is NaN')")
+        page.evaluate("{ const r = document.getElementById('squares-rows'); r.style.height = '30px'; r.scrollTop = 9 }")
+        focus(page, running.replace("square", "details"))
+        polled(page)
+        assert page.evaluate("document.activeElement.id") == running.replace("square", "details")
+        assert page.evaluate("document.getElementById('squares-rows').scrollTop") == 9
         assert "sweep=underway" in page.evaluate("location.hash")
         # A page of a new version is as its reader has left it: here, sorted by seed, the last first.
         seed = f"[...{TABLE}.tHead.rows[0].cells].findIndex(cell => cell.textContent === 'seed')"
@@ -127,11 +155,55 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         next((storage / "underway" / "trials").glob("*/done.json")).unlink()
         wait(page, "!window.before.isConnected")
         assert page.evaluate(seeds) == ["1", "1", "0", "0"]
+        used_as_a_report_is(page, tmp_path)
+        assert page.evaluate(seeds) == ["0", "0"]
+        # The address leads to another sweep, and Back from it.
+        page.evaluate(f"location.hash = 'sweep=' + encodeURIComponent({json.dumps(ODD)})")
+        at = "document.querySelector('.trial') !== null && document.querySelector('h1').textContent"
+        wait(page, f"{at} === {json.dumps(ODD)}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate("document.querySelectorAll('#squares > div > div > ul li').length") == 3
+        assert page.evaluate("document.getElementById('more-trouble').textContent").startswith("1 more")
+        page.evaluate("history.back()")
+        wait(page, f"{at} === 'underway'")
         assert page.console == []
         assert {request.split("/")[2] for request in page.requests if request.startswith("http")} == {url.split("/")[2]}
+        # A sweep that is not there is said once, and all others are a step away.
+        page.evaluate("location.hash = 'sweep=nowhere'")
+        wait(page, "document.getElementById('lost').textContent.startsWith('nowhere: no such sweep')")
+        polled(page)
+        assert len(page.console) == 1
+        focus(page, "to-all")
+        page.press("Enter")
+        wait(page, "document.querySelectorAll('.cards li').length === 2")
+        assert page.evaluate("document.getElementById('lost').hidden")
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
         wait(page, "document.getElementById('lost').textContent.startsWith('No answer from rrm watch')")
+
+
+def used_as_a_report_is(page: browser.Page, folder: Path) -> None:
+    """Hover, filter, move the slider and save, on the live page of a sweep."""
+    page.evaluate("document.getElementById('figure-compute').scrollIntoView()")
+    dot = "document.querySelector('#figure-compute path[aria-roledescription=point]')"
+    wait(page, f"{dot} !== null")
+    x, y = page.evaluate(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({dot}.getBoundingClientRect())")
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    wait(page, "document.getElementById('vg-tooltip-element')?.textContent.includes('arm')")
+    slider = page.evaluate("document.querySelector('#boards input').id")
+    page.evaluate(f"document.getElementById('{slider}').value = 1")
+    page.evaluate(f"document.getElementById('{slider}').oninput()")
+    focus(page, "filter-seed")
+    page.press("ArrowDown")
+    assert page.evaluate("location.hash").endswith("seed=0")
+    assert page.evaluate("document.activeElement.id") == "filter-seed"
+    assert page.evaluate("document.querySelector('#boards output').textContent") == "ACT step 1 of 4"
+    for id in ("file-underway-trials.csv", "figure-compute-svg", "figure-compute-png"):
+        focus(page, id)
+        page.press("Enter")
+    assert browser.downloaded(folder / "underway-trials.csv").startswith(b"sweep,arm,")
+    assert b"Accuracy against compute" in browser.downloaded(folder / "underway-compute.svg")
+    assert browser.downloaded(folder / "underway-compute.png").startswith(b"\x89PNG")
 
 
 def test_it_reads_only_what_is_a_sweep_of_the_storage_and_writes_nothing(storage):

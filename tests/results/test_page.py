@@ -11,15 +11,19 @@ from results.gather import gather
 from results.report import vega, write_report
 
 needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
-ARMS = {"baseline": 0.0, "single": 0.2, "<b>multi</b>": 0.6}
+LONG = 200 * "y"
+ARMS = {"baseline": 0.0, "single": 0.2, "<b>multi</b>": 0.6, LONG: 0.4}
+POINT = f"{200 * 'q'}=0.1"
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """The page of a sweep of three arms and two seeds, one of whose trials failed."""
-    folder = tmp_path_factory.mktemp("page") / "sweep"
+    """The page of a sweep of four arms and two seeds, one of whose trials failed; long names are among its own."""
+    folder = tmp_path_factory.mktemp("page") / (200 * "s")
     write_sweep(
-        folder, ARMS, seeds=2, evaluations=4, diagnosed=8, depths=(8,), states=lambda n: "failed" if n == 3 else "done"
+        *(folder, ARMS),
+        **{"points": (POINT,), "seeds": 2, "evaluations": 4, "diagnosed": 8, "depths": (8,)},
+        states=lambda n: "failed" if n == 3 else "done",
     )
     return write_report(gather(folder), folder / "report.html")
 
@@ -51,6 +55,12 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         assert min(page.evaluate(f"{texts}.map(t => parseFloat(getComputedStyle(t).fontSize))")) >= 10
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
+        # The answer fits the window, a phone's too.
+        verdicts = "[...document.querySelectorAll('#table-verdicts [data-label=verdict]')]"
+        assert 0 < max(page.evaluate(f"{verdicts}.map(cell => cell.getBoundingClientRect().right)")) <= width
+        heights = "[...document.querySelectorAll('#table-verdicts tbody tr')].map(row => row.offsetHeight)"
+        assert max(page.evaluate(heights)) < 150
+
         # The answer's verdict leads to its evidence.
         page.evaluate("document.querySelector('#table-verdicts td a').click()")
         wait(page, "location.hash.includes('at=figure-')")
@@ -65,9 +75,22 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         page.evaluate(f"{head}.firstChild.click()")
         assert [float(key) for key in page.evaluate(cells) if key] == sorted(before, reverse=True)
 
-        # A filter lives in the URL, leaves the baseline, and reaches tables and figures.
-        page.evaluate("[...document.querySelectorAll('#filters input')].find(i => i.value === 'single').click()")
+        # All of a legend is in view.
+        drawn(page, "figure-curves")
+        names = "[...document.querySelectorAll('#figure-curves .role-legend-label text')]"
+        assert len(page.evaluate(f"{names}.map(t => t.textContent)")) == len(ARMS)
+        assert max(page.evaluate(f"{names}.map(t => t.getBoundingClientRect().right)")) <= width
+
+        # A filter lives in the URL, leaves the baseline, and reaches tables and figures; the reader stays in place.
+        for name in ("single", LONG):
+            page.evaluate(f"document.getElementById('filter-arm-{name}').focus()")
+            page.press(" ")
+            assert page.evaluate("document.activeElement.id") == f"filter-arm-{name}"
         assert "arm=%3Cb%3Emulti" in page.evaluate("location.hash")
+        assert page.evaluate("document.getElementById('table-comparison').open")
+        assert [float(key) for key in page.evaluate(cells) if key] == sorted(
+            map(float, filter(None, page.evaluate(cells))), reverse=True
+        )
         rows = "[...document.querySelectorAll('#table-comparison tbody tr')]"
         assert set(page.evaluate(f"{rows}.map(r => r.cells[0].textContent)")) == {"<b>multi</b>"}
         drawn(page, "figure-curves")
@@ -84,11 +107,15 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         page.evaluate(f"{{ {move} }}")
         assert page.evaluate(said) == "ACT step 1 of 4"
         assert page.evaluate("document.querySelectorAll('.board').length") == 4
+        tops = page.evaluate("[...document.querySelectorAll('.grid')].map(grid => grid.getBoundingClientRect().top)")
+        assert tops[0] == tops[1]  # side by side, however long their headings are
 
-        # A trial's square opens what is known of it.
-        page.evaluate("document.querySelector('.trial').click()")
+        # A trial's square opens what is known of it, and closed, that leads back.
+        page.evaluate("document.querySelector('.trial').focus()")
+        page.press("Enter")
         wait(page, "document.querySelector('dialog svg') !== null")
-        page.evaluate("document.querySelector('dialog button').click()")
+        page.press("Escape")
+        assert page.evaluate("document.activeElement === document.querySelector('.trial')")
 
         # Hovering tells which trial.
         drawn(page, "figure-compute")
@@ -107,17 +134,25 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
 
 
 @needs_chromium
-def test_it_gives_its_tables_as_csv(report, tmp_path):
-    with browser.Page(report, 1400) as page:
+def test_it_gives_its_tables_as_csv_and_its_figures_as_pictures(report, tmp_path):
+    stem = 60 * "s"
+    with browser.Page(report, 1400, dark=True) as page:
         page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-        page.evaluate("[...document.querySelectorAll('a')].find(a => a.download === 'trials.csv').click()")
-        end = time.monotonic() + 20
-        while not (tmp_path / "trials.csv").exists():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-    lines = (tmp_path / "trials.csv").read_text().splitlines()
+        files = page.evaluate("[...document.querySelectorAll('#downloads a')].map(a => a.download)")
+        assert f"{stem}-evals.csv" in files
+        assert f"{stem}-windows.csv" not in files  # it has no rows
+        for id in (f"file-{stem}-trials.csv", "figure-curves-svg", "figure-curves-png"):
+            page.evaluate(f"document.getElementById('{id}').focus()")
+            page.press("Enter")
+        table, svg, png = (
+            browser.downloaded(tmp_path / f"{stem}-{name}") for name in ("trials.csv", "curves.svg", "curves.png")
+        )
+    lines = table.decode().splitlines()
     assert lines[0].startswith("sweep,arm,")
     assert len(lines) == 1 + len(ARMS) * 2
+    assert b"Clean accuracy on test" in svg
+    assert b'fill="white"' in svg
+    assert png.startswith(b"\x89PNG")
 
 
 def test_the_page_of_eighty_trials_is_small(tmp_path):

@@ -92,7 +92,7 @@ def test_long_tables_are_cut_with_a_word_and_the_csv_has_all():
     assert len(table["rows"]) == ROWS
     assert f"The first {ROWS} of {len(rows)} rows" in table["note"]
     files = {file["name"]: file["said"] for file in items_of(sections_of(shown)["downloads"], "downloads")[0]["files"]}
-    assert files["comparison.csv"] == f"{len(rows)} rows"
+    assert files[f"{small.sweep}-comparison.csv"] == f"{len(rows)} rows"
 
 
 def test_no_name_can_end_the_script_that_holds_the_data():
@@ -227,4 +227,5 @@ def test_of_many_grid_points_the_first_are_drawn_and_it_says_so(monkeypatch):
     assert drawn["figure-map"] == names
     assert len(items_of(sections["trials"], "trials")[0]["trials"]) == 12
     (verdicts,) = items_of(sections["answer"], "table")
-    assert {row[-2]["at"] for row in verdicts["rows"]} == {"table-comparison"}
+    verdict = [column["name"] for column in verdicts["columns"]].index("verdict")
+    assert {row[verdict]["at"] for row in verdicts["rows"]} == {"table-comparison"}
