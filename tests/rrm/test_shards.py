@@ -106,9 +106,10 @@ def test_one_shard_has_the_bits_of_a_plain_step_of_the_whole_batch(model, optimi
     """Written out here without Trainer, shards, sums or what is computed once: unroll, backward, update."""
     fields = MODELS.get(model) or {"trm-att": ATTENTION, "trm-singlez": {"single_z": True}}.get(model, {})
     latents = ["z_L"] if model == "trm-singlez" else ["z_H", "z_L"]
-    objective = merge(MULTI, {"perturb": {"where": latents}})
+    objective = merge(MULTI, {"perturb": {"where": latents, "rollouts": 3}})
     optim = {"weight_decay": 0.5, "warmup_steps": 2, "ema_rate": 0.9}
-    config = tiny_config(model=fields, train={"optimizer_step": optimizer_step}, optim=optim, **objective)
+    train = {"batch_size": 5, "optimizer_step": optimizer_step}  # means over no power of two: dividing rounds
+    config = tiny_config(model=fields, train=train, optim=optim, **objective)
     trainer, plain = Trainer(config, CPU), Trainer(config, CPU)
     for _ in range(3):
         trainer.train_step()
@@ -145,9 +146,9 @@ def _train_plainly(start: Trainer, latents: list[str], steps: int) -> None:
     for step in range(steps):
         batch = start.data.train_batch(config.seed, step, B).repeat(K)
         z = {name: x.repeat_interleave(K, dim=0) for name, x in model.initial_latents(B).items()}
-        for name in latents:  # the first trajectory is the clean one
-            xi = normals(config.seed, f"perturb.{name}", step, range(B), 1, tuple(z[name].shape[1:]), CPU)
-            z[name].unflatten(0, (B, K))[:, 1] += 0.5 * xi
+        for name, k in itertools.product(latents, range(1, K)):  # the first trajectory is the clean one
+            xi = normals(config.seed, f"perturb.{name}", step, range(B), k, tuple(z[name].shape[1:]), CPU)
+            z[name].unflatten(0, (B, K))[:, k] += 0.5 * xi
         for t in range(model.halt_max_steps):
             z, output = model.act_step(z, batch)
             is_last = t == model.halt_max_steps - 1

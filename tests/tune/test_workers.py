@@ -118,10 +118,9 @@ def test_what_another_worker_raised_is_said_by_the_first(cause, kind, said):
     def fail() -> None:
         raise cause
 
-    try:
+    with pytest.raises(RayTaskError) as raised:
         ray.get(ray.remote(fail).options(num_cpus=0).remote())
-    except RayTaskError as error:
-        found = lost("worker 1 of 2", error)
+    found = lost("worker 1 of 2", raised.value)
     assert type(found) is kind
     assert str(found).startswith(said)
     with pytest.raises(kind, match=f"^{said}"), out_of_memory_is(lambda: "of the first"):
