@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import sys
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,14 @@ from rrm.workers import ALONE, JoinedWorkers, Workers
 CPU = torch.device("cpu")
 MOST_WORKERS = 4
 STAGES = {"one": 1, "two": 2, "four": MOST_WORKERS, "again": 1}
-MIDDLE, LAST = 2, 3
-MODELS: dict[str, dict[str, Any]] = {"trm": {}, "hrm": TINY_HRM, "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8}}
+MIDDLE, LAST = 1, 2
+MODELS: dict[str, dict[str, Any]] = {
+    "trm-mlp": {},
+    "trm-att": {"mlp_t": False, "pos_encodings": "rope"},
+    "trm-singlez": {"single_z": True},
+    "hrm": TINY_HRM,
+    "srm": TINY_SRM | {"learn_kappa": True, "kappa": 0.8},
+}
 WINNER = {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3, "when": "act_step"}}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "clean": {},
@@ -39,28 +46,39 @@ STEPS = [
     ("serial_act", "act"),
     ("act_mask", "rollout"),
 ]
+# How an evaluation or a diagnosis is shared out does not depend on how the weights were trained.
+EVALUATED = {"n": 5, "batch_size": 2}
+THINLY_EVALUATED = {"n": 2, "batch_size": 2, "sigmas": []}
 DIAGNOSE = {
     "diagnose": {"every": LAST, "n": 5, "k": 2, "batch_size": 6, "depth": 4, "restarts": 2, "sigma": [0.5]},
 }
 
 
 def configs() -> dict[str, dict[str, Any]]:
-    """Every model x objective x rollout x optimizer_step, four shards of a row each; in chunks of one or two rows."""
+    """Every model x objective x rollout x optimizer_step, four shards of a row each."""
     found = {}
     for (model, fields), objective, (rollout, step) in itertools.product(MODELS.items(), OBJECTIVES, STEPS):
         if objective.startswith("winner") and rollout != "parallel_fixed":
             continue
+        if objective == "winner_share" and fields.get("single_z"):  # without a z_H to share
+            continue
         train = {"steps": LAST, "shards": MOST_WORKERS, "optimizer_step": step, "halt_exploration_prob": 0.4}
+        looked_at = (objective, rollout, step) == ("multi", "parallel_fixed", "act")
         normalise = {"clean": "slots", "single": "valid_steps"}.get(objective, "per_trajectory")
         found[f"{model} {objective} {rollout} {step}"] = {
-            "model": fields | {"halt_max_steps": 2},
+            "model": fields | {"halt_max_steps": 2, "H_cycles": 1},
             "rollout": rollout,
             "train": train | ({"normalise": normalise} if rollout == "act_mask" else {}),
-            "eval": {"every": LAST, "n": 5, "batch_size": 2},
-            **(DIAGNOSE if objective == "multi" and step == "act" else {}),
-            **OBJECTIVES[objective],
+            "eval": {"every": LAST} | (EVALUATED if looked_at else THINLY_EVALUATED),
+            **(DIAGNOSE if looked_at else {}),
+            **_where(fields, OBJECTIVES[objective]),
         }
     return found
+
+
+def _where(model: dict[str, Any], objective: dict[str, Any]) -> dict[str, Any]:
+    """The objective, its noise on the latents that the model has."""
+    return merge(objective, {"perturb": {"where": ["z_L"]}}) if model.get("single_z") and objective else objective
 
 
 def from_the_start(name: str) -> bool:
@@ -82,7 +100,7 @@ def join(folder: Path, name: str, rank: int, count: int) -> Workers:
     return JoinedWorkers(dist.FileStore(str(folder / f"{name}.store"), count), rank, count, CPU)
 
 
-def train_all(process: int, folder: Path) -> None:
+def train_all(process: int, folder: Path, together: Barrier) -> None:
     """The life of one of four processes, each with its share of the configs: alone, in pairs, all four, alone again.
 
     Alone and in pairs from the start to the end; all four from there or from where the pairs had got in the middle;
@@ -105,13 +123,14 @@ def train_all(process: int, folder: Path) -> None:
                 trainer.load_state_dict(checkpoint.load(folder / f"{name}.middle.2.pt"))
             else:
                 trainer.train_until(MIDDLE)
-                state = serialise(trainer.state_dict())
-                if rank == 0:
-                    middle.write_bytes(state)
+                if count == (MOST_WORKERS if from_the_start(name) else 2):  # somebody goes on from it
+                    state = trainer.state_dict()
+                    if rank == 0:
+                        middle.write_bytes(serialise(state))
             trainer.train_until(LAST)
-            state = serialise(trainer.state_dict())
+            state = trainer.state_dict()
             if rank == 0:
-                end.write_bytes(state)
+                end.write_bytes(serialise(state))
             else:  # it has none of its own to save, and must have the same
                 weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
                 mine = {"weights": weights, "history": trainer.history, "diagnoses": trainer.diagnoses.state_dict()}
@@ -119,15 +138,14 @@ def train_all(process: int, folder: Path) -> None:
         if isinstance(workers, JoinedWorkers):
             dist.barrier()  # the pairs' states are whole
             workers.leave()
-        (folder / f"{process}.{stage}.done").touch()
-        while len(list(folder.glob(f"*.{stage}.done"))) < MOST_WORKERS:
-            time.sleep(0.01)
+        together.wait()
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     context = multiprocessing.get_context("fork")  # torch is read once
-    processes = [context.Process(target=train_all, args=(rank, folder)) for rank in range(MOST_WORKERS)]
+    together = context.Barrier(MOST_WORKERS)
+    processes = [context.Process(target=train_all, args=(rank, folder, together)) for rank in range(MOST_WORKERS)]
     for process in processes:
         process.start()
     while any(process.is_alive() for process in processes):
