@@ -141,7 +141,8 @@ def panels(panel: Any, by: str, order: list[str], rows: pd.DataFrame, columns: i
 
     Each of several columns has its own x axis: a shared one would stand below empty places of an incomplete row, too.
     """
-    facet = alt.Facet(f"{by}:N", title=None, sort=order)
+    header = alt.Header(labelAnchor="middle" if columns > 1 else "start")
+    facet = alt.Facet(f"{by}:N", title=None, sort=order, header=header)
     chart = panel.facet(facet, data=values(rows), columns=columns)
     return chart.resolve_axis(x="independent" if columns > 1 else "shared")
 
