@@ -1,6 +1,6 @@
 // Figures: charts of Vega-Lite, drawn as wide as there is room when they come into view, and saved as they are on paper.
 
-const GAP = 24; // pixels between panels
+const GAP = 24, LEAST = 40; // pixels: between panels, and the width of a cell with a number in it
 const ruler = document.createElement("canvas").getContext("2d");
 
 // What a chart shows of the rows that it holds. Vega-Embed changes what it is given: each time it gets a copy.
@@ -17,13 +17,13 @@ function filtered(spec) {
 
 // The names that an encoding lists: of `key` (y, color), those of its `list` (sort, or a scale's domain).
 function named(spec, key, list) {
-  const found = [];
+  const found = new Set();
   JSON.stringify({ ...spec, datasets: null, config: null }, (at, value) => {
     const own = at === key && value ? (list === "sort" ? value.sort : value.scale?.domain) : null;
-    if (Array.isArray(own)) found.push(...own.map(String));
+    if (Array.isArray(own)) for (const name of own) found.add(String(name));
     return value;
   });
-  return found;
+  return [...found];
 }
 
 function longest(names) {
@@ -38,21 +38,25 @@ function fitted(spec, width) {
   delete spec.title;
   const room = Math.max(width - 12, 240), limit = Math.min(260, room * 0.35);
   const labels = Math.min(limit, Math.max(30, longest(named(spec, "y", "sort")))) + 40;
+  const steps = named(spec, "x", "sort").length;
   const legend = Math.min(260, longest(named(spec, "color", "domain")) + 10, room - 40) + 40;
   spec.config.axisY = { ...spec.config.axisY, labelLimit: limit };
   spec.config.legend = { ...spec.config.legend, columns: between(1, Math.floor(room / legend), 3), labelLimit: legend - 40 };
   spec.config.text = { ...spec.config.text, limit: Math.min(260, room * 0.5) };
   if (spec.facet && spec.spec) {
-    const panel = spec.spec.width, rows = spec.datasets[spec.data.name];
-    if (typeof panel !== "number") return spec;
-    const most = new Set(rows.map((row) => row[spec.facet.field])).size;
+    const { step } = spec.spec.width, panel = step ? step * steps : spec.spec.width;
+    const most = new Set(spec.datasets[spec.data.name].map((row) => row[spec.facet.field])).size;
     const fit = between(1, Math.floor((room - labels) / (panel + GAP)), most);
     spec.columns = Math.ceil(most / Math.ceil(most / fit));
-    spec.spec.width = between(120, (room - labels) / spec.columns - GAP, 1.8 * panel);
+    const own = (room - labels) / spec.columns - GAP;
+    if (step) spec.spec.width.step = between(LEAST, own / steps, 1.8 * step);
+    else spec.spec.width = between(120, own, 1.8 * panel);
+    // As results.plots has it: a shared axis would stand below empty places, too.
+    if (spec.columns > 1) spec.resolve = { ...spec.resolve, axis: { x: "independent" } };
   } else if (typeof spec.width === "number") {
     spec.width = between(160, room - labels - 20, 2 * spec.width);
   } else if (spec.width?.step) {
-    spec.width.step = between(40, (room - labels) / named(spec, "x", "sort").length, spec.width.step);
+    spec.width.step = between(LEAST, (room - labels) / steps, 1.8 * spec.width.step);
   }
   return spec;
 }
