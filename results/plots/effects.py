@@ -22,7 +22,7 @@ from results.plots.style import (
     mark_at,
     named,
     panels,
-    place,
+    titles,
     values,
 )
 from results.rows import rows_of
@@ -57,7 +57,7 @@ def paired_differences(
     rows = pd.concat(parts, ignore_index=True)
     for column in ("difference", "low", "high"):
         rows[column] = 100 * rows[column].astype(float)
-    rows["row"] = [place(*names) for names in zip(rows.arm, rows.point, strict=True)]
+    rows["row"] = titles(rows)
     rows["what"] = [what[key] for key in zip(rows.metric, rows.sigma, strict=True)]
     x = alt.X("difference:Q", axis=_POINTS)
     y = alt.Y("row:N", title=None, sort=list(dict.fromkeys(rows["row"])))
@@ -128,7 +128,7 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     rows = _own_depth(comparison)
     rows = rows.loc[rows.metric.isin(metrics) & rows.difference.notna()]
     rows = rows.assign(
-        row=[place(*names) for names in zip(rows.arm, rows.point, strict=True)],
+        row=titles(rows),
         what=[metric_name(row) for row in rows_of(rows)],
         apart=(rows.low > 0) | (rows.high < 0),
         **{name: 100 * rows[name].astype(float) for name in ("difference", "low", "high")},

@@ -1,12 +1,15 @@
 """What all charts share: an arm's colour and mark, their look, and tables as their data."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import pandas as pd
+
+from results.points import point_fields
 
 INK = "currentColor"  # the page's text colour, in its light and its dark dress; black in a notebook and in a paper
 BASELINE = "currentColor"
@@ -179,9 +182,14 @@ def log_ticks(found: Iterable[float]) -> list[float]:
     return ticks or sorted({low, high})
 
 
-def place(arm: Any, point: Any) -> str:
-    """An arm and its grid point in words."""
-    return ", ".join(filter(None, (str(arm), "" if pd.isna(point) else str(point))))
+def titles(rows: pd.DataFrame) -> list[str]:
+    """The arm and grid point of each row in words; of a field's path its end, where no other field has the same."""
+    points = [point_fields(point) for point in rows.point.fillna("")]
+    fields = dict.fromkeys(field for point in points for field in point)
+    ends = Counter(field.rpartition(".")[2] for field in fields)
+    short = {field: end if ends[end := field.rpartition(".")[2]] == 1 else field for field in fields}
+    words = [" ".join(f"{short[field]}={value}" for field, value in point.items()) for point in points]
+    return [", ".join(filter(None, pair)) for pair in zip(rows.arm.astype(str), words, strict=True)]
 
 
 def named(rows: pd.DataFrame) -> list[str]:

@@ -16,7 +16,7 @@ from results.plots.style import (
     log_ticks,
     named,
     panels,
-    place,
+    titles,
     together_or_apart,
     values,
 )
@@ -50,7 +50,7 @@ def accuracy_curves(
     rows = pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True).reindex(
         columns=_DRAWN
     )
-    rows = rows.assign(panel=[place(*names) for names in zip(rows.arm, rows.point, strict=True)])
+    rows = rows.assign(panel=titles(rows))
     says = f"Lines are means over all seeds{_counted(parts['line'], snapshot)}. Bands are their 95 % intervals."
     if "best" in parts:
         says += " A ring is a seed's best step, chosen on validation, scored on test."

@@ -31,7 +31,7 @@ from results.plots import (
     varied_estimates,
 )
 from results.plots.puzzles import cell_kinds
-from results.plots.style import COLOURS, CONFIG, DASHES, Arms, log_ticks
+from results.plots.style import COLOURS, CONFIG, DASHES, Arms, log_ticks, titles
 
 from .test_comparison import diagnoses_of, evals_of, trials_of
 
@@ -426,3 +426,12 @@ def test_a_chart_is_a_picture_without_a_browser(tmp_path):
     trials, evals, _ = tables_of()
     accuracy_curves(curve(trials, evals)).save(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_grid_point_is_named_by_the_ends_of_its_fields_where_these_differ():
+    points = ["perturb.sigma=0.1 optim.lr=1", "perturb.sigma=0.2 optim.lr=2", None]
+    assert titles(pd.DataFrame({"arm": ["a", "a", "b"], "point": points})) == [
+        *("a, sigma=0.1 lr=1", "a, sigma=0.2 lr=2", "b")
+    ]
+    alike = pd.DataFrame({"arm": ["a"], "point": ["optim.lr=1 head.lr=2 perturb.sigma=3"]})
+    assert titles(alike) == ["a, optim.lr=1 head.lr=2 sigma=3"]
