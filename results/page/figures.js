@@ -39,9 +39,9 @@ function fitted(spec, width) {
   const room = Math.max(width - 12, 240), limit = Math.min(260, room * 0.35);
   const labels = Math.min(limit, Math.max(30, longest(named(spec, "y", "sort")))) + 40;
   const steps = named(spec, "x", "sort").length;
-  const legend = Math.min(260, longest(named(spec, "color", "domain")) + 10, room - 40) + 40;
+  const legend = Math.min(260, longest(named(spec, "color", "domain")) + 10, room - labels - 40) + 40;
   spec.config.axisY = { ...spec.config.axisY, labelLimit: limit };
-  spec.config.legend = { ...spec.config.legend, columns: between(1, Math.floor(room / legend), 3), labelLimit: legend - 40 };
+  spec.config.legend = { ...spec.config.legend, columns: between(1, Math.floor((room - labels) / legend), 3), labelLimit: legend - 40 };
   spec.config.text = { ...spec.config.text, limit: Math.min(260, room * 0.5) };
   if (spec.facet && spec.spec) {
     const { step } = spec.spec.width, panel = step ? step * steps : spec.spec.width;

@@ -83,11 +83,12 @@ def storage(tmp_path) -> Path:
     return folder
 
 
-def polled(page: browser.Page, times: int = 2) -> None:
-    """Wait until the page has asked so many times more."""
-    before = len(page.requests)
-    while len(page.requests) < before + times + 1:  # the last has been answered, too
-        page.evaluate("0")
+def polled(page: browser.Page) -> None:
+    """Wait until the page has asked twice more, and been answered."""
+    before, end = len(page.requests), time.monotonic() + 60
+    while len(page.requests) < before + 3:
+        assert time.monotonic() < end
+        page.evaluate("0")  # what came is noted with an answer
         time.sleep(0.1)
 
 
