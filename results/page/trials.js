@@ -30,7 +30,7 @@ function describe(trial) {
 
 function trials(item) {
   const shown = item.trials.filter(fits), rows = new Map();
-  const squares = shown.map((trial) => element("button", { type: "button", id: `square-${trial.trial_id}`, "data-trial": trial.trial_id, onclick: (event) => details(trial, event.target.id) }, String(trial.seed)));
+  const squares = shown.map((trial) => element("button", { type: "button", id: `square-${trial.trial_id}`, onclick: (event) => details(trial, event.target.id) }, String(trial.seed)));
   shown.forEach((trial, i) => {
     const name = [trial.arm, trial.point].filter(Boolean).join(", ");
     if (!rows.has(name)) rows.set(name, []);

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,14 +170,17 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         wait(page, f"{at} === 'underway'")
         assert page.console == []
         assert {request.split("/")[2] for request in page.requests if request.startswith("http")} == {url.split("/")[2]}
-        # A sweep that is not there is said once, and all others are a step away.
+        # A sweep that went, or never was, is said once, and all others are a step away.
+        shutil.rmtree(storage / "underway")
+        wait(page, "document.getElementById('lost').textContent.startsWith('underway: no such sweep')")
+        assert page.evaluate("document.querySelectorAll('.trial').length")
         page.evaluate("location.hash = 'sweep=nowhere'")
         wait(page, "document.getElementById('lost').textContent.startsWith('nowhere: no such sweep')")
         polled(page)
-        assert len(page.console) == 1
+        assert len(page.console) == 2
         focus(page, "to-all")
         page.press("Enter")
-        wait(page, "document.querySelectorAll('.cards li').length === 2")
+        wait(page, "document.querySelectorAll('.cards li').length === 1")
         assert page.evaluate("document.getElementById('lost').hidden")
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
