@@ -145,7 +145,7 @@ def gather(
     compared_rows = [rows[trial_id] for trial_id in order]
     try:
         digest = made_of(compared_rows, how, looks)
-        compared = next((found for home in homes if (found := kept(home, digest)) is not None), None)
+        compared = next((stored for home in homes if (stored := kept(home, digest)) is not None), None)
         if compared is None:
             named = {name: frames[name] for name in ("trials", "evals", "diagnostics")}
             compared = compare_by_seed(**named, **how, looks=looks)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
-# Three test files run at a time: threads that wait for work in one of them, busily, would take the cores of the other.
+# Two test files run at a time: threads that wait for work in one of them, busily, would take the cores of the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -137,7 +137,7 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     kept = ["arm", "point", "row", "what", "difference", "low", "high", "n_seeds", "apart"]
     trained = training_sigma(rows).fillna(0.0)
     rows = rows.assign(ladder=trained.map(_rung))
-    on_ladder = (trained[trained > 0].nunique() > 1) and not rows.duplicated(["arm", "ladder", "what"]).any()
+    on_ladder = (len(set(trained[trained > 0])) > 1) and not rows.duplicated(["arm", "ladder", "what"]).any()
     if on_ladder:
         kept.append("ladder")
         rows = rows.assign(row=rows.arm)

@@ -47,9 +47,8 @@ def accuracy_curves(
         parts["best"] = _bests(snapshot)
     if runs is not None and runs.trial_id.nunique() <= MOST_SEED_LINES:
         parts["seed"] = _clean(runs).rename(columns={"value": "mean"})
-    rows = pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True).reindex(
-        columns=_DRAWN
-    )
+    joined = pd.concat([part.assign(part=name) for name, part in parts.items()], ignore_index=True)
+    rows: pd.DataFrame = joined.reindex(columns=list(_DRAWN))
     rows = rows.assign(panel=titles(rows))
     says = f"Lines are means over all seeds{_counted(parts['line'], snapshot)}. Bands are their 95 % intervals."
     if "best" in parts:
@@ -62,9 +61,9 @@ def accuracy_curves(
     order = list(dict.fromkeys(rows.panel if own.all() else rows.panel[~own]))
     if not own.all():
         # In each panel stands the baseline of its grid point, without its seeds, below the arm.
-        base = rows[own & (rows.part == "line")].drop(columns="panel")
+        base = rows.loc[own & (rows.part == "line")].drop(columns="panel")
         places = rows.loc[~own, ["panel", "point"]].drop_duplicates()
-        rows = pd.concat([base.merge(places, on="point"), rows[~own]], ignore_index=True)
+        rows = pd.concat([base.merge(places, on="point"), rows.loc[~own]], ignore_index=True)
         says += f" In each panel {arms.baseline} is black."
     panel = alt.layer(*_layers(rows, arms)).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
     return finish(panels(panel, "panel", order, rows), title, says)
@@ -91,11 +90,11 @@ _DRAWN = ("part", "arm", "point", "step", "mean", "low", "high", "n_seeds", "see
 def _layers(rows: pd.DataFrame, arms: Arms, legend: bool = False) -> list[alt.Chart]:
     """The marks of the parts line, best and seed. Axes span all rows, those that are not shown yet, too."""
     ticks = alt.Axis(grid=False, tickCount=6, tickMinStep=1)
-    x = alt.X("step:Q", title="batches trained", axis=ticks, scale=_span(rows[["step"]]))
-    y = alt.Y("mean:Q", axis=_ACCURACY, scale=_span(rows[["mean", "low", "high"]]))
+    x = alt.X("step:Q", title="batches trained", axis=ticks, scale=_span(rows.loc[:, ["step"]]))
+    y = alt.Y("mean:Q", axis=_ACCURACY, scale=_span(rows.loc[:, ["mean", "low", "high"]]))
     colour, detail = arms.colour(legend=legend), alt.Detail(["arm:N", "point:N"])
     accuracy = alt.Tooltip("mean:Q", title="accuracy", format=".4f")
-    known = [end for end in ("low", "high") if rows[end].notna().any()]
+    known = [end for end in ("low", "high") if len(rows[end].dropna())]
     ends = [alt.Tooltip(f"{end}:Q", title=f"95 %, {end}", format=".4f") for end in known]
     told = [*named(rows), "step:Q", accuracy, *ends, alt.Tooltip("n_seeds:Q", title="seeds")]
 
