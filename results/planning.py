@@ -44,12 +44,13 @@ def detectable(sd: float, seeds: int, comparisons: int = 1) -> float:
     that difference in under half of all sweeps. This is the noncentral t power at the level the flips can attain and,
     where only n equal signs reach it, the exact power Phi(d/sd)^n. nan below `seeds_needed`.
     """
-    rejecting = math.floor(ALPHA / comparisons * 2 ** (seeds - 1) + 1e-9)  # pairs of mirrored sign patterns
+    patterns = 2.0 ** min(seeds - 1, 500)  # pairs of mirrored ones; of more, any level can be attained
+    rejecting = math.floor(ALPHA / comparisons * patterns + 1e-9)
     if rejecting < 1 or math.isnan(sd):
         return NAN
     if rejecting == 1:
         return sd * float(norm.ppf(POWER ** (1 / seeds)))
-    level = min(ALPHA / comparisons, rejecting * 2.0 ** (1 - seeds))
+    level = min(ALPHA / comparisons, rejecting / patterns)
     critical = t.ppf(1 - level / 2, seeds - 1)
 
     def shortfall(size: float) -> float:  # the far tail, where scipy's nct is nan, adds less than 1e-4

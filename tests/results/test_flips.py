@@ -167,6 +167,7 @@ def test_detectable_difference():
     by_t_test = TTestPower().solve_power(nobs=12, alpha=0.05, power=0.8)
     assert detectable(0.02, 12) == pytest.approx(0.02 * by_t_test, rel=5e-3)
     assert detectable(1.0, 400) == pytest.approx((1.959964 + 0.841621) / 20, rel=0.01)  # the normal formula
+    assert detectable(1.0, 5000) == pytest.approx((1.959964 + 0.841621) / 5000**0.5, rel=0.01)  # 2 ** 4999 is no float
     assert detectable(1.0, 8, comparisons=4) > detectable(1.0, 8)
     assert math.isnan(detectable(1.0, 5))
     assert math.isnan(detectable(1.0, 6, comparisons=2))
