@@ -1,12 +1,8 @@
 """Trial folders -> tables. Safe at any time: a trial's files are whole or not there."""
 
-import hashlib
 import json
-import os
-import time
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,23 +11,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from results.asking import asked_of
 from results.compared import COMPARISON_SCHEMA, DIFFERENCES_SCHEMA
 from results.comparison import Compared, compare_by_seed
 from results.depths import peak
 from results.kept import MADE_OF, kept, made_of
-from results.locks import is_held
 from results.looks import Look, all_looks, read_looks, record_looks
 from results.pairs import ComparisonError
 from results.points import common_point, train_sigma
 from results.schema import (
     DIAGNOSIS_SCHEMAS,
-    DONE,
     EVALS,
-    FAILED,
-    LOCK,
     MANIFEST,
     PARTITION,
     PUZZLES,
@@ -42,22 +33,19 @@ from results.schema import (
     file_schema,
     table_file,
 )
-from results.storage import Location, S3Path, remove_leftovers, side_by_side, write_atomically
+from results.storage import Location, remove_leftovers, side_by_side, write_atomically
 from results.trial_files import (
-    ClosedFileError,
     DamagedFileError,
-    closed_alone,
     read_json,
     read_table,
     table_bytes,
     trial_end,
 )
-from results.trial_tables import part_numbers, trial_table
+from results.trial_tables import trial_table
 from results.types import frame, table_of, typed
+from results.unchanged import OF_TRIALS, gathered_before, source_of
 
 pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
-_OF_TRIALS = ("evals", *DIAGNOSIS_SCHEMAS)  # the tables whose rows are read from the trials' folders
-_READ = (TRIAL, DONE, FAILED, *(f"{name}.parquet" for name in _OF_TRIALS))
 
 
 @dataclass(frozen=True)
@@ -108,13 +96,13 @@ def gather(
     for cell in manifest["cells"]:
         cells.setdefault(cell["trial_id"], []).append(cell)
     folder, sweep = sweep_folder / TRIALS, sweep_folder.name
-    listed = side_by_side(folder, lambda name: _source(folder / name, cells[name]), cells)
+    listed = side_by_side(folder, lambda name: source_of(folder / name, cells[name]), cells)
     sources = dict(zip(cells, listed, strict=True))
     homes = [sweep_folder] if tables_in is None else [tables_in / sweep, sweep_folder]
     own = homes[0]
-    before = max((_gathered_before(home, sources) for home in homes), key=lambda found: len(found["trials"]))
+    before = max((gathered_before(home, sources) for home in homes), key=lambda found: len(found["trials"]))
     rows = {row["trial_id"]: row for row in before["trials"].to_pylist()}
-    parts, problems = {name: [before[name]] for name in _OF_TRIALS}, []
+    parts, problems = {name: [before[name]] for name in OF_TRIALS}, []
     changed = [trial_id for trial_id in cells if trial_id not in rows]
     read = side_by_side(folder, lambda name: _read_trial(folder / name, cells[name]), changed)
     for trial_id, found in zip(changed, read, strict=True):
@@ -223,64 +211,6 @@ def _puzzles(folder: Location, digests: Iterable[str], problems: list[str]) -> p
         except DamagedFileError as error:
             problems.append(str(error))
     return pa.concat_tables(parts)
-
-
-def _source(folder: Location, places: list[dict[str, Any]]) -> str:
-    """Digest of all that a trial's rows depend on: the places it stands for, and its files as they are listed."""
-    digest = json.dumps([places, _listed(folder)], sort_keys=True)
-    return hashlib.sha256(digest.encode()).hexdigest()[:16]
-
-
-def _listed(folder: Location) -> dict[str, Any]:
-    """The files that a trial's rows come from, by what changes when they do, and whether a process holds the trial."""
-    if isinstance(folder, S3Path):
-        ages = folder.ages()
-        # A bucket's times are whole seconds: of a trial that goes on, two files may have the same.
-        read = {name: ages[name] for name in sorted(ages) if name in _READ or name in part_numbers(ages)}
-        return read | {"states": _states(ages)} | ({} if DONE in ages else {"now": time.time_ns()})
-    files: dict[str, Any] = {}
-    try:
-        with closed_alone(folder), suppress(FileNotFoundError):
-            for entry in os.scandir(folder):
-                if entry.name in _READ or part_numbers([entry.name]):
-                    stat = entry.stat()
-                    files[entry.name] = (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_mode)
-                elif _states([entry.name]):
-                    files[entry.name] = "is there"
-                elif entry.name == LOCK:
-                    files[entry.name] = is_held(folder / LOCK)
-    except ClosedFileError:  # who reads the trial says so
-        files["now"] = time.time_ns()
-    return files
-
-
-def _states(names: Iterable[str]) -> list[str]:
-    """Of a trial's files those that are not read, and that count as there or lost."""
-    return sorted(name for name in names if name.endswith(".pt"))
-
-
-def _gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[str, pa.Table]:
-    """The rows of the last gathering whose trials have the same source; none if the tables are of another version."""
-    schemas = {name: file_schema(name) for name in ("trials", *_OF_TRIALS)}
-    files = {name: table_file(sweep_folder.parent, name, sweep_folder.name) for name in schemas}
-    try:
-        found = {name: pq.read_table(pa.BufferReader(path.read_bytes())) for name, path in files.items()}
-    except (pa.ArrowException, OSError):
-        found = {}
-    if any(name not in found or not _is_current(found[name], schema) for name, schema in schemas.items()):
-        return {name: schema.empty_table() for name, schema in schemas.items()}
-    # Of two gatherings at once, or one that was killed, each may have left some of the files.
-    if len({(table.schema.metadata or {}).get(b"gathering") for table in found.values()}) > 1:
-        return {name: schema.empty_table() for name, schema in schemas.items()}
-    stored = found["trials"].select(["trial_id", "source"]).to_pylist()
-    unchanged = [row["trial_id"] for row in stored if sources.get(row["trial_id"]) == row["source"]]
-    return {
-        name: table.filter(pc.field("trial_id").isin(pa.array(unchanged, pa.string()))) for name, table in found.items()
-    }
-
-
-def _is_current(table: pa.Table, schema: pa.Schema) -> bool:
-    return table.schema == schema and VERSION.items() <= (table.schema.metadata or {}).items()
 
 
 def _up_to(steps: int, table: pa.Table) -> pa.Table:

@@ -92,12 +92,11 @@ class WatchedSweep:
 
 
 class WatchedStorage:
-    """All sweeps of a storage, a folder or s3://bucket/prefix. `close` ends the process that makes their pages."""
+    """All sweeps of a storage, a folder or s3://bucket/prefix."""
 
     def __init__(self, storage: Location):
         self.storage = storage
         self._maker = PageMaker()
-        self.close = self._maker.close
         self._sweeps: dict[str, WatchedSweep] = {}
         self._listed = 0.0
 
@@ -111,6 +110,10 @@ class WatchedStorage:
             self._sweeps = {name: known.get(name) or WatchedSweep(self.storage / name, self._maker) for name in found}
             self._listed = time.time()
         return self._sweeps
+
+    def close(self) -> None:
+        """End the process that makes their pages."""
+        self._maker.close()
 
     def overview(self) -> dict[str, Any]:
         """Every sweep at a glance."""
