@@ -1,19 +1,14 @@
-"""Floating-point operations of a training step, counted by torch on tensors without data."""
+"""Floating-point operations of a training step, from the shapes of its products.
 
-from functools import lru_cache
-
-import torch
-from pydantic import TypeAdapter
-from torch.utils.flop_counter import FlopCounterMode
+To have torch count them on tensors without data gives the same numbers (tests/rrm/test_flops.py) and imports its
+compiler, which takes as long as all else that a worker imports.
+"""
 
 from rrm.config import TrialConfig
-from rrm.models import ModelConfig, build_model
-from rrm.models.act import Batch, Latents, RecursiveModel
-from rrm.models.base import BaseModel
-from rrm.models.losses import row_losses
-from rrm.streams import torch_generator
-
-_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
+from rrm.models.hrm import HRMConfig
+from rrm.models.layers import swiglu_width
+from rrm.models.srm import SRMConfig
+from rrm.models.transformer import TransformerConfig
 
 
 def flops_per_act_step(config: TrialConfig, step: int = -1) -> int:
@@ -26,7 +21,7 @@ def flops_per_act_step(config: TrialConfig, step: int = -1) -> int:
     Losses that are averaged by trajectory take a forward pass more, which counts the steps; a winner's step takes those
     of all that it raced with, itself included.
     """
-    training, forward = _a_row(config.model.model_dump_json(), config.task.seq_len, config.task.vocab_size)
+    training, forward = _a_row(config)
     if config.train.normalise == "per_trajectory":
         training += forward
     if config.races:
@@ -46,32 +41,46 @@ def flops_of_training(config: TrialConfig, step: int, act_steps: int) -> int:
 
 def flops_of_evaluations(config: TrialConfig) -> int:
     """Operations of all of a trial's evaluations, from step 0 to the last."""
-    _, forward = _a_row(config.model.model_dump_json(), config.task.seq_len, config.task.vocab_size)
+    _, forward = _a_row(config)
     return config.evaluation_act_steps * forward
 
 
-@lru_cache
-def _a_row(config_json: str, seq_len: int, vocab_size: int) -> tuple[int, int]:
-    """What a row more costs in one ACT step, with its backward and without."""
-    few, more = (_counted(*without_data(config_json, rows, seq_len, vocab_size)) for rows in (2, 4))
-    return (more[0] - few[0]) // 2, (more[1] - few[1]) // 2
+def _a_row(config: TrialConfig) -> tuple[int, int]:
+    """What a row more costs in one ACT step, with its backward and without.
+
+    A product's backward takes two of its size, one for each operand that has a gradient.
+    """
+    model, seq_len = config.model, config.task.seq_len
+    positions, D = model.prefix_positions + seq_len, model.hidden_size
+    heads = 2 * D * (seq_len * config.task.vocab_size + 2)
+    high, low, mix = 0, 0, 0
+    if isinstance(model, SRMConfig):
+        high = low = model.L_layers * _sandwich_block(positions, D)
+        mix = 2 * positions * D**2  # of one latent for the other; once a cycle each way
+        cycles = model.grad_cycles or model.H_cycles
+        learning = cycles * (model.L_cycles * low + high + 2 * mix)
+    else:
+        block = _block(model, positions)
+        low = model.L_layers * block
+        high = model.H_layers * block if isinstance(model, HRMConfig) else low
+        learning = high + (1 if isinstance(model, HRMConfig) else model.L_cycles) * low
+    forward = model.H_cycles * (model.L_cycles * low + high + 2 * mix) + heads
+    return forward + 2 * (learning + heads) - mix, forward  # the latent that an ACT step begins with has no gradient
 
 
-def without_data(config_json: str, rows: int, seq_len: int, vocab_size: int) -> tuple[BaseModel, Latents, Batch]:
-    """A model on torch's meta device, its initial latents and a batch: shapes alone."""
-    config = _MODEL.validate_json(config_json)
-    with torch.device("meta"):
-        model = build_model(
-            config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=torch_generator(0, "init")
-        )
-        tokens = torch.ones(rows, seq_len, dtype=torch.int64)
-        return model, model.initial_latents(rows), Batch(tokens, tokens, torch.zeros(rows, dtype=torch.int64))
+def _sandwich_block(positions: int, hidden_size: int) -> int:
+    """One over positions, for each channel, and one over channels: two square products each."""
+    return 4 * hidden_size * positions**2 + 4 * positions * hidden_size**2
 
 
-def _counted(model: RecursiveModel, latents: Latents, batch: Batch) -> tuple[int, int]:
-    with FlopCounterMode(display=False) as training:
-        _, output = model.act_step(latents, batch)
-        row_losses(output, batch.labels, "softmax").total.sum().backward()
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        model.act_step(latents, batch)
-    return training.get_total_flops(), forward.get_total_flops()
+def _block(model: TransformerConfig, positions: int) -> int:
+    """A block of a transformer over all positions of a row."""
+    D = model.hidden_size
+    channels = _swiglu(positions, D, model.expansion)
+    if model.mixes_by_mlp:
+        return _swiglu(D, positions, model.expansion) + channels
+    return 8 * positions * D**2 + 4 * positions**2 * D + channels
+
+
+def _swiglu(rows: int, width: int, expansion: float) -> int:
+    return 6 * rows * width * swiglu_width(width, expansion)

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from rrm.config import TrialConfig
 from rrm.models import build_model
 from rrm.models.base import BaseModel
-from rrm.presets import merge
+from rrm.presets import PRESETS, merge
 from rrm.streams import torch_generator
 from rrm.torch_setup import CompilerError, check_compiler
 
@@ -46,6 +46,12 @@ def tiny_config(**changes: Any) -> TrialConfig:
     config = merge(merge(TINY, {"seed": 0}), some)
     config["model"] = {name: value for name, value in config["model"].items() if value is not None}
     return TrialConfig.model_validate(config)
+
+
+def preset_config(name: str, **changes: Any) -> TrialConfig:
+    """A preset; one of published puzzles names files of them that need not be there."""
+    files = {} if "generate" in PRESETS[name]["task"] else {"task": {"train": "train.csv", "test": "test.csv"}}
+    return TrialConfig.model_validate(merge(merge(PRESETS[name], {"seed": 0} | files), changes))
 
 
 def tiny_model(fields: dict[str, Any], *, halt_max_steps: int, num_puzzles: int = 1) -> BaseModel:

@@ -5,12 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from tiny import MULTI, tiny_config
 
 from rrm.evaluate import EvalConfig, evaluate_split
-from rrm.flops import flops_of_training, flops_per_act_step
 from rrm.models.act import Batch, Latents, StepOutput
 from rrm.puzzles.dataset import load_task
 from rrm.puzzles.maze import judge
@@ -141,56 +138,3 @@ def other_paths(question: np.ndarray, answer: np.ndarray):
         judged = judge(question[None], other[None])
         if judged.valid[0] and not judged.shortest[0]:
             yield other
-
-
-def counted(config, before: int = 1) -> int:
-    """Operations of one real training step, after others. Of torch's attention for CPUs it would count none."""
-    trainer = Trainer(config, CPU)
-    for _ in range(before):
-        trainer.train_step()
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        trainer.train_step()
-    return counter.get_total_flops()
-
-
-@pytest.mark.parametrize("optimizer_step", ["act", "rollout"])
-@pytest.mark.parametrize("model", [{}, {"mlp_t": False, "pos_encodings": "rope"}, TINY_HRM, TINY_SRM])
-def test_flops_are_those_of_a_real_step(model, optimizer_step):
-    """What a larger batch takes more on real tensors, K rollouts and every ACT step counted."""
-    train = {"optimizer_step": optimizer_step}
-    small, large = (tiny_config(model=model, train=train | {"batch_size": B}, **MULTI) for B in (4, 12))
-    trajectory_steps = (12 - 4) * small.rollouts * small.act_steps_per_batch
-    assert (counted(large) - counted(small)) / trajectory_steps == flops_per_act_step(small)
-
-
-def test_flops_hold_the_pass_that_counts_the_steps():
-    """Nothing halts here: act_mask takes every step, and with per_trajectory each once more."""
-    train = {"optimizer_step": "rollout", "normalise": "per_trajectory"}
-    small, large = (tiny_config(rollout="act_mask", train=train | {"batch_size": B}, **MULTI) for B in (4, 12))
-    trajectory_steps = (12 - 4) * small.rollouts * small.act_steps_per_batch
-    assert (counted(large) - counted(small)) / trajectory_steps == flops_per_act_step(small)
-
-
-@pytest.mark.parametrize("optimizer_step", ["act", "rollout"])
-def test_flops_hold_the_race(optimizer_step):
-    """Of a winner's step those of all three that it raced with, and of HRM's look ahead what is not one of them."""
-    winner = {"objective": "winner_perturbed_ce", "perturb": {"sigma": 0.5, "rollouts": 3}}
-    kind = {"model": TINY_HRM, "rollout": "parallel_fixed", **winner}
-    small, large = (tiny_config(train={"optimizer_step": optimizer_step, "batch_size": B}, **kind) for B in (4, 12))
-    steps = large.rows_trained_at(0) - small.rows_trained_at(0)
-    assert (counted(large) - counted(small)) / steps == flops_per_act_step(small)
-
-
-@pytest.mark.parametrize("objective", ["multi_perturbed_ce", "winner_perturbed_ce"])
-def test_flops_hold_a_warm_up(objective):
-    """A batch of it trains one trajectory a puzzle, and there is no race; a later one is as without it."""
-    kind = {"objective": objective, "perturb": {"sigma": 0.5, "rollouts": 3, "warmup_steps": 2}}
-    small, large = (tiny_config(train={"optimizer_step": "rollout", "batch_size": B}, **kind) for B in (4, 12))
-
-    def spent(config, steps: int) -> int:
-        return flops_of_training(config, steps, sum(map(config.rows_trained_at, range(steps))))
-
-    for step in (1, 2):
-        more = [spent(config, step + 1) - spent(config, step) for config in (large, small)]
-        assert counted(large, step) - counted(small, step) == more[0] - more[1]
-    assert more[1] > 2.3 * spent(small, 1)

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from tiny import TINY_HRM, TINY_SRM, tiny_config
+from tiny import TINY_HRM, TINY_SRM, preset_config, tiny_config
 
-from rrm.config import TrialConfig
 from rrm.memory import FREE_SHARE, fits, kept_bytes, needed_bytes, shards_that_fit, too_large
 from rrm.models.losses import row_losses
-from rrm.presets import PRESETS, merge
+from rrm.presets import PRESETS
 from rrm.torch_setup import set_up_torch
 from rrm.train import Trainer
 
@@ -65,8 +64,7 @@ def test_compiled_blocks_need_more():
     }
     for name, gigabytes in measured.items():
         for compiled, found in zip((False, True), gigabytes, strict=True):
-            files = {"task": {"train": "train.csv", "test": "test.csv"}, "seed": 0, "train": {"compile": compiled}}
-            config = TrialConfig.model_validate(merge(PRESETS[name], files))
+            config = preset_config(name, train={"compile": compiled})
             assert needed_bytes(config) / 1e9 == pytest.approx(found, rel=0.2), (name, compiled)
 
 
@@ -88,6 +86,5 @@ def test_what_does_not_fit_is_told_the_number_of_shards_that_does():
 def test_published_presets_fit_a_gpu_of_24_gb():
     for name in PRESETS:
         if name.startswith(("sudoku-extreme", "maze-hard")):
-            files = {"task": {"train": "train.csv", "test": "test.csv"}, "seed": 0}
-            config = TrialConfig.model_validate(merge(PRESETS[name], files))
+            config = preset_config(name)
             assert shards_that_fit(config, 24 * 10**9) == config.train.shards, name

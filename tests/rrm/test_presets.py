@@ -2,26 +2,19 @@
 
 import pytest
 import torch
+from tiny import preset_config
 
-from rrm.config import TrialConfig
 from rrm.models import build_model
-from rrm.presets import PRESETS, merge
+from rrm.presets import PRESETS
 from rrm.streams import torch_generator
 from rrm.train import Trainer
-
-
-def config_of(name: str, **changes) -> TrialConfig:
-    preset = merge(PRESETS[name], {"seed": 0})
-    if "generate" not in preset["task"]:
-        preset["task"] |= {"train": "train.csv", "test": "test.csv"}
-    return TrialConfig.model_validate(merge(preset, changes))
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if "generate" in PRESETS[name]["task"]])
 def test_small_presets_lower_the_loss(name):
     task = {"generate": {"puzzles": 8} | ({"blanks": 4} if "sudoku" in name else {})}
     small = {"batch_size": 8, "steps": 20}
-    trainer = Trainer(config_of(name, task=task, train=small, eval={"n": 4, "every": 20}), torch.device("cpu"))
+    trainer = Trainer(preset_config(name, task=task, train=small, eval={"n": 4, "every": 20}), torch.device("cpu"))
     trainer.train_until(20)
     losses = trainer.history[-1]["train_loss"], trainer.history[0]["lm_loss"]
     assert losses[0] < losses[1]
@@ -39,7 +32,7 @@ def test_small_presets_lower_the_loss(name):
     ],
 )
 def test_published_presets_have_the_published_sizes(name, millions):
-    config = config_of(name)
+    config = preset_config(name)
     task = config.task
     with torch.device("meta"):
         built = build_model(
@@ -53,4 +46,4 @@ def test_published_presets_have_the_published_sizes(name, millions):
 
 
 def test_every_preset_is_a_valid_trial():
-    assert len({config_of(name).model_dump_json() for name in PRESETS}) == len(PRESETS)
+    assert len({preset_config(name).model_dump_json() for name in PRESETS}) == len(PRESETS)
