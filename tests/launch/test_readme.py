@@ -57,6 +57,13 @@ def test_the_commands_and_options_that_it_names_are_there(capsys):
         assert option in helped, option
 
 
+def test_the_files_that_it_names_are_there():
+    """Except in blocks, whose lines are run."""
+    named = set(re.findall(r"(?<![\w./])(?:rrm|tune|launch|results|tests)/[a-z_0-9/.]*[a-z]", README))
+    assert {"launch/firewall.nft", "launch/specs/quickstart.yaml", "rrm/presets.py"} <= named
+    assert [name for name in named if not (Path(__file__).parents[2] / name).exists()] == []
+
+
 def test_its_lines_about_puzzles(shared_data, tmp_path):
     here, folder = tmp_path / "project", tmp_path / "project" / "FOLDER"
     folder.mkdir(parents=True)
