@@ -1,9 +1,10 @@
 """Adam-atan2, the sign-SGD of the puzzle table, the learning-rate schedule and the moving average of the weights."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -50,22 +51,64 @@ def schedule(base_lr: float, step: int, *, warmup_steps: int, total_steps: int, 
     return base_lr * (min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-class AdamATan2(torch.optim.Optimizer):
+class AdamATan2:
     """Adam with atan2 in place of the division (Everett et al., arXiv 2407.05872), as HRM and TRM were trained.
 
     p *= 1 - lr * wd; p -= lr / (1 - b1^t) * atan2(m, sqrt(v) / sqrt(1 - b2^t)). m is not bias corrected inside atan2.
+    Used as torch's optimizers are, and no subclass of theirs: to make one imports torch's compiler, which takes as long
+    as all else that a worker imports.
     """
 
     def __init__(self, params, *, lr: float, beta1: float, beta2: float, weight_decay: float):
-        super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay})
+        params = list(params)
+        settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
+        groups = params if params and isinstance(params[0], dict) else [{"params": params}]
+        self.param_groups: list[dict[str, Any]] = [
+            settings | group | {"params": [*group["params"]]} for group in groups
+        ]
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or fill them with zeros."""
+        for p in self._params():
+            if set_to_none or p.grad is None:
+                p.grad = None
+            else:
+                p.grad.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """In the form of torch's: parameters are their numbers, over all groups."""
+        params = self._params()
+        groups, begin = [], 0
+        for group in self.param_groups:
+            numbers = [*range(begin, begin + len(group["params"]))]
+            groups.append(group | {"params": numbers})
+            begin += len(numbers)
+        return {"state": {i: self.state[p] for i, p in enumerate(params) if p in self.state}, "param_groups": groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave. Raises ValueError if it is of other groups."""
+        groups, params = state["param_groups"], self._params()
+        if [len(group["params"]) for group in groups] != [len(group["params"]) for group in self.param_groups]:
+            raise ValueError("the state of an optimizer of other parameters")
+        self.param_groups = [
+            group | {"params": own["params"]} for group, own in zip(groups, self.param_groups, strict=True)
+        ]
+        self.state.clear()
+        for number, kept in state["state"].items():
+            p = params[number]
+            self.state[p] = kept | {name: kept[name].to(p) for name in ("m", "v")}
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self) -> None:
         """Update every parameter that has a gradient; each keeps its own count of updates."""
         for group in self.param_groups:
             with_gradient = [p for p in group["params"] if p.grad is not None]
             for p in with_gradient:
-                if not self.state[p]:
+                if p not in self.state:
                     self.state[p] = {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
             of_count: dict[int, list[Tensor]] = {}
             for p in with_gradient:

@@ -64,7 +64,7 @@ def set_up_torch(threads: int) -> None:
     """Make this process give the same bits each time: a fixed number of threads, deterministic kernels only."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch's compiler, too
     # No memory is read here before it is written: filling it would cost time for nothing.
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     _keep_freed_memory()

@@ -203,6 +203,9 @@ class BaseModel(nn.Module, ABC):
 
         Every size has its own code, so that a resumed run, which meets them in another order, computes the same bits.
         """
+        # What torch.use_deterministic_algorithms says to the compiler, too.
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        torch._inductor.config.deterministic = deterministic  # pyright: ignore[reportAttributeAccessIssue]
         torch._inductor.config.compile_threads = 1  # pyright: ignore[reportAttributeAccessIssue]: no helper processes
         torch._dynamo.config.recompile_limit = 64  # pyright: ignore[reportAttributeAccessIssue]
         for module in self.modules():
