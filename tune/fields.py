@@ -30,6 +30,12 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def field_names(root: type[BaseModel]) -> set[str]:
+    """Names of the fields of a config class, and of those of the classes within it, at every depth."""
+    parts = (model for field in root.model_fields.values() for model in _models_in(field.annotation))
+    return set(root.model_fields).union(*map(field_names, parts))
+
+
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if typing.get_origin(annotation) in (Union, types.UnionType, typing.Annotated):
         return [model for part in typing.get_args(annotation) for model in _models_in(part)]

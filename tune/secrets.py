@@ -22,7 +22,7 @@ _NAMES = re.compile(
 _PLACES = re.compile(r"(_(FILE|PATH|DIR|URI|MODE)|^(OLD)?PWD)$", re.IGNORECASE)  # where one is, or how it is used
 _VALUES = re.compile(
     r"-----BEGIN|://[^/@\s]+@"  # a key in PEM; a user and password in a URL
-    r"|\b(A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|sk-[\w-]{20,}|xox[a-z]-[\w-]{10,})"
+    r"|\b(A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|xox[a-z]-[\w-]{10,})"
 )
 SECRETS_FILE = "put it into a file of mode 0600, at one path on every node, and name that in the sweep (secrets: PATH)"
 
@@ -73,15 +73,18 @@ def set_secrets(name: str | None) -> None:
         os.environ.update(read_secrets(name))
 
 
-def secrets_in(value: Any, field: str = "") -> list[str]:
-    """What a sweep file must not hold, for copies of it are kept and sent: a line a credential, without its value."""
+def secrets_in(value: Any, fields: set[str], field: str = "") -> list[str]:
+    """What a sweep file must not hold, for copies of it are kept and sent: a line a credential, without its value.
+
+    The names in `fields` are no credentials' (`token_loss`), whatever they look like; their values may be.
+    """
     if isinstance(value, dict):
         parts = {f"{field}.{key}" if field else str(key): part for key, part in value.items()}
-        return [line for name, part in parts.items() for line in secrets_in(part, name)]
+        return [line for name, part in parts.items() for line in secrets_in(part, fields, name)]
     if isinstance(value, list):
-        return [line for part in value for line in secrets_in(part, field)]
+        return [line for part in value for line in secrets_in(part, fields, field)]
     last = field.rpartition(".")[2]
-    if isinstance(value, str) and field != "secrets" and is_secret(last, value):
+    if isinstance(value, str) and field != "secrets" and is_secret("" if last in fields else last, value):
         return [f"{field}: looks like a credential, and copies of a sweep file are kept; {SECRETS_FILE}"]
     return []
 

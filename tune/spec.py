@@ -12,7 +12,7 @@ from results.names import sweep_name_problem
 from results.places import S3, filled_in
 from results.storage import Location, back_from
 from rrm.checkpoint import CheckpointError
-from rrm.config import MAX_SEED
+from rrm.config import MAX_SEED, TrialConfig
 from rrm.models.published import check_fit
 from rrm.puzzles.dataset import load_task
 from rrm.puzzles.formats import DataError
@@ -20,7 +20,7 @@ from rrm.settings import Settings
 from rrm.torch_setup import CompilerError, check_compiler
 from tune import sweep_file
 from tune.expand import Cell, expand
-from tune.fields import explain
+from tune.fields import explain, field_names
 from tune.loggers import WandbConfig, logger_problems
 from tune.primary import Primary, primary_problems
 from tune.secrets import SecretsError, secrets_in, set_secrets
@@ -243,7 +243,7 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
     `preset` and `overrides` are laid over it (tune.sweep_file). Raises SpecError with every problem found.
     """
     raw, problems = sweep_file.read(path, overrides, preset)
-    if leaked := secrets_in(raw):
+    if leaked := secrets_in(raw, field_names(SweepSpec) | field_names(TrialConfig)):
         raise SpecError(path, leaked)  # and nothing else: other messages show values
     spec = None
     try:

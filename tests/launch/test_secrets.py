@@ -15,11 +15,14 @@ from tiny import tiny_config, tiny_sweep, write_spec
 from wandb_server import wandb_server
 
 from launch.cli import main
+from launch.schema import sweep_schema
 from results.storage import location
+from rrm.config import TrialConfig
 from tune.connection import session_folder
+from tune.fields import field_names
 from tune.job import TrialJob
-from tune.secrets import SecretsError, is_secret, read_secrets
-from tune.spec import SpecError, load_sweep
+from tune.secrets import SecretsError, is_secret, read_secrets, secrets_in
+from tune.spec import SpecError, SweepSpec, load_sweep
 from tune.trial import TrialRun
 
 
@@ -132,7 +135,7 @@ def test_a_line_that_sets_nothing_is_named_and_not_shown(line, tmp_path):
         ({"presets": {"far": {"wandb": {"WANDB_API_KEY": "hunter2"}}}}, "presets.far.wandb.WANDB_API_KEY"),
         ({"storage": "s3://me:hunter2@bucket/runs"}, "storage"),
         ({"base": {"task": {"generate": None, "data": "https://me:hunter2@host/x"}}}, "base.task.data"),
-        ({"arms": {"a": {"init_from": {"name": "hf_hunter2hunter2hunter2", "root": "x"}}}}, "arms.a.init_from.name"),
+        ({"arms": {"a": {"init_from": {"name": "hf_" + "hunter2" * 5, "root": "x"}}}}, "arms.a.init_from.name"),
     ],
 )
 def test_a_sweep_file_holds_no_secret(changes, field, tmp_path, capsys):
@@ -141,6 +144,25 @@ def test_a_sweep_file_holds_no_secret(changes, field, tmp_path, capsys):
     error = capsys.readouterr().err
     assert f"{field}: looks like a credential, and copies of a sweep file are kept; put it into a file of mode" in error
     assert "hunter2" not in error
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["base.model.token_loss=softmax", "arms.multi2.model.token_loss=softmax", "grid={model.token_loss: [softmax]}"],
+)
+def test_a_field_that_is_called_like_a_credential_is_none(override, tmp_path, capsys):
+    assert main(["plan", write_spec(tmp_path, tiny_sweep()), "--set", override]) == 0, capsys.readouterr().err
+
+
+def test_no_field_of_a_sweep_is_a_credential_by_its_name():
+    def names(schema: Any) -> set[str]:
+        parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+        return set(schema.get("properties", ()) if isinstance(schema, dict) else ()).union(*map(names, parts))
+
+    found = names(sweep_schema()) - {"preset"}
+    assert found == field_names(SweepSpec) | field_names(TrialConfig)
+    assert "token_loss" in found
+    assert secrets_in(dict.fromkeys(found, "/data/hf_sudoku_extreme_checkpoints"), found) == []
 
 
 def test_what_is_a_credential(monkeypatch):
