@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_IRGRP, S_IROTH
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from rrm.puzzles.formats import files_of
 from rrm.puzzles.puzzle import SPLITS
+from rrm.puzzles.sources import splits_in
 from tune.provenance import COMMIT, commit
 from tune.spec import SpecError, Sweep
 
 PACKAGES = ("rrm", "tune", "launch", "results")
+_OF_PACKAGES = {".py", ".typed", ".yaml", ".json", ".js", ".css", ".j2"}  # what else stands there is its owner's
 SWEEP_FILE = "sweep.yaml"
 MAX_BYTES = 100 * 1024**2  # what Ray's dashboard takes in one request
 
@@ -21,7 +25,7 @@ def pack(sweep: Sweep, target: Path) -> int:
     travel, and for too much to send.
     """
     code = Path(__file__).parents[1]
-    files = [path for package in PACKAGES for path in (code / package).rglob("*") if "__pycache__" not in path.parts]
+    files = [path for package in PACKAGES for path in (code / package).rglob("*") if path.suffix in _OF_PACKAGES]
     content = {str(path.relative_to(code)): path for path in files if path.is_file()}
     content |= {str(path): path for path in _puzzle_files(sweep)}
     size = {name: path.stat().st_size for name, path in content.items()}
@@ -51,20 +55,33 @@ def _mib(size: int) -> str:
 
 
 def _puzzle_files(sweep: Sweep) -> Iterator[Path]:
-    """The puzzle files that the sweep names by a relative path: they go to the same place in the job's folder."""
+    """The files that puzzles are read from, of what the sweep names by a relative path; nothing that lies beside them.
+
+    They go to the same place in the job's folder. Raises SpecError for one that must not.
+    """
     configs = [cell.config for cell in sweep.trials.values()]
-    puzzles = {getattr(config.task, field) for config in configs for field in (*SPLITS, "data")}
+    splits = {getattr(config.task, field) for config in configs for field in SPLITS}
+    folders = {config.task.data for config in configs}
     checkpoints = {config.init_from.root for config in configs if config.init_from}
     for text in dict.fromkeys(_texts(sweep.raw)):
         path = Path(text)
         absolute = str(path.absolute())  # as the configs hold it
-        if path.is_absolute() or absolute not in puzzles | checkpoints:
+        if path.is_absolute() or absolute not in splits | folders | checkpoints:
             continue
-        if absolute in checkpoints or ".." in path.parts:
-            what = "a checkpoint" if absolute in checkpoints else "outside this folder"
+        named = [text] if absolute in splits else splits_in(text).values() if absolute in folders else []
+        files = [file for split in named for file in files_of(split)]
+        problems = ["a checkpoint"] if absolute in checkpoints else filter(None, map(_why_it_stays, files))
+        if problem := next(iter(problems), None):
             mend = "put it where every node sees it and give its absolute path"
-            raise SpecError(sweep.path, [f"{text}: {what}, which does not travel with a job; {mend}"])
-        yield from (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+            raise SpecError(sweep.path, [f"{text}: {problem}, which does not travel with a job; {mend}"])
+        yield from files
+
+
+def _why_it_stays(file: Path) -> str | None:
+    """Why a puzzle file does not travel: it is elsewhere, also by a link, or its owner's alone. None if it may."""
+    if ".." in file.parts or not file.resolve().is_relative_to(Path.cwd().resolve()):
+        return f"{file} is outside this folder"
+    return None if file.stat().st_mode & (S_IRGRP | S_IROTH) else f"{file} is for you alone to read (no chmod go+r)"
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from planted import secrets_file
 from tiny import tiny_sweep, write_spec
 
 from launch import packing
@@ -54,16 +55,58 @@ def test_what_cannot_travel_is_named(here, monkeypatch):
     (here / "inside").mkdir()
     monkeypatch.chdir(here / "inside")
     loaded = load_sweep(sweep(here, {"data": "../data"}))
-    with pytest.raises(SpecError, match=r"\.\./data: outside this folder, which does not travel with a job; put it"):
+    with pytest.raises(SpecError, match=r"\.\./data: \.\./data/\w+\.csv is outside this folder, which does not travel"):
         pack(loaded, here / "a.zip")
 
     monkeypatch.chdir(here)
     loaded = load_sweep(sweep(here, {"data": "data"}))
     assert pack(loaded, here / "a.zip")
     monkeypatch.setattr(packing, "MAX_BYTES", 1024**2)
-    (here / "data" / "large.bin").write_bytes(bytes(2 * 1024**2))
-    with pytest.raises(SpecError, match=r"data/large.bin: 2\.0 MiB, and 3\.\d MiB with all .* Ray takes 1\.0 MiB: put"):
+    with open(here / "data" / "test.csv", "ab") as file:
+        file.write(b"\n" * 2 * 1024**2)
+    with pytest.raises(SpecError, match=r"data/test.csv: 2\.0 MiB, and 3\.\d MiB with all .* Ray takes 1\.0 MiB: put"):
         pack(loaded, here / "a.zip")
+
+
+@pytest.mark.parametrize("folder", ["data", "."])
+def test_nothing_that_lies_beside_code_or_puzzles_travels(folder, here, monkeypatch):
+    """Such as a secrets file, in the folder of a data set or of the sweeps."""
+    code = here / "code"
+    monkeypatch.setattr(packing, "__file__", str(code / "launch" / "packing.py"))
+    for name in ("launch/cli.py", "launch/specs/quickstart.yaml", "launch/specs/secrets.env"):
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_text("x")
+    secrets_file(code / "launch")
+    secrets_file(here / "data")
+    (here / "data" / "link").symlink_to("/etc")
+    monkeypatch.chdir(here / ("data" if folder == "." else "."))
+    pack(load_sweep(sweep(here, {"data": folder})), here / "a.zip")
+    puzzles = {f"{'' if folder == '.' else 'data/'}{split}.csv" for split in ("train", "test")}
+    names = {"COMMIT", "sweep.yaml", "launch/cli.py", "launch/specs/quickstart.yaml"} | puzzles
+    assert set(ZipFile(here / "a.zip").namelist()) == names
+
+
+def test_a_processed_data_set_travels_without_what_nothing_reads(here):
+    assert main(["data", "build", "data", "built"]) == 0
+    (here / "built" / "train" / "notes.txt").write_text("x")
+    pack(load_sweep(sweep(here, {"data": "built"})), here / "a.zip")
+    travelled = {name for name in ZipFile(here / "a.zip").namelist() if name.startswith("built/")}
+    there = {path.relative_to(here).as_posix() for path in (here / "built").rglob("*.*")}
+    assert travelled == there - {"built/identifiers.json", "built/train/notes.txt"}
+
+
+def test_a_link_out_of_the_folder_and_a_file_for_its_owner_alone_stay(here, tmp_path_factory):
+    """The puzzles' own names do not make a file one of puzzles."""
+    test = here / "data" / "test.csv"
+    test.chmod(0o600)
+    with pytest.raises(SpecError, match=r"data: data/test.csv is for you alone to read .* does not travel with a job"):
+        pack(load_sweep(sweep(here, {"data": "data"})), here / "a.zip")
+    outside = tmp_path_factory.mktemp("outside") / "test.csv"
+    test.chmod(0o644)
+    test.rename(outside)
+    test.symlink_to(outside)
+    with pytest.raises(SpecError, match=r"data: data/test.csv is outside this folder, which does not travel"):
+        pack(load_sweep(sweep(here, {"data": "data"})), here / "a.zip")
 
 
 @pytest.mark.parametrize(
