@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from results.points import common_point
 from results.rows import best_step, by_trial, clean_rows, rows_of, with_when
@@ -95,7 +95,7 @@ def curve(trials: pd.DataFrame, evals: pd.DataFrame, metric: str = "exact_accura
     groups = values.groupby(by, observed=True).value
     table = groups.agg(n_seeds="count", mean="mean", sd="std", worst="min", best="max").reset_index()
     spread = table.sd.where(table.sd > 0)  # equal seeds tell nothing of the others
-    half = t.ppf((1 + CONFIDENCE) / 2, table.n_seeds - 1) * spread / np.sqrt(table.n_seeds)
+    half = stdtrit(table.n_seeds - 1, (1 + CONFIDENCE) / 2) * spread / np.sqrt(table.n_seeds)
     least, most = (0.0, 1.0) if metric.endswith("accuracy") else (-np.inf, np.inf)
     low, high = (table["mean"] - half).clip(lower=least), (table["mean"] + half).clip(upper=most)
     return table.drop(columns="sd").assign(arm=table.arm.astype(values.sweep.dtype), low=low, high=high)

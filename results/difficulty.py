@@ -2,10 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from results.rows import BY_SWEEP, by_trial, right, rows_of
-from results.stats import CONFIDENCE
+from results.stats import wilson
 
 BINS = 8
 MEASURES = {"rating": "rating", "givens": "givens", "path_length": "length of the path"}
@@ -47,8 +46,8 @@ def by_difficulty(
             for at in np.unique(bins):
                 here = bins == at
                 n, k = int(here.sum()), int(is_right[here].sum())
-                interval = binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
+                low, high = wilson(k, n)
                 row = {"arm": arm, "measure": words, "difficulty": float(level[here].mean()), "n": n, "share": k / n}
-                found.append(row | {"low": interval.low, "high": interval.high})
+                found.append(row | {"low": low, "high": high})
         break
     return pd.DataFrame(found, columns=list(DIFFICULTY_COLUMNS))

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta, binomtest
+from scipy.special import betaincinv
 
 from results.diagnosed import DIAGNOSIS, groups, judged, known, mean, with_outcome
-from results.stats import ALPHA, CONFIDENCE, NAN
+from results.stats import ALPHA, NAN, wilson
 
 _FATES = ("n", "failed", "escaped", "moving", "settled_wrong", "lost", "half_life", "low", "high")
 _ESCAPE = ("n", "solved", "failed", "escaped", "kept", "drift_solved", "drift_failed")
@@ -95,9 +95,9 @@ def restarts(
         of_puzzle = rows.groupby(keys, dropna=False, sort=False).outcome.agg(["mean", "any", "all", "size"])
         n, some = len(of_puzzle), int(of_puzzle["any"].sum())
         distinct = rows.example.nunique()
-        interval = binomtest(round(some / n * distinct), distinct).proportion_ci(CONFIDENCE, method="wilson")
+        low, high = wilson(round(some / n * distinct), distinct)
         row = {"puzzles": n, "restarts": int(of_puzzle["size"].max()), "share": float(of_puzzle["mean"].mean())}
-        row |= {"some": some / n, "low": interval.low, "high": interval.high, "all": float(of_puzzle["all"].mean())}
+        row |= {"some": some / n, "low": low, "high": high, "all": float(of_puzzle["all"].mean())}
         found.append(at | row)
     return pd.DataFrame(found, columns=[*known(mine, by), *_RESTARTS])
 
@@ -120,8 +120,8 @@ def robustness(robustness: pd.DataFrame, *, by: Sequence[str] = DIAGNOSIS) -> pd
 def _half_life(escapes: int, tried: int) -> dict[str, float]:
     if not tried:
         return {"half_life": NAN, "low": NAN, "high": NAN}
-    fewest = float(beta.ppf(ALPHA / 2, escapes, tried - escapes + 1)) if escapes else 0.0
-    most = float(beta.ppf(1 - ALPHA / 2, escapes + 1, tried - escapes)) if escapes < tried else 1.0
+    fewest = float(betaincinv(escapes, tried - escapes + 1, ALPHA / 2)) if escapes else 0.0
+    most = float(betaincinv(escapes + 1, tried - escapes, 1 - ALPHA / 2)) if escapes < tried else 1.0
     return {"half_life": _halved(escapes / tried), "low": _halved(most), "high": _halved(fewest)}
 
 

@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import chi2, nct, norm, t
+from scipy.special import chdtri, nctdtrinc, ndtri, stdtrit
 
 from results.stats import ALPHA, NAN
 
@@ -34,7 +33,7 @@ def seeds_needed_after_looks(comparisons: int) -> int:
 
 def upper_sd(sd: float, n: int) -> float:
     """The upper 80 % limit of a standard deviation that was estimated from n values (chi square)."""
-    return sd * math.sqrt((n - 1) / float(chi2.ppf(1 - POWER, n - 1)))
+    return sd * math.sqrt((n - 1) / float(chdtri(n - 1, POWER)))
 
 
 def detectable(sd: float, seeds: int, comparisons: int = 1) -> float:
@@ -49,14 +48,11 @@ def detectable(sd: float, seeds: int, comparisons: int = 1) -> float:
     if rejecting < 1 or math.isnan(sd):
         return NAN
     if rejecting == 1:
-        return sd * float(norm.ppf(POWER ** (1 / seeds)))
+        return sd * float(ndtri(POWER ** (1 / seeds)))
     level = min(ALPHA / comparisons, rejecting / patterns)
-    critical = t.ppf(1 - level / 2, seeds - 1)
-
-    def shortfall(size: float) -> float:  # the far tail, where scipy's nct is nan, adds less than 1e-4
-        return float(nct.sf(critical, seeds - 1, size * math.sqrt(seeds)) - POWER)
-
-    return sd * float(brentq(shortfall, 1e-3, 10))  # pyright: ignore[reportArgumentType]
+    critical = stdtrit(seeds - 1, 1 - level / 2)
+    noncentrality = float(nctdtrinc(seeds - 1, 1 - POWER, critical))  # the far tail, left out, adds less than 1e-4
+    return sd * noncentrality / math.sqrt(seeds)
 
 
 def detectable_from(differences: np.ndarray, puzzles_error: float, seeds: int, comparisons: int) -> float:

@@ -4,8 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import bdtr, stdtrit
-from scipy.stats import mannwhitneyu
+from scipy.special import bdtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -111,6 +110,14 @@ def aurc(confidence: np.ndarray, failed: np.ndarray) -> float:
     return float((share[place][order].cumsum() / np.arange(1, len(order) + 1)).mean())
 
 
+def wilson(some: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share, some of n (Wilson, JASA 22, 1927)."""
+    z = float(ndtri((1 + CONFIDENCE) / 2))
+    middle, half = some + z**2 / 2, z * math.sqrt(some * (n - some) / n + z**2 / 4)
+    low, high = ((middle + sign * half) / (n + z**2) for sign in (-1, 1))
+    return low if some else 0.0, high if some < n else 1.0
+
+
 def auc(scores: np.ndarray, positives: np.ndarray) -> float:
     """Probability that a positive scores above a negative, ties half: scores [n], bool [n]; nan without both kinds.
 
@@ -118,5 +125,7 @@ def auc(scores: np.ndarray, positives: np.ndarray) -> float:
     """
     if positives.all() or not positives.any():
         return NAN
+    from scipy.stats import mannwhitneyu  # a second to import, which only diagnoses need
+
     statistic: Any = mannwhitneyu(scores[positives], scores[~positives]).statistic
     return float(statistic / (positives.sum() * (~positives).sum()))

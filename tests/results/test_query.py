@@ -226,8 +226,10 @@ def test_a_trials_unrolls_are_read_from_its_own_folder(kind, tmp_path, request):
 
 
 def test_import_results_is_cheap_and_names_what_it_has():
-    script = "import sys, results; print([m for m in ('torch', 'ray', 'rrm', 'pandas', 'scipy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+    there = "print([m for m in ('torch', 'ray', 'rrm', 'pandas', 'scipy') if m in sys.modules])"
+    later = "import results.report; print([m for m in ('torch', 'ray', 'scipy.stats') if m in sys.modules])"
+    script = f"import sys, results; {there}; {later}"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n[]\n"
     script = "import results; print(results.diagnosis.two_by_two.__module__, results.plots.solving.__name__)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
     assert shown == "results.diagnosis solving\n"

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from scipy.stats import ttest_1samp
+from scipy.optimize import brentq
+from scipy.stats import binomtest, chi2, nct, t, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
+from results.planning import detectable, upper_sd
 from results.stats import (
     auc,
     aurc,
@@ -17,6 +19,7 @@ from results.stats import (
     over_one_sample,
     over_seeds_and_puzzles,
     probability_of_improvement,
+    wilson,
 )
 
 DIFFERENCES = np.array([0.02, 0.05, -0.01, 0.03, 0.04, 0.01])
@@ -28,6 +31,20 @@ def test_the_area_under_the_risk_coverage_curve():
     assert aurc(np.array([1.0, 2, 3, 4]), failed) == pytest.approx((1 + 1 + 2 / 3 + 2 / 4) / 4)
     assert aurc(np.zeros(4), failed) == 0.5  # of equals the order says nothing
     assert aurc(np.arange(4), np.zeros(4, bool)) == 0
+
+
+@pytest.mark.parametrize(("some", "n"), [(0, 7), (1, 7), (40, 90), (7, 7), (1, 1)])
+def test_the_interval_of_a_share_is_scipys(some, n):
+    assert wilson(some, n) == pytest.approx(tuple(binomtest(some, n).proportion_ci(method="wilson")), abs=1e-12)
+
+
+@pytest.mark.parametrize(("seeds", "comparisons"), [(7, 1), (8, 1), (12, 6), (60, 10), (400, 1)])
+def test_what_seeds_detect_has_the_power_of_the_noncentral_t(seeds, comparisons):
+    level = max(math.floor(0.05 / comparisons * 2 ** min(seeds - 1, 50)) / 2 ** min(seeds - 1, 50), 0)
+    critical = t.ppf(1 - level / 2, seeds - 1)
+    size = brentq(lambda size: nct.sf(critical, seeds - 1, size * math.sqrt(seeds)) - 0.8, 1e-3, 10)
+    assert detectable(0.03, seeds, comparisons) == pytest.approx(0.03 * size, rel=1e-6)
+    assert upper_sd(0.03, seeds) == pytest.approx(0.03 * math.sqrt((seeds - 1) / chi2.ppf(0.2, seeds - 1)))
 
 
 def test_t_interval_is_the_closed_form_and_scipys():
