@@ -78,7 +78,7 @@ def _computing_in(model: BaseModel, dtype: ForwardDtype) -> Iterator[None]:
     before = model.forward_dtype
     model.forward_dtype = dtype
     try:
-        with torch.compiler.set_stance("force_eager"):  # no blocks are compiled for this alone
+        with model.eagerly():  # no blocks are compiled for this alone
             yield
     finally:
         model.forward_dtype = before

@@ -277,7 +277,7 @@ def _unroll(
     log_growth: list[Tensor] = []
     drift: list[Tensor] = []
     norm: list[Tensor] = []
-    eagerly = torch.compiler.set_stance("force_eager")  # neither compiled blocks nor
+    eagerly = model.eagerly()  # neither compiled blocks nor
     no_fused_attention = sdpa_kernel(SDPBackend.MATH)  # fused attention kernels have forward-mode derivatives
     with eagerly, torch.autocast(z_BX.device.type, enabled=False), no_fused_attention:
         for after_BX, growth_BK in tangent_unroll(push, z_BX, Q_XK, model.halt_max_steps, qr_every):

@@ -76,6 +76,7 @@ class BaseModel(nn.Module, ABC):
     forward_dtype: ForwardDtype = "float32"  # of an ACT step's products
     product_dtype: ForwardDtype = "float32"  # of those at this moment
     block: type[nn.Module]  # the module that the recursion repeats
+    is_compiled = False  # whether the recursion's blocks are
     carries_tangents = False  # whether each nonlinear part of the recursion has its rule in rrm.models.tangents
 
     def __init__(
@@ -203,6 +204,7 @@ class BaseModel(nn.Module, ABC):
 
         Every size has its own code, so that a resumed run, which meets them in another order, computes the same bits.
         """
+        self.is_compiled = True
         # What torch.use_deterministic_algorithms says to the compiler, too.
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch._inductor.config.deterministic = deterministic  # pyright: ignore[reportAttributeAccessIssue]
@@ -211,6 +213,11 @@ class BaseModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, self.block):
                 module.compile(fullgraph=True, dynamic=False)
+
+    def eagerly(self) -> AbstractContextManager[Any]:
+        """A context in which no block is compiled, nor those that are run compiled."""
+        # Asked only where there are some: it imports the compiler.
+        return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
 
     def decays(self, name: str) -> bool:
         """Whether weight decay applies to the parameter of this name."""
