@@ -22,14 +22,14 @@ _Thing = TypeVar("_Thing")
 _Read = TypeVar("_Read")
 REQUEST_SECONDS = 60
 PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 300.0, 20.0
-BUSY = "SLOW_DOWN"
+BUSY, LOST = "SLOW_DOWN", "NETWORK_CONNECTION"
 # What S3 answers, by the name that the AWS library gives it, and what a user can do about it.
 _MENDS = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it, or mend the name",
     "ACCESS_DENIED": "S3 refuses these credentials; see AWS_ACCESS_KEY_ID and what it may do in this bucket",
     "INVALID_ACCESS_KEY_ID": "S3 does not know these credentials; see AWS_ACCESS_KEY_ID",
     "SIGNATURE_DOES_NOT_MATCH": "S3 refuses these credentials; see AWS_SECRET_ACCESS_KEY",
-    "NETWORK_CONNECTION": "S3 cannot be reached; see AWS_ENDPOINT_URL and the network",
+    LOST: "S3 cannot be reached; see AWS_ENDPOINT_URL and the network",
     BUSY: "S3 was too busy for minutes; run fewer trials at a time, or save less often (save_seconds)",
 }
 
@@ -138,22 +138,35 @@ class S3Path:
 
     def ask(self, operation: Any) -> Any:
         """What an operation on pyarrow's S3 file system gives, patiently."""
-        return patiently(
-            lambda: operation(_s3(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))), self
-        )
+        return patiently(lambda: operation(_s3(endpoint())), self)
+
+
+def endpoint() -> str | None:
+    """Where S3 is, if the environment says so."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+_reached: set[str | None] = set()  # the endpoints that have answered this process: these are no mistakes
 
 
 def patiently(operation: Callable[[], _Read], path: S3Path) -> _Read:
-    """What an operation on an object gives. One that S3 turns away for now is tried for minutes. Raises as S3Path."""
+    """What an operation on an object gives. Raises as S3Path.
+
+    One that S3 turns away for now is tried for minutes, and so is one that does not reach it, if another has before.
+    """
     until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
     while True:
         try:
-            return operation()
+            done = operation()
+            _reached.add(endpoint())
+            return done
         except FileNotFoundError as error:
+            _reached.add(endpoint())
             raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
         except OSError as error:
             name = _name_of(error)
-            if name != BUSY or time.monotonic() > until:
+            passes = name == BUSY or (name == LOST and endpoint() in _reached)
+            if not passes or time.monotonic() > until:
                 mend = _MENDS.get(name, str(error).partition("\n")[0])
                 raise StorageError(errno.EIO, mend, str(path)) from error
         time.sleep(random.uniform(0, pause))  # all who were turned away together must not come back together

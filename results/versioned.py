@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
-from results.storage import REQUEST_SECONDS, S3Path, patiently
+from results.storage import LOST, REQUEST_SECONDS, S3Path, endpoint, patiently
 
 _OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 _UNKNOWN = ("NotImplemented", "InvalidRequest", "InvalidArgument")  # what a store without conditional puts may answer
@@ -96,11 +96,11 @@ def _asked(operation: str, path: S3Path, **given: Any) -> dict[str, Any]:
     from botocore import exceptions as known
     from botocore.exceptions import BotoCoreError, ClientError
 
-    network = known.HTTPClientError, known.IncompleteReadError  # EndpointConnectionError and time-outs among them
+    network = known.HTTPClientError, known.ConnectionError, known.IncompleteReadError  # time-outs are among them
     no_credentials = known.NoCredentialsError, known.PartialCredentialsError, known.CredentialRetrievalError
 
     try:
-        client = _client(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+        client = _client(endpoint())
         answer = getattr(client, operation)(Bucket=path.key.partition("/")[0], **given)
         return answer | {"Content": answer["Body"].read()} if "Body" in answer else answer
     except ClientError as error:
@@ -111,7 +111,7 @@ def _asked(operation: str, path: S3Path, **given: Any) -> dict[str, Any]:
         raise OSError(f"AWS Error {name} (HTTP status {status}): {error}") from error
     except BotoCoreError as error:
         name = "ACCESS_DENIED" if isinstance(error, no_credentials) else type(error).__name__
-        raise OSError(f"AWS Error {'NETWORK_CONNECTION' if isinstance(error, network) else name}: {error}") from error
+        raise OSError(f"AWS Error {LOST if isinstance(error, network) else name}: {error}") from error
     except ValueError as error:  # an endpoint that is no URL
         raise OSError(f"AWS_ENDPOINT_URL: {error}; give a URL, such as http://127.0.0.1:9000") from error
 

@@ -5,15 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import pandas as pd
 import pytest
 from tiny import TIMES, tiny_sweep, write_spec
 
 from launch.cli import main
+from results import storage, versioned
 from results.gather import gather
-from results.storage import location
+from results.storage import S3Path, StorageError, location
 from tune.spec import load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
@@ -97,27 +102,58 @@ def test_a_run_whose_worker_and_then_driver_are_killed_in_a_bucket_goes_on_and_a
     assert max(len(record["attempts"]) for record in records) == 3
 
 
-def test_a_server_that_goes_away_costs_nothing_but_time(tmp_path, bucket, s3_server, capsys):
-    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, base=LONG, seeds=[0]))
-    train = [*CLI, "train", spec, "--arm", "multi2", "--seed", "0"]
-    trial = next(cell.trial_id for cell in load_sweep(spec).cells if cell.arm == "multi2")
-    process = subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert "step 20/400" in next(line for line in process.stdout if "step 0/" not in line)
-    s3_server.stop()
-    try:
-        _, error = process.communicate(timeout=60)
-        assert process.returncode == 3
-        assert "S3 cannot be reached; see AWS_ENDPOINT_URL and the network" in error
-        assert main(["plan", spec]) == 2
-        assert f"{bucket}/tiny/" in capsys.readouterr().err
-    finally:
+@pytest.fixture
+def outage(throttle, s3_server, monkeypatch) -> Iterator[Any]:
+    """Stops the server once a trial has saved something."""
+    monkeypatch.setattr(storage, "LONGEST_PAUSE_SECONDS", 0.5)
+    stopping = threading.Thread(target=s3_server.stop)
+
+    def stop(method: str, path: str) -> None:
+        if method == "PUT" and path.endswith("/latest_state.pt") and stopping.ident is None:
+            stopping.start()
+
+    throttle.before = stop
+    yield stopping
+    if not s3_server._thread.is_alive():
         s3_server.start()
-    assert main(["train", spec, "--arm", "multi2", "--seed", "0"]) == 0
-    whole = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "whole"), base=LONG), "whole.yaml")
-    assert main(["train", whole, "--arm", "multi2", "--seed", "0"]) == 0
+
+
+TRAIN = ["--arm", "multi2", "--seed", "0"]
+
+
+def test_a_server_that_goes_away_costs_nothing_but_time(tmp_path, bucket, s3_server, outage):
+    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, seeds=[0]))
+    trial = next(cell.trial_id for cell in load_sweep(spec).cells if cell.arm == "multi2")
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(main, ["train", spec, *TRAIN])
+        while outage.ident is None or outage.is_alive():
+            time.sleep(0.1)
+        assert not wait([training], timeout=4).done  # it waits
+        s3_server.start()
+        assert training.result() == 0
+    whole = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "whole")), "whole.yaml")
+    assert main(["train", whole, *TRAIN]) == 0
     folders = location(bucket) / "tiny" / "trials" / trial, tmp_path / "whole" / "tiny" / "trials" / trial
     assert (folders[0] / "final.pt").read_bytes() == (folders[1] / "final.pt").read_bytes()
+
+
+@pytest.mark.usefixtures("outage")
+def test_a_server_that_does_not_come_back_is_said_after_minutes(tmp_path, bucket, capsys, monkeypatch):
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 1.0)
+    spec = write_spec(tmp_path, tiny_sweep(storage=bucket, seeds=[0]))
+    for command, code in ((["train", spec, *TRAIN], 3), (["plan", spec], 2)):
+        assert main(command) == code
+        error = capsys.readouterr().err
+        assert "S3 cannot be reached; see AWS_ENDPOINT_URL and the network" in error
+        assert f"{bucket}/tiny/" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("read", [S3Path.read_bytes, versioned.read, versioned.version_of])
+def test_a_server_that_was_never_there_is_said_at_once(read, s3_environment, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(StorageError, match="S3 cannot be reached; see AWS_ENDPOINT_URL and the network"):
+        read(S3Path("bucket/name"))
 
 
 def test_what_is_wrong_with_a_bucket_is_one_message(tmp_path, bucket, capsys, monkeypatch):
