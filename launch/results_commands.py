@@ -89,6 +89,10 @@ def _gather(arguments: argparse.Namespace) -> int:
             print(f"{error.filename or sweep}: {error.strerror or error}" if failed else error, file=sys.stderr)
             code = BAD_INPUT
             continue
+        except Exception as error:  # noqa: BLE001 - whatever odd files made of it: the other sweeps are gathered
+            print(f"{sweep}: cannot be gathered ({type(error).__name__}: {error})", file=sys.stderr)
+            code = BAD_INPUT
+            continue
         print(f"{_line(tables)}; {time.monotonic() - started:.1f} s", flush=True)
         for problem in tables.problems:
             print(f"  left out: {problem}")

@@ -191,6 +191,8 @@ def _read_trial(
         return row, found
     except DamagedFileError as error:
         return error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # unforeseen by the records
+        return DamagedFileError(f"{folder}: cannot be read ({type(error).__name__}: {error}); move it away")
 
 
 def _looks(folder: Location, problems: list[str]) -> list[Look] | None:
@@ -260,6 +262,7 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
     attempts = record.get("attempts", [])
     last_attempt = attempts[-1] if attempts else {}
     seconds = (end.done or {}).get("seconds", {})
+    spent = sum(seconds.get(name, 0) for name in ("train", "evaluate"))
     evaluations = len(set(evals["step"].to_pylist()))
     step = max(evals["step"].to_pylist(), default=None)
     flops = record.get("flops_per_act_step")
@@ -281,7 +284,7 @@ def _trial_row(folder: Location, places: list[dict[str, Any]], steps: int, evals
         "flops_per_step": _flops_spent(evals, flops) / step if flops and step else None,
         "train_seconds": seconds.get("train"),
         "evaluate_seconds": seconds.get("evaluate"),
-        "evaluate_share": seconds["evaluate"] / (seconds["train"] + seconds["evaluate"]) if seconds else None,
+        "evaluate_share": seconds["evaluate"] / spent if spent else None,
         "device_hours": _device_hours(seconds, last_attempt),
         "seconds_per_evaluation": seconds["evaluate"] / evaluations if seconds and evaluations else None,
         "provenance": json.dumps(attempts),

@@ -14,8 +14,10 @@ from typing_extensions import TypedDict
 
 pc: Any = pyarrow.compute  # makes its functions as it is imported: types are not known
 _pair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
+_interval = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # what a column of whole numbers holds
 Spent = Annotated[float, Field(ge=0, le=1e12)]  # seconds
+Sigma = Annotated[float, Field(ge=0, le=1e12)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Status = Literal["waiting", "running", "unfinished", "done", "stopped", "failed", "unreadable"]
 Name = Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # of a file or folder: it leads nowhere else
@@ -70,6 +72,7 @@ class Standing(TypedDict):
     step: NotRequired[Count]
     accuracy: NotRequired[Number]
     heard: NotRequired[Spent]
+    longest_silence: NotRequired[Spent | None]
     rate: NotRequired[Number]
     reason: NotRequired[str]
 
@@ -99,6 +102,7 @@ class Attempt(TypedDict):
     device: NotRequired[str | None]
     on_gpu: NotRequired[bool]
     threads: NotRequired[Count]
+    workers: NotRequired[list[Any] | None]
     host: NotRequired[str]
     pid: NotRequired[int]
 
@@ -129,6 +133,11 @@ class _Train(TypedDict):
 
 class _Perturb(TypedDict):
     rollouts: NotRequired[Count]
+    sigma: NotRequired[Annotated[list[Sigma], _interval]]
+
+
+class _Diagnose(TypedDict):
+    k: NotRequired[Count]
 
 
 class _Config(TypedDict):
@@ -137,6 +146,7 @@ class _Config(TypedDict):
     objective: str
     rollout: str
     perturb: _Perturb | None
+    diagnose: NotRequired[_Diagnose | None]
     train: _Train
 
 

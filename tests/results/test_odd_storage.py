@@ -24,7 +24,7 @@ from results.locks import this_process
 from results.looks import read_looks
 from results.progress import told_by_driver
 from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
-from results.trial_files import DamagedFileError
+from results.trial_files import DamagedFileError, TrialEnd, trial_end
 from results.watch import WatchedStorage
 from rrm.presets import merge
 from tune.experiment import _record_error
@@ -32,7 +32,11 @@ from tune.plan import PlannedTrial, plan, write_manifest
 from tune.runner import runner
 from tune.spec import load_sweep
 
-ODD: list[Any] = ["x", "\ud800", [], {}, None, -1, 10**30, True, float("nan"), [[1]], {"a": "\x1b"}]
+ODD: list[list[Any]] = [  # one of each kind takes a value's place
+    ["x", "\ud800", None],
+    [-1, 0, 10**30, True, float("nan"), 3],
+    [[], {}, [[1]], {"a": "\x1b"}, ["a"], [-1, 1]],
+]
 DIAGNOSED = {"train": {"steps": 8}, "diagnose": {"every": 4, "n": 4, "k": 2}}
 SEEDS = 24  # trials that are spoiled at a time, each in another way
 
@@ -89,19 +93,18 @@ def some_at_a_time(ways: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def spoiled(content: Any) -> Iterator[Any]:
-    """The content with one of its values, however deep, replaced by something odd, or gone."""
+    """The content with one of its values, however deep, replaced by something odd of each kind, or gone."""
     places: list[tuple[Any, ...]] = []
 
     def walk(value: Any, place: tuple[Any, ...]) -> None:
         parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, part in parts:
             places.append((*place, key))
-            if len(place) < 4:
-                walk(part, (*place, key))
+            walk(part, (*place, key))
 
     walk(content, ())
     for turn, place in enumerate(places):
-        for odd in (ODD[turn % len(ODD)], KeyError):
+        for odd in (*(kind[turn % len(kind)] for kind in ODD), KeyError):
             other = copy.deepcopy(content)
             at = other
             for key in place[:-1]:
@@ -121,8 +124,9 @@ def test_an_odd_value_in_a_trials_record_costs_that_trial_at_most(sweep, name):
         content["config"] = {"seed": 0}  # nobody reads it
     for path in paths if name not in ("trial.json", "done.json") else ():
         (path.parent / "done.json").unlink()
+    known = [content | {"seconds": {"train": 0, "evaluate": 0}}] if name == "done.json" else []
     left_out = 0
-    for texts in some_at_a_time(["", "null", "[" * 10**5, "1" * 5000, *map(json.dumps, spoiled(content))]):
+    for texts in some_at_a_time(["", "null", "[" * 10**5, "1" * 5000, *map(json.dumps, [*known, *spoiled(content)])]):
         for path, text in zip(paths, texts, strict=False):
             write_of_its_own(path, text)
         tables = gather(sweep)
@@ -239,14 +243,17 @@ def test_an_odd_word_of_a_driver_is_not_taken(sweep):
     """Where it is not, the folders say how the trials stand."""
     now, path = time.time(), sweep / "progress.json"
     trial = {"status": "running", "steps": 8, "step": 4, "heard": now, "rate": 1.0, "accuracy": 0.5}
+    trial["longest_silence"] = 2.0
     content = {"written": now, "ended": False, "left": 1.0, "trials": {"abc": trial}}
     taken = 0
     for told in (content, *spoiled(content)):
         path.write_text(json.dumps(told))
         found = told_by_driver(sweep)
         taken += found is not None
-        assert found is None or found["run"]["heard"] == now
-    assert 1 <= taken < 10
+        if found is not None:
+            assert found["run"]["heard"] == now
+            assert main(["status", "tiny", "--storage", str(sweep.parent)]) == 0
+    assert 1 <= taken < 20
     for changes in ({"trials": {"a": 1}}, {"written": now + 1e4}, {"written": float("nan")}, {"written": 1e12}):
         path.write_text(json.dumps(content | changes))
         assert told_by_driver(sweep) is None
@@ -254,16 +261,32 @@ def test_an_odd_word_of_a_driver_is_not_taken(sweep):
     assert sum(glance["counts"].values()) == 2 * SEEDS
 
 
+_CONFIG = {
+    "model": ["arch"],
+    "task": ["name"],
+    "train": ["steps"],
+    "perturb": ["sigma", "rollouts"],
+    "diagnose": ["k"],
+}
+
+
 def test_a_manifest_that_is_odd_is_refused_or_read(sweep, capsys):
     shutil.copytree(sweep, sweep.with_name("whole"))
     path = sweep / "sweep.json"
     content = json.loads(path.read_text())
-    content["cells"] = content["cells"][:1]
+    cell = next(cell for cell in content["cells"] if cell["arm"] == "multi2")
+    whole = cell["config"]
+    cell["config"] = {name: whole[name] for name in ("objective", "rollout")}  # what anybody reads of it
+    for part, fields in _CONFIG.items():
+        cell["config"][part] = {name: whole[part][name] for name in fields}
+    content["cells"] = [cell]
+    odd = [copy.deepcopy(content) for _ in range(2)]
+    odd[0]["cells"][0]["config"]["perturb"]["sigma"], odd[1]["cells"][0]["config"]["perturb"]["sigma"] = [-1, 1], ["a"]
     refused = 0
-    for text in ("", "{}", '{"cells": {}}', *map(json.dumps, spoiled(content))):
+    for text in ("", "{}", '{"cells": {}}', *map(json.dumps, [*odd, *spoiled(content)])):
         path.write_text(text)
         try:
-            gather(sweep)
+            gather(sweep, write=False)
         except DamagedFileError as error:
             refused += str(error).startswith(f"{path}: ")
     assert refused > 10
@@ -274,6 +297,29 @@ def test_a_manifest_that_is_odd_is_refused_or_read(sweep, capsys):
     printed = capsys.readouterr()
     assert "its field cells.0.trial_id is '../../../../etc'; move it away" in printed.err
     assert f"whole: {2 * SEEDS} trials, {SEEDS + 1} done" in printed.out
+
+
+def test_what_nobody_foresaw_costs_its_trial_or_its_sweep_alone(sweep, capsys, monkeypatch):
+    """Such as the mistake of a reader."""
+    shutil.copytree(sweep, sweep.with_name("other"))
+    unforeseen = trials(sweep)[0]
+
+    def end(folder: Path, steps: int) -> TrialEnd:
+        return trial_end(folder, "x" if folder == unforeseen else steps)
+
+    monkeypatch.setattr("results.gather.trial_end", end)
+    tables = gather(sweep, write=False)
+    assert tables.trials.set_index("trial_id").status[unforeseen.name] == "unreadable"
+    assert [*tables.trials.status].count("unreadable") == 1
+    (problem,) = tables.problems
+    assert problem.startswith(f"{unforeseen}: cannot be read (TypeError: ")
+    monkeypatch.setattr("results.gather._planned_row", lambda places: {}["x"])
+    (sweep.with_name("other") / "sweep.json").write_text('{"baseline": "b", "cells": []}')
+    capsys.readouterr()
+    assert main(["results", "gather", str(sweep), str(sweep.with_name("other"))]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"{sweep}: cannot be gathered (KeyError: 'x')\n"
+    assert "other: 0 trials" in printed.out
 
 
 @pytest.mark.parametrize(
