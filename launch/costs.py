@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
+from results.layout import Column, lines
 from rrm.config import TrialConfig
 from rrm.fidelity import DROWNED, fidelity_at_start
 from rrm.flops import flops_of_evaluations, flops_of_training, flops_per_act_step
@@ -15,16 +14,16 @@ from tune.output import console
 
 def print_costs(cells: list[Cell], gpu: str) -> None:
     """Print a line for each configuration that differs in more than its seed; `gpu` is a name of GPUS."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("arm", "point", "parameters", "precision", "shards", "GB kept", "GB needed", "GFLOP a step"):
-        table.add_column(heading, justify="left" if heading in ("arm", "point", "precision") else "right")
-    for heading in ("EFLOP in all", f"hours on {gpu}", f"shards for {gpu}"):
-        table.add_column(heading, justify="right")
     distinct = {cell.config.model_dump_json(exclude={"seed"}): cell for cell in reversed(cells)}
-    for cell in reversed(distinct.values()):
-        table.add_row(cell.arm, cell.point_name, *_costs(cell.config, GPUS[gpu]))
+    rows = [(cell.arm, cell.point_name, *_costs(cell.config, GPUS[gpu])) for cell in reversed(distinct.values())]
+    keys = ("arm", "point")
+    headings = (*keys, "parameters", "precision", "shards", "GB kept", "GB needed", "GFLOP a step", "EFLOP in all")
+    columns = [
+        Column(heading, list(cells), number=heading not in (*keys, "precision"), key=heading in keys)
+        for heading, *cells in zip((*headings, f"hours on {gpu}", f"shards for {gpu}"), *rows, strict=True)
+    ]
     out = console()
-    out.print(table)
+    out.print("\n".join(lines(columns, out.width)), highlight=False, soft_wrap=True)
     text = (
         "GB kept: what autograd holds of one shard until its backward. Hours: all operations, evaluations too, at the"
     )

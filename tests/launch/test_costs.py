@@ -1,7 +1,10 @@
 """What a sweep costs is said before it runs, and a trial that a GPU cannot hold is refused before anything starts."""
 
+import sys
+
 import pytest
 import torch
+from rich.console import Console
 from tiny import MULTI, tiny_config, tiny_sweep, write_spec
 
 from launch.cli import main
@@ -30,6 +33,20 @@ def test_plan_says_what_each_configuration_costs(tmp_path, capsys):
         assert numbers[5] == pytest.approx(total / 30.3e12 / 3600, rel=5e-3)
     assert main(["plan", spec, "--gpu", "h1000"]) == 2
     assert "--gpu h1000: no such GPU here; give one of h200, h100" in capsys.readouterr().err
+
+
+def test_plan_cuts_nothing_of_the_costs_on_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), grid={"optim.lr": [1e-3, 1e-4]}))
+
+    def words(width: int) -> set[str]:
+        monkeypatch.setattr("launch.costs.console", lambda: Console(file=sys.stdout, width=width))
+        assert main(["plan", spec]) == 0
+        costs = capsys.readouterr().out.split("ACT steps\n\n")[1]
+        assert max(map(len, costs.split("GB kept:")[0].splitlines())) <= width
+        return set(costs.split())
+
+    assert words(80) == words(50) == words(200)
+    assert {"optim.lr=0.0001", "parameters", "precision", "float32"} < words(80)
 
 
 def test_plan_warns_of_a_long_warm_up_and_of_noise_that_the_precision_drowns(tmp_path, capsys):
