@@ -90,6 +90,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_prestart_worker_first_driver": "0",
     }
     import ray
     from ray._common.utils import get_default_ray_temp_dir
@@ -110,6 +111,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "num_gpus": 1,
         "resources": {"accelerator_type:L4": 1},
         "include_dashboard": True,
+        "include_log_monitor": False,
         "dashboard_port": 0,
         "dashboard_agent_listen_port": 0,
         "temp_dir": own,

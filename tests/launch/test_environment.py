@@ -1,5 +1,6 @@
 """`rrm run` in an environment that Ray cannot start in, or whose Ray dies: one line, the right exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -34,62 +36,75 @@ def head_that_is_none() -> Iterator[str]:
     server.stop(None)
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"TMPDIR": "/proc"}, "TMPDIR: '/proc' cannot hold Ray's files (/proc: "),
-        ({"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS: '127.0.0.1:1' cannot be reached (Connection refused); start "),
-        (
-            {"RAY_ADDRESS": "{head}", "RAY_AUTH_MODE": "token", "HOME": "{tmp_path}"},
-            "Ray cannot be started or reached at RAY_ADDRESS {head}: Token authentication is enabled but no",
-        ),
-    ],
-)
-def test_it_is_told_in_one_line(changes, says, head_that_is_none, tmp_path):
-    here = {"head": head_that_is_none, "tmp_path": tmp_path}
+RUN_IN_EACH = """
+import os, sys
+from launch.cli import main
+for change in sys.argv[2:]:
+    name, value = change.split("=")
+    os.environ[name] = value
+    print(f"exit code {main(['run', sys.argv[1]])}", file=sys.stderr, flush=True)
+    del os.environ[name]
+"""
+
+
+def test_it_is_told_in_one_line(head_that_is_none, tmp_path):
+    """One process, in one environment after another: only the last is one in which Ray itself is asked."""
+    said = {
+        "TMPDIR=/proc": "TMPDIR: '/proc' cannot hold Ray's files (/proc: ",
+        "RAY_ADDRESS=127.0.0.1:1": "RAY_ADDRESS: '127.0.0.1:1' cannot be reached (Connection refused); start ",
+        f"RAY_ADDRESS={head_that_is_none}": f"Ray cannot be started or reached at RAY_ADDRESS {head_that_is_none}: "
+        "Token authentication is enabled but no",
+    }
     spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
-    changes = {name: value.format_map(here) for name, value in changes.items()}
-    refused = subprocess.run([*RUN, spec], env=environment(**changes), capture_output=True, text=True, check=False)
-    assert refused.returncode == 2, refused.stderr
-    *others, last = refused.stderr.splitlines()
-    assert last.startswith(says.format_map(here))
-    assert all("network_util.cc" in line for line in others)  # Ray's own, where there is no network
+    command, env = (
+        [sys.executable, "-c", RUN_IN_EACH, spec, *said],
+        environment(RAY_AUTH_MODE="token", HOME=str(tmp_path)),
+    )
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    lines = [line for line in ran.stderr.splitlines() if "network_util.cc" not in line]  # Ray's own, without a network
+    assert lines[1::2] == ["exit code 2"] * 3, ran.stderr
+    assert all(line.startswith(start) for line, start in zip(lines[::2], said.values(), strict=True)), ran.stderr
     assert not list((tmp_path / "runs").rglob("trials/*"))
 
 
 def test_a_head_or_a_node_that_dies_under_a_run_ends_it(tmp_path):
-    """By itself Ray would end the process without a word of ours, or wait for ever; a home cannot be written here."""
-    runs = {}
+    """By itself Ray would end the process without a word of ours, or wait for ever; a home cannot be written here.
+
+    While the first waits for its head to answer, the second starts. Who trains stands still once it has saved.
+    """
+    runs, trainers = {}, []
     long = {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}
-    changes = {"base": long, "seeds": [0], "save_seconds": 1, "resources": {"cpu": 2}}  # one of two trials at a time
-    for part in ("gcs_server", "raylet"):
-        folder = tmp_path / part
-        folder.mkdir()
-        spec = write_spec(folder, tiny_sweep(storage=str(folder / "runs"), **changes))
-        changed = environment(HOME="/proc", RAY_TMPDIR="/tmp", **{RECONNECT_SECONDS: "20"})
-        with open(folder / "log", "w") as log:
-            runs[part] = subprocess.Popen([*RUN, spec], env=changed, stdout=log, stderr=log)
     try:
-        for part, run in runs.items():
-            while saved_step(tmp_path / part) == 0:
-                assert run.poll() is None, (tmp_path / part / "log").read_text()
+        for part in ("gcs_server", "raylet"):
+            folder = tmp_path / part
+            folder.mkdir()
+            raw = tiny_sweep(storage=str(folder / "runs"), base=long, seeds=[0], save_seconds=1)
+            del raw["arms"]["multi2"]
+            spec = write_spec(folder, raw)
+            changed = environment(HOME="/proc", RAY_TMPDIR="/tmp", **{RECONNECT_SECONDS: "20"})
+            with open(folder / "log", "w") as log:
+                run = runs[part] = subprocess.Popen([*RUN, spec], env=changed, stdout=log, stderr=log)
+            while not any(json.loads(saved.read_text())["step"] for saved in folder.rglob("saved.json")):
+                assert run.poll() is None, (folder / "log").read_text()
                 time.sleep(0.2)
+            (record,) = folder.rglob("trial.json")
+            trainers.append(json.loads(record.read_text())["attempts"][0]["pid"])
+            os.kill(trainers[-1], signal.SIGSTOP)
             os.kill(started_by(run.pid, part), signal.SIGKILL)
         for part, says in (("gcs_server", "Ray's head 127.0.0.1:"), ("raylet", "Ray on this node is gone")):
             code, said = runs[part].wait(120), (tmp_path / part / "log").read_text()
             assert code == 4, said
             assert says in said
             assert "no answer for 10 s; the same command goes on from what the trials have saved" in said
-            assert saved_step(tmp_path / part) > 0
+            (state,) = (tmp_path / part).rglob("latest_state.pt")
+            assert checkpoint.load(state)["step"] > 0
     finally:
         for run in runs.values():
             run.kill()
             run.wait()
-
-
-def saved_step(folder: Path) -> int:
-    """That of the one trial's saved state; 0 before the first."""
-    return max((checkpoint.load(state)["step"] for state in folder.rglob("latest_state.pt")), default=0)
+        for trainer in trainers:
+            with suppress(ProcessLookupError):
+                os.kill(trainer, signal.SIGKILL)
 
 
 def started_by(pid: int, name: str) -> int:
@@ -110,9 +125,9 @@ def test_a_user_without_a_passwd_entry_and_a_home(tmp_path, local_ray):
     token = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     env = environment(RAY_ADDRESS=local_ray.address, **token)
     env = {name: value for name, value in env.items() if name not in ("HOME", "USER", "LOGNAME")}
-    for arguments in (["train", spec, "--arm", "multi2", "--seed", "0"], ["run", spec], ["plan", spec]):
-        code = f"import os, sys; assert os.getuid() == 54321; from launch.cli import main; sys.exit(main({arguments}))"
-        command = [*somebody, sys.executable, "-c", code]
-        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    commands = [["train", spec, "--arm", "multi2", "--seed", "0"], ["run", spec], ["plan", spec]]
+    code = f"import os; from launch.cli import main; assert os.getuid() == 54321 and not any(map(main, {commands}))"
+    command = [*somebody, sys.executable, "-c", code]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "2 trials, 0 would be trained" in ran.stdout

@@ -19,14 +19,8 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-EVERY = 2000  # many slices, after which a trial may be stopped
+EVERY = 1000  # many slices, after which a trial may be stopped
 GREETING = "a-greeting-that-anybody-may-read"
-
-
-def rrm(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """A command in a process of its own: Ray reads its token once a process."""
-    command = [sys.executable, "-m", "launch.cli", *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
 def trials(folder: Path) -> list[Path]:
@@ -37,7 +31,7 @@ def wait_for(condition, seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
-        time.sleep(0.2)
+        time.sleep(0.3)
 
 
 def saved_step(trial: Path) -> int:
@@ -133,7 +127,7 @@ def jobs(local_ray) -> dict[str, dict]:
     return {job["submission_id"]: job for job in json.load(urllib.request.urlopen(request, timeout=10))}
 
 
-def test_what_a_cluster_refuses_is_one_line(local_ray):
+def test_what_a_cluster_refuses_is_one_line(local_ray, capsys, monkeypatch):
     on = ("--address", local_ray.dashboard)
     for arguments, env, message in (
         (("logs", "nowhere", *on), {}, f"nowhere: no such sweep on {local_ray.dashboard}; sweeps there: "),
@@ -142,8 +136,6 @@ def test_what_a_cluster_refuses_is_one_line(local_ray):
             {"RAY_API_SERVER_ADDRESS": local_ray.dashboard},
             "machine, give --storage, or --address local",
         ),
-        (("status", *on), {"RAY_AUTH_TOKEN": "b" * 32}, "Forbidden: Invalid authentication token; set RAY_AUTH_MODE"),
-        (("status", *on), {"RAY_AUTH_MODE": "disabled"}, "Missing authentication token; set RAY_AUTH_MODE=token, and"),
         (
             ("stop", "tiny", "--address", "http://127.0.0.1:1"),
             {},
@@ -161,11 +153,30 @@ def test_what_a_cluster_refuses_is_one_line(local_ray):
             "/runs: a sweep on this machine, and --address another's; give one of the two",
         ),
     ):
-        refused = rrm(*arguments, **env)
-        assert refused.returncode == 2
-        assert message in refused.stderr
-        assert refused.stderr.count("\n") == 1, refused.stderr
-        assert refused.stdout == ""
+        for name in jobs_module.ADDRESS:
+            monkeypatch.setenv(name, env.get(name, ""))
+        assert main([*arguments]) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert printed.err.count("\n") == 1, printed.err
+        assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RAY_AUTH_TOKEN": "b" * 32}, "Forbidden: Invalid authentication token; set RAY_AUTH_MODE"),
+        ({"RAY_AUTH_MODE": "disabled"}, "Missing authentication token; set RAY_AUTH_MODE=token, and"),
+    ],
+)
+def test_who_has_not_the_token_is_told_in_one_line(environment, message, local_ray):
+    """A command in a process of its own: Ray reads its token once a process."""
+    command = [sys.executable, "-m", "launch.cli", "status", "--address", local_ray.dashboard]
+    refused = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1, refused.stderr
+    assert refused.stdout == ""
 
 
 def test_a_head_whose_agent_never_answers_is_told_apart_from_one_that_has_just_started(monkeypatch):

@@ -60,10 +60,11 @@ def load(path: Location) -> dict:
 
 
 def assert_same_results(a: Location, b: Location) -> None:
-    for x, y in zip(results_of(a)[:2], results_of(b)[:2], strict=True):
+    ours, theirs = results_of(a), results_of(b)
+    for x, y in zip(ours[:2], theirs[:2], strict=True):
         assert x.keys() == y.keys()
         assert all(torch.equal(x[name], y[name]) for name in x)
-    assert results_of(a)[2:] == results_of(b)[2:]
+    assert ours[2:] == theirs[2:]
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -175,45 +176,34 @@ def test_nothing_of_a_refused_state_stays(tmp_path, unbroken, lost):
     assert_same_results(tmp_path, unbroken)
 
 
-class Killed(BaseException):
-    """As SIGKILL: nothing after it runs."""
+def killed_after_every_write(place: Location, monkeypatch) -> list[Location]:
+    """What a trial's folder holds after each write, one folder a write: as a kill there would leave it."""
+    left = []
 
+    def copied(operation):
+        def copying(held: HeldFolder, *arguments) -> None:
+            operation(held, *arguments)
+            left.append(place / str(len(left)))
+            left[-1].mkdir(parents=True)
+            for name in storage.sizes(held.path):
+                storage.copy(held.path / name, left[-1] / name)
+            write_atomically(left[-1] / ".lock", json.dumps({"released": True} | held.fence).encode())
 
-def killed_after(write: int, folder: Location, monkeypatch) -> bool:
-    """Train until the write of this number, and die after it; False if there are fewer writes."""
-    writes = 0
+        return copying
 
-    def counted(operation):
-        def counting(*arguments) -> None:
-            nonlocal writes
-            writes += 1
-            operation(*arguments)
-            if writes == write:
-                raise Killed
-
-        return counting
-
-    run = None
     with monkeypatch.context() as patch:
-        patch.setattr(HeldFolder, "write", counted(HeldFolder.write))
-        patch.setattr(HeldFolder, "copy", counted(HeldFolder.copy))
-        try:
-            run = TrialRun(job(folder), CPU)
-            finish(run)
-        except Killed:
-            if run is not None:
-                run._held.release()
-            return True
-    return False
+        patch.setattr(HeldFolder, "write", copied(HeldFolder.write))
+        patch.setattr(HeldFolder, "copy", copied(HeldFolder.copy))
+        finish(TrialRun(job(place / "whole"), CPU))
+    return left
 
 
 def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypatch):
     """Each evaluation is sealed once the next is there: at any moment each that was written is read, and once."""
     monkeypatch.setattr(growing, "PART", 1)
     whole, seen = results_of(unbroken)[2], 0
-    write = 1
-    while killed_after(write, place / str(write), monkeypatch):
-        folder = place / str(write)
+    folders = killed_after_every_write(place, monkeypatch)
+    for folder in folders:
         rows = trial_table(folder, "evals").to_pylist()
         assert rows == whole[: len(rows)]
         assert len(rows) >= seen
@@ -223,8 +213,7 @@ def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypat
         assert part_numbers(storage.sizes(folder)) == {f"evals-{number}.parquet": number for number in range(3)}
         best = load(folder / "best_state.pt")
         assert best["step"] == load(folder / "final_state.pt")["best"]["step"]
-        write += 1
-    assert write > 12
+    assert len(folders) > 12
 
 
 DIAGNOSED = {"diagnose": {"every": 4, "n": 2, "k": 1, "depth": 6}}
