@@ -57,7 +57,7 @@ def _a_row(config: TrialConfig) -> tuple[int, int]:
     if isinstance(model, SRMConfig):
         high = low = model.L_layers * _sandwich_block(positions, D)
         mix = 2 * positions * D**2  # of one latent for the other; once a cycle each way
-        cycles = model.grad_cycles or model.H_cycles
+        cycles = min(model.grad_cycles or model.H_cycles, model.H_cycles)
         learning = cycles * (model.L_cycles * low + high + 2 * mix)
     else:
         block = _block(model, positions)

@@ -36,6 +36,7 @@ def counted_without_data(config: TrialConfig) -> tuple[int, int]:
 CONFIGS = {name: preset_config(name) for name in PRESETS} | {
     "srm, the last of three cycles learns": tiny_config(model=TINY_SRM | SRM_CYCLES | {"grad_cycles": 1}),
     "srm, two of three": tiny_config(model=TINY_SRM | SRM_CYCLES | {"grad_cycles": 2, "learn_kappa": True}),
+    "srm, more than there are": tiny_config(model=TINY_SRM | SRM_CYCLES | {"grad_cycles": 4}),
     "one latent, three layers": tiny_config(model={"single_z": True, "L_layers": 3, "L_cycles": 4}),
     "hrm, high and low of other depths": tiny_config(model=TINY_HRM | {"H_layers": 3, "L_layers": 2, "L_cycles": 3}),
     "no puzzle vector": tiny_config(model={"puzzle_emb_ndim": 0, "mlp_t": False, "expansion": 3.0}),
