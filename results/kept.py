@@ -13,7 +13,7 @@ from results.comparison import VERSION as RULES
 from results.comparison import Compared
 from results.looks import Look
 from results.schema import PARTITION, VERSION, file_schema, table_file
-from results.storage import Location
+from results.storage import Location, read_bytes
 from results.types import frame
 
 MADE_OF = b"made of"  # metadata of the files of both tables
@@ -41,7 +41,7 @@ def kept(sweep_folder: Location, digest: bytes) -> Compared | None:
     for name, schema in _SCHEMAS.items() if digest else ():
         try:
             path = table_file(sweep_folder.parent, name, sweep_folder.name)
-            table = pq.read_table(pa.BufferReader(path.read_bytes()))
+            table = pq.read_table(pa.BufferReader(read_bytes(path)))
         except (pa.ArrowException, OSError):
             return None
         if table.schema != file_schema(name) or (table.schema.metadata or {}).get(MADE_OF) != digest:

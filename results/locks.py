@@ -27,7 +27,7 @@ def is_held(path: Location) -> bool:
         found = versioned.read(path)
         return found is not None and not is_free(found)
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe no writer is waited for
     except FileNotFoundError:
         return False
     try:

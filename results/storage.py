@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -205,6 +206,16 @@ def back_from(text: str) -> Location:
     if text.startswith(S3):
         return S3Path("/".join(filter(None, text.removeprefix(S3).split("/"))))
     return Path(text).absolute()
+
+
+def read_bytes(path: Location) -> bytes:
+    """What a file holds. Raises OSError, also for a pipe or a device, for whose writer nobody waits."""
+    if isinstance(path, S3Path):
+        return path.read_bytes()
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.ENXIO, "Not a regular file", str(path))
+        return file.read()
 
 
 def sizes(folder: Location) -> dict[str, int]:

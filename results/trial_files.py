@@ -14,9 +14,9 @@ from results.columns import completed
 from results.locks import is_held
 from results.records import Status, problem_of, table_problem
 from results.schema import DONE, EVALS, FAILED, LATEST_STATE, LOCK, PREVIOUS_STATE, STOPPED, TRIAL
-from results.storage import Location, sizes
+from results.storage import Location, read_bytes, sizes
 
-_NOT_OURS, _NOT_A_FILE = (errno.EACCES, errno.EPERM), (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+_NOT_OURS, _NOT_A_FILE = (errno.EACCES, errno.EPERM), (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _AWAY = "move it away"
 
 
@@ -104,7 +104,7 @@ def read_json(path: Location, mend: str = _AWAY) -> dict[str, Any] | None:
     """
     try:
         with closed_alone(path, mend):
-            text = path.read_bytes()
+            text = read_bytes(path)
     except FileNotFoundError:
         return None
     try:
@@ -127,7 +127,7 @@ def read_table(path: Location, schema: pa.Schema, name: str = "") -> pa.Table:
     try:
         # One open: given the path, pyarrow opens it twice, and a running trial may replace the file in between.
         with closed_alone(path):
-            content = path.read_bytes()
+            content = read_bytes(path)
     except FileNotFoundError:
         return schema.empty_table()
     try:

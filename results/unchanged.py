@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from results.locks import is_held
 from results.schema import DIAGNOSIS_SCHEMAS, DONE, FAILED, LOCK, TRIAL, VERSION, file_schema, table_file
-from results.storage import Location, S3Path
+from results.storage import Location, S3Path, read_bytes
 from results.trial_files import ClosedFileError, closed_alone
 from results.trial_tables import part_numbers
 
@@ -62,7 +62,7 @@ def gathered_before(sweep_folder: Location, sources: dict[str, str]) -> dict[str
     schemas = {name: file_schema(name) for name in ("trials", *OF_TRIALS)}
     files = {name: table_file(sweep_folder.parent, name, sweep_folder.name) for name in schemas}
     try:
-        found = {name: pq.read_table(pa.BufferReader(path.read_bytes())) for name, path in files.items()}
+        found = {name: pq.read_table(pa.BufferReader(read_bytes(path))) for name, path in files.items()}
     except (pa.ArrowException, OSError):
         found = {}
     if any(name not in found or not _is_current(found[name], schema) for name, schema in schemas.items()):

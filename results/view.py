@@ -25,6 +25,7 @@ from results.query import unroll
 from results.rows import counted, outcomes_of, rows_of
 from results.schema import SPEC
 from results.signals import difference, metric_name, probability, short_verdict, verdicts
+from results.storage import read_bytes
 from results.text import no_answer
 from results.trial_files import DamagedFileError
 from results.trials_section import trial_curves, trial_items
@@ -276,7 +277,7 @@ def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
     """What it takes to do it again: the file, the command, the code and its versions."""
     items: list[dict[str, Any]] = []
     try:
-        spec = (tables.folder / SPEC).read_text()
+        spec = read_bytes(tables.folder / SPEC).decode(errors="replace")
     except OSError:
         spec = ""
     commits = tables.trials.commit.dropna().value_counts()

@@ -26,7 +26,7 @@ from ray.tune import (
 
 from results.locks import is_held, this_process
 from results.schema import FAILED, LOCK, LOG, RUN, SPEC, TRIALS
-from results.storage import S3Path, missing, write_atomically
+from results.storage import S3Path, missing, read_bytes, write_atomically
 from results.trial_files import ClosedFileError, DamagedFileError, closed_alone, read_json
 from tune.callbacks import Gauges, Progress
 from tune.connection import RunRefused, connected, session_folder, watched
@@ -133,7 +133,7 @@ def _claim(sweep: Sweep) -> Iterator[_Claim]:
         _take(lock, sweep, stack)
         path, held = sweep.folder / RUN, HeldFolder(sweep.folder, lock)
         since, claim = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), _Claim(held, uuid.uuid4().hex)
-        earlier = path.read_bytes() if path.exists() else None
+        earlier = read_bytes(path) if path.exists() else None
         try:
             held.write_json(RUN, this_process() | {"since": since, "nonce": claim.nonce} | held.fence)
             yield claim

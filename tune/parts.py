@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from results.storage import Location, write_atomically
+from results.storage import Location, read_bytes, write_atomically
 from rrm.checkpoint import CheckpointError, loads, serialise
 from rrm.config import TrialConfig
 from rrm.puzzles.formats import file_digest
@@ -41,7 +41,7 @@ class Parts:
         """A part that is done; None if it is not, or its file is damaged."""
         path = self.path(kind, rows, asked)
         try:
-            return loads(path.read_bytes(), path)
+            return loads(read_bytes(path), path)
         except (FileNotFoundError, CheckpointError):
             return None
 

@@ -25,7 +25,7 @@ from results.schema import (
     TRIAL,
     UNROLLS,
 )
-from results.storage import back_from, copy, sizes
+from results.storage import back_from, copy, read_bytes, sizes
 from results.trial_files import lost_files, read_json
 from results.trial_tables import SCHEMAS, part_numbers
 from rrm.checkpoint import CheckpointError, loads, serialise
@@ -157,7 +157,7 @@ class TrialRun:
         for name in (LATEST_STATE, PREVIOUS_STATE):
             path = self.folder / name
             try:
-                content = path.read_bytes()
+                content = read_bytes(path)
             except FileNotFoundError:
                 continue
             try:
@@ -282,7 +282,7 @@ class TrialRun:
             return
         for name in (BEST_STATE, LATEST_STATE, PREVIOUS_STATE, FINAL_STATE):
             try:
-                content = (self.folder / name).read_bytes()
+                content = read_bytes(self.folder / name)
                 state = loads(content, self.folder / name)
             except (FileNotFoundError, CheckpointError):
                 continue

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ from results.gather import gather
 from results.locks import this_process
 from results.looks import read_looks
 from results.progress import told_by_driver
-from results.schema import EVALS_SCHEMA, UNROLLS_SCHEMA
+from results.schema import EVALS_SCHEMA, LOCK, UNROLLS_SCHEMA
 from results.trial_files import DamagedFileError, TrialEnd, trial_end
 from results.watch import WatchedStorage
 from rrm.presets import merge
@@ -188,6 +189,11 @@ def make_folder(path: Path) -> None:
     path.mkdir()
 
 
+def make_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def make_loop(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     path.symlink_to(path.name)
@@ -199,15 +205,16 @@ def make_file(path: Path) -> None:
 
 
 def test_what_cannot_be_opened_costs_its_trial_or_sweep_alone(sweep, capsys):
-    """Closed to this user, a folder where a file should be and the other way round, a link to itself."""
+    """Closed to this user, a folder or a pipe where a file should be, a file for a folder, a link to itself."""
     names = ("trial.json", "done.json", "evals.parquet")
-    ways = [(name, way) for name in names for way in (close, make_folder, make_loop)]
+    ways = [(name, way) for name in names for way in (close, make_folder, make_loop, make_pipe)]
     ways += [("", close), ("", make_loop), ("", make_file), ("saved.json", make_folder), ("failed.json", make_loop)]
     spoilt, storage = trials(sweep)[: len(ways)], sweep.parent
     (spoilt[-1] / "done.json").unlink()
     for folder, (name, way) in zip(spoilt, ways, strict=True):
         way(folder / name if name else folder)
-    make_folder(sweep / "progress.json")
+    make_pipe(sweep / "progress.json")
+    make_pipe(spoilt[0] / LOCK)
     for name in ("closed", "loop"):
         (storage / name).mkdir()
     close(storage / "closed")
