@@ -13,7 +13,7 @@ from psutil import NoSuchProcess, Process
 from results.locks import is_held
 from results.progress import duration, is_stalled, told_by_driver, told_by_folders
 from results.schema import LOG, MANIFEST, TRIALS
-from results.storage import Location, side_by_side
+from results.storage import Location, read_bytes, side_by_side
 from results.trial_files import TrialEnd, read_json, trial_end
 from tune.output import outlet
 from tune.plan import ALL_DONE, attempts_of, exit_code
@@ -70,9 +70,9 @@ def logs(storage: Location, name: str, follow: bool) -> int:
         if log is None and not going_on:
             raise JobError(f"{name}: no log of a run in {attempts_of(folder)}; run it, or ask where it ran")
         if log is not None:
-            text = log.read_bytes()
+            text = read_bytes(log)
             whole = text.rfind(b"\n") + 1  # more may be on its way
-            print(text[printed.get(log, 0) : whole].decode(), end="", flush=True)
+            print(text[printed.get(log, 0) : whole].decode(errors="replace"), end="", flush=True)
             printed[log] = whole
         if going_on and outlet(sys.stdout).unread:
             return ALL_DONE

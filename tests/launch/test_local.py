@@ -22,9 +22,10 @@ from tiny import tiny_sweep, write_spec
 from launch import local
 from launch.cli import main
 from results.locks import started, this_process
+from results.schema import LOG
 from results.storage import write_atomically
 from rrm import checkpoint
-from tune.plan import write_manifest
+from tune.plan import attempts_of, write_manifest
 from tune.spec import load_sweep
 
 QUICKSTART = str(Path(__file__).parents[2] / "launch" / "specs" / "quickstart.yaml")
@@ -231,6 +232,16 @@ def test_stop_waits_for_a_run_to_say_who_it_is(tmp_path, capsys, monkeypatch):
 def test_unknown_sweeps_are_named(arguments, message, capsys):
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_log_is_printed_whatever_bytes_it_holds(tmp_path, capsys):
+    """A kill, or a full disk, may have cut a character."""
+    write_sweep(tmp_path / "s", {"baseline": 0.0}, seeds=1, evaluations=1, diagnosed=0)
+    log = attempts_of(tmp_path / "s") / "20260101-000000-a" / LOG
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"begun\ncut \xe2\x82\ngone on\n")
+    assert main(["logs", "s", "--storage", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "begun\ncut \ufffd\ngone on\n"
 
 
 def test_status_names_what_failed_and_what_stalled(tmp_path, capsys):
