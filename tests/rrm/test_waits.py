@@ -45,11 +45,12 @@ def test_a_training_step_reads_nothing_from_the_device(model, rollout, dtype, me
     own = {"model": MODELS[model], "train": {"forward_dtype": dtype, "shards": 2}}
     trainer = Trainer(tiny_config(**merge(merge(MULTI, own), ROLLOUTS[rollout])), meta)
     trainer.later = LATER
-    for _ in range(2):
+    steps = 2 if trainer.config.rollout == "serial_act" else 1  # its slots are reloaded at the second
+    for _ in range(steps):
         trainer.train_step()
-    assert (trainer.step, len(trainer.losses_since_evaluation)) == (2, 0)
+    assert (trainer.step, len(trainer.losses_since_evaluation)) == (steps, 0)
     with pytest.raises(RuntimeError, match="meta tensors"):
-        trainer.train_until(LATER)  # which reads losses
+        trainer.state_dict()  # which reads losses
 
 
 @pytest.mark.parametrize(("model", "dtype"), list(itertools.product(MODELS, DTYPES)))
