@@ -112,11 +112,11 @@ def application(storage: WatchedStorage, host: str = "127.0.0.1", token: str = "
 
     async def progress(request: web.Request) -> web.Response:
         sweep = await sweep_of(request)
-        told, made = await asyncio.gather(asyncio.to_thread(sweep.progress), asyncio.to_thread(sweep.page))
+        told, made = await asyncio.gather(asyncio.to_thread(sweep.progress), sweep.page())
         return web.json_response(told | {"now": time.time(), "version": made.version, "problem": made.error})
 
     async def whole(request: web.Request) -> web.Response:
-        made = await asyncio.to_thread((await sweep_of(request)).page)
+        made = await (await sweep_of(request)).page()
         if not made.version:
             raise web.HTTPServiceUnavailable(text=made.error)
         return web.Response(body=made.json, content_type="application/json")
@@ -131,7 +131,7 @@ def application(storage: WatchedStorage, host: str = "127.0.0.1", token: str = "
     async def csv(request: web.Request) -> web.Response:
         sweep = await sweep_of(request)
         try:
-            text = await asyncio.to_thread(sweep.csv, request.match_info["table"])
+            text = await sweep.csv(request.match_info["table"])
         except KeyError:
             raise web.HTTPNotFound(text="no such table") from None
         return web.Response(text=text, content_type="text/csv")

@@ -1,5 +1,6 @@
 """Makes the pages of `rrm watch` in a process of its own: one may take seconds and hundreds of megabytes."""
 
+import asyncio
 import ctypes
 import hashlib
 import json
@@ -7,9 +8,9 @@ import multiprocessing
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -43,22 +44,22 @@ class MadePage:
 class PageMaker:
     """A process that makes one page at a time, from tables that it keeps in a folder of its own.
 
-    Its methods may be called from several threads. It is started when it is first needed, and again if it died.
+    Who waits for it holds no thread: one alone asks it. It is started when it is first needed, and again if it died.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._asking = ThreadPoolExecutor(1, "pages")
         self._process: SpawnProcess | None = None
         self._folder: Path | None = None
         self._closed = False
 
-    def page(self, folder: Location, version: str) -> MadePage:
-        """The page of the sweep in `folder`; without its JSON if it is of that version."""
-        return self._ask(_page, folder, version)
+    async def page(self, folder: Location, version: str) -> MadePage:
+        """The page of the sweep in `folder`; without its JSON if it is of that version. Raises what `csv` does."""
+        return await asyncio.get_running_loop().run_in_executor(self._asking, self._ask, _page, folder, version)
 
-    def csv(self, folder: Location, table: str) -> str:
+    async def csv(self, folder: Location, table: str) -> str:
         """A table of a sweep as CSV. Raises KeyError if there is no such table, DamagedFileError, OSError."""
-        return self._ask(_csv, folder, table)
+        return await asyncio.get_running_loop().run_in_executor(self._asking, self._ask, _csv, folder, table)
 
     def close(self) -> None:
         """End the process, in the middle of a page if need be."""
@@ -69,11 +70,10 @@ class PageMaker:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, what: Callable[..., Any], *arguments: Any) -> Any:
-        with self._lock:
-            try:
-                answer, error = self._answered(what, *arguments)
-            except (EOFError, OSError):  # it died, by this or before it was asked
-                answer, error = self._answered(what, *arguments, anew=True)
+        try:
+            answer, error = self._answered(what, *arguments)
+        except (EOFError, OSError):  # it died, by this or before it was asked
+            answer, error = self._answered(what, *arguments, anew=True)
         if error is not None:
             raise error
         return answer
@@ -127,10 +127,7 @@ def _page(tables_in: Path, folder: Location, version: str) -> MadePage:
     from results.view import Live, view
 
     started = time.time()
-    try:
-        tables = gather(folder, tables_in=tables_in)
-    except (DamagedFileError, OSError) as error:
-        return MadePage(made=started, error=str(error))
+    tables = gather(folder, tables_in=tables_in)
     now = _version(tables)
     if now == version:
         return MadePage(version=now, made=started, took=time.time() - started)

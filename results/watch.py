@@ -1,5 +1,6 @@
 """What `rrm watch` knows of a storage: its sweeps, how each stands from second to second, and its page."""
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -19,12 +20,16 @@ LISTED_SECONDS = 5.0
 
 
 class WatchedSweep:
-    """A sweep's folder, read again and again and never written to. Its methods may be called from several threads."""
+    """A sweep's folder, read again and again and never written to.
+
+    Its methods may be called from several threads, those that are awaited from one event loop.
+    """
 
     def __init__(self, folder: Location, maker: PageMaker):
         self.folder, self._maker = folder, maker
         self._page = MadePage()
-        self._page_lock, self._folders_lock = threading.Lock(), threading.Lock()
+        self._making: asyncio.Task[None] | None = None
+        self._folders_lock = threading.Lock()
         self._by_folders: dict[str, Any] = {"trials": {}, "run": None}
         self._read, self._took = 0.0, 0.0
 
@@ -57,21 +62,23 @@ class WatchedSweep:
         counts = Counter(trial["status"] for trial in told["trials"].values())
         return {"name": self.folder.name, "counts": dict(counts), "run": told["run"]}
 
-    def page(self) -> MadePage:
-        """Its page, made anew if it is old; while one thread has it made, others get the one before."""
+    async def page(self) -> MadePage:
+        """Its page as it was last made: the first is waited for, an old one is made anew meanwhile."""
+        old = time.time() - self._page.made >= max(FRESH_SECONDS, SHARE * self._page.took)
+        if old and (self._making is None or self._making.done()):
+            self._making = asyncio.create_task(self._make())
+        if not self._page.version and self._making:
+            await asyncio.shield(self._making)  # which others wait for, too
+        return self._page
+
+    async def _make(self) -> None:
         page = self._page
-        if page.version and time.time() - page.made < max(FRESH_SECONDS, SHARE * page.took):
-            return page
-        if not self._page_lock.acquire(blocking=not page.version):
-            return page
         try:
-            if self._page is page:
-                made = self._maker.page(self.folder, page.version)
-                same = made.error or made.version == page.version
-                self._page = replace(page, made=made.made, took=made.took, error=made.error) if same else made
-            return self._page
-        finally:
-            self._page_lock.release()
+            made = await self._maker.page(self.folder, page.version)
+        except (DamagedFileError, KeyError, OSError) as error:
+            made = MadePage(made=time.time(), error=str(error))
+        same = made.error or made.version == page.version
+        self._page = replace(page, made=made.made, took=made.took, error=made.error) if same else made
 
     def curve(self, trial_id: str) -> list[dict[str, float]]:
         """Clean accuracy of a trial on test by step, from its own folder. KeyError if the sweep has no such trial."""
@@ -86,9 +93,9 @@ class WatchedSweep:
             for step, accuracy in zip(clean.step, clean.exact_accuracy, strict=True)
         ]
 
-    def csv(self, table: str) -> str:
+    async def csv(self, table: str) -> str:
         """A table of its page as CSV. KeyError if there is no such table."""
-        return self._maker.csv(self.folder, table)
+        return await self._maker.csv(self.folder, table)
 
 
 class WatchedStorage:

@@ -1,5 +1,6 @@
 """`rrm watch` as a user runs it: a page that goes on by itself, and gives nothing that it should not."""
 
+import asyncio
 import json
 import os
 import platform
@@ -12,9 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import browser
 import pytest
@@ -22,7 +24,9 @@ from psutil import STATUS_ZOMBIE, Process
 from sweep_folder import write_sweep
 
 from launch.cli import main
+from results.page_maker import MadePage, PageMaker
 from results.schema import PROGRESS
+from results.watch import WatchedSweep
 
 needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
 TABLE = "[...document.querySelectorAll('[role=region] table')].find(one => one.textContent.includes('seed'))"
@@ -52,6 +56,18 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
+
+
+def left_waiting(url: str) -> threading.Thread:
+    """A thread that asks, and may be left without an answer."""
+
+    def ask() -> None:
+        with suppress(OSError):
+            get(url)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread
 
 
 def write_progress(folder: Path, step: int, status: str = "running", heard: float = 0.0) -> None:
@@ -274,12 +290,51 @@ def test_pages_are_made_by_a_process_that_may_die_and_that_nobody_waits_for(stor
         trial = next((storage / "underway" / "trials").glob("*/done.json")).parent
         (trial / "evals.parquet").unlink()
         os.mkfifo(trial / "evals.parquet")  # is read for ever
-        waits = threading.Thread(target=get, args=(f"{url}api/sweeps/underway/tables/evals.csv",), daemon=True)
-        waits.start()
+        waits = left_waiting(f"{url}api/sweeps/underway/tables/evals.csv")
         time.sleep(1)
         assert waits.is_alive()
+        # Many who wait for a first page hold nothing that others need.
+        for _ in range(40):
+            left_waiting(f"{url}api/sweeps/{quote(ODD, safe='')}")
+        time.sleep(1)
+        assert get(f"{url}assets/style.css")[0] == get(f"{url}api/sweeps")[0] == 200
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=20)
+
+
+class SlowMaker(PageMaker):
+    """Makes version after version, each once it may."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.may = asyncio.Event()
+
+    async def page(self, folder, version):
+        self.asked.append(version)
+        await self.may.wait()
+        return MadePage(b"{}", f"{len(self.asked)}", time.time(), 0.0)
+
+
+def test_the_first_page_is_made_once_for_all_and_an_old_one_is_given_while_it_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("results.watch.FRESH_SECONDS", 0.0)
+
+    async def watched() -> None:
+        maker = SlowMaker()
+        sweep = WatchedSweep(tmp_path, maker)
+        first = [asyncio.create_task(sweep.page()) for _ in range(9)]
+        await asyncio.sleep(0)
+        maker.may.set()
+        assert {page.version for page in await asyncio.gather(*first)} == {"1"}
+        maker.may.clear()
+        for _ in range(3):
+            assert (await asyncio.wait_for(sweep.page(), 20)).version == "1"
+            await asyncio.sleep(0)
+        assert maker.asked == ["", "1"]
+        maker.may.set()
+        while (await sweep.page()).version == "1":
+            await asyncio.sleep(0)
+
+    asyncio.run(watched())
 
 
 def test_bad_input_is_one_message(tmp_path, capsys):
