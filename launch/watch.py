@@ -14,8 +14,8 @@ from pathlib import Path
 from aiohttp import web
 
 from launch.local import JobError
+from launch.paths import folder_path
 from results.report import page, script, style, vega
-from results.storage import location
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE
@@ -35,15 +35,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def add_arguments(watch: argparse.ArgumentParser) -> None:
     """Add the arguments of `rrm watch` to its parser."""
-    watch.add_argument("storage", metavar="STORAGE", nargs="?", default="runs", help="a folder or s3://bucket/prefix")
-    watch.add_argument("--port", type=int, default=PORT, help=f"default {PORT}; 0 for any that is free")
+    watch.add_argument(
+        "storage", metavar="STORAGE", nargs="?", type=folder_path, default="runs", help="a folder or s3://bucket/prefix"
+    )
+    watch.add_argument("--port", type=_port, default=PORT, help=f"default {PORT}; 0 for any that is free")
     said = "default 127.0.0.1; with another, whoever has the link, which then holds a token, can read all sweeps there"
     watch.add_argument("--host", default="127.0.0.1", help=said)
     watch.set_defaults(command=_watch)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give 0 to 65535")
+    return int(text)
+
+
 def _watch(arguments: argparse.Namespace) -> int:
-    storage = location(arguments.storage)
+    storage = arguments.storage
     if isinstance(storage, Path) and not storage.is_dir():
         raise JobError(f"{storage}: no such folder; give the storage of a sweep, or run one first")
     try:

@@ -62,6 +62,7 @@ def test_every_command_fills_a_path_in(storage, home, capsys):
         (["data", "generate", "{}", "--maze", "6"], "OUTPUT"),
         (["data", "show", "{}"], "PATH"),
         (["data", "check", "{}"], "PATH"),
+        (["watch", "{}"], "STORAGE"),
     ],
 )
 def test_every_argument_refuses_what_is_no_path_by_its_name(command, argument, home, capsys):

@@ -340,3 +340,6 @@ def test_the_first_page_is_made_once_for_all_and_an_old_one_is_given_while_it_is
 def test_bad_input_is_one_message(tmp_path, capsys):
     assert main(["watch", str(tmp_path / "none")]) == 2
     assert f"{tmp_path}/none: no such folder; give the storage of a sweep" in capsys.readouterr().err
+    for port in ("70000", "-1", "x"):
+        assert main(["watch", str(tmp_path), f"--port={port}"]) == 2
+        assert capsys.readouterr().err.endswith(f"argument --port: '{port}' is no port; give 0 to 65535\n")
