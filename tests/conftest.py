@@ -18,6 +18,7 @@ import pytest
 SHARED = Path(__file__).parents[2] / "shared"
 # Two test files run at a time: threads that wait for work in one of them, busily, would take the cores of the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
