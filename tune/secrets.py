@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import stat
-from pathlib import Path
 from typing import Any
 
 from dotenv.parser import parse_stream
@@ -47,10 +46,9 @@ def read_secrets(name: str) -> dict[str, str]:
 
     Raises SecretsError if it is not there, not this user's, open to others, or holds another line.
     """
-    path = Path(name).expanduser()
     where = f"secrets: {name} on node {platform.node()}"
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(name, encoding="utf-8") as file:
             found = os.fstat(file.fileno())
             lines = list(parse_stream(file))
     except (OSError, UnicodeDecodeError) as error:

@@ -127,17 +127,18 @@ class SweepSpec(Settings):
             raise ValueError(problem)
         return value
 
-    @field_validator("storage")
+    @field_validator("storage", "secrets")
     @classmethod
-    def _is_a_place(cls, value: str) -> str:
-        filled_in(value)
+    def _is_a_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            filled_in(value)
         return value
 
     @field_validator("secrets")
     @classmethod
     def _is_absolute(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("/", "~")):
-            raise ValueError(f"{value!r} is relative; give the absolute path, or one from ~, that it has on every node")
+        if value is not None and not Path(value).is_absolute():
+            raise ValueError(f"{value!r} is no absolute path; give the one that the file has on every node")
         return value
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from rrm.puzzles.puzzle import SPLITS
 from tune.fields import did_you_mean, shown
 
 REPLACE = "!replace"
-PATH_FIELDS = {"task": ("data", *SPLITS), "init_from": ("root", "name")}
+PATH_FIELDS = {"": ("storage", "secrets"), "task": ("data", *SPLITS), "init_from": ("root", "name")}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", type(None): "nothing"}
 
 
@@ -170,7 +170,7 @@ def _filled_in(value: Any, place: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         return [_filled_in(part, place) for part in value]
     part, field = ("", "", *(key for key in place if key != "choice"))[-2:]  # `search` may choose between paths
-    if not isinstance(value, str) or not (place == ("storage",) or field in PATH_FIELDS.get(part, ())):
+    if not isinstance(value, str) or field not in PATH_FIELDS.get(part, ()):
         return value
     try:
         return filled_in(value)

@@ -111,6 +111,22 @@ def test_a_worker_sets_what_stands_in_the_file_and_needs_it(tmp_path, monkeypatc
         TrialRun(job, torch.device("cpu"))
 
 
+@pytest.mark.parametrize("folder", ["~", "$HOME", "${HOME}"])
+def test_the_file_is_named_as_every_path_is(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = secrets_file(tmp_path)
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(secrets=f"{folder}/{file.name}")))
+    assert sweep.spec.secrets == str(file)
+    for given, why in (
+        ("$NOWHERE/x", "'$NOWHERE/x': NOWHERE is not set here; set it, or write the path out"),
+        ("x", "'x' is no absolute path; give the one that the file has on every node"),
+        ("s3://b/x", "'s3://b/x' is no absolute path; give the one that the file has on every node"),
+    ):
+        with pytest.raises(SpecError) as error:
+            load_sweep(write_spec(tmp_path, tiny_sweep(secrets=given)))
+        assert error.value.problems == [f"secrets: {why}"]
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
 def test_a_file_that_others_can_read_is_refused(mode, tmp_path):
     file = secrets_file(tmp_path)
