@@ -21,30 +21,36 @@ def table(
     note: str = "",
     terms: Any = (),
     links: dict[str, str] | None = None,
+    keys: dict[str, list[float]] | None = None,
     folded: bool = False,
 ) -> dict[str, Any]:
     """A table that sorts; `links` says where the cells of a column lead, `terms` what words in it mean.
 
-    Columns that hold nothing are left out. `schema` describes the others.
+    Columns that hold nothing are left out. `schema` describes the others. `keys` are the numbers that a column of words
+    about numbers is sorted by.
     """
+    keys = keys or {}
     frame = frame.loc[:, [name for name in frame if name == "arm" or set(frame[name].dropna().map(str)) - {""}]]
     described = {field.name: field.metadata[b"description"].decode() for field in schema or ()}
-    numbers = {name: pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame}
+    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool for name in frame}
     columns = [
         {
             "name": str(name),
             "label": str(name).replace("_", " "),
             "title": described.get(str(name), ""),
-            "number": number,
+            "number": number or name in keys,
             "words": name in _WORDS,
         }
-        for name, number in numbers.items()
+        for name, number in numeric.items()
     ]
     to = [(links or {}).get(str(name)) for name in frame]
     rows = [
-        [cell_of(value, number, at) for value, number, at in zip(row, numbers.values(), to, strict=True)]
+        [cell_of(value, number, at) for value, number, at in zip(row, numeric.values(), to, strict=True)]
         for row in frame.head(ROWS).itertuples(index=False)
     ]
+    for at, name in enumerate(frame):
+        for row, key in zip(rows, keys.get(str(name), ()), strict=False):
+            row[at] = {"text": row[at], "key": None if pd.isna(key) else float(key)}
     if len(frame) > ROWS:
         note = f"{note} The first {ROWS} of {len(frame)} rows; the CSV below has all.".strip()
     item = {"kind": "table", "id": f"table-{id}", "title": title, "note": note, "columns": columns, "rows": rows}

@@ -151,7 +151,14 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
         ]
         all_drawn = _in_figures(tables).any() and len(_points(tables)) <= POINTS
         to = "figure-differences" if all_drawn else "table-comparison"
-        items.append(table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}))
+        keys = {
+            "difference": [row.difference for row in found],
+            "p": [row.p_adjusted for row in found],
+            "cost": [row.compute_ratio for row in found],
+            "baseline": [row.baseline_mean for row in found],
+            "arm mean": [row.arm_mean for row in found],
+        }
+        items.append(table("verdicts", "", pd.DataFrame(rows), None, links={"verdict": to}, keys=keys))
         note = (
             f"Each arm against {tables.baseline} by {what} over all seeds, accuracies in points, on test puzzles. "
             "\N{PLUS-MINUS SIGN}: 95 % interval. A verdict leads to its evidence."

@@ -43,7 +43,8 @@ def items_of(section: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_answer_comes_first_and_each_verdict_leads_to_its_evidence():
-    shown = view(tables_of())
+    tables = tables_of()
+    shown = view(tables)
     ids = ["answer", "sure", "came", "diagnosis", "trials", "again", "downloads"]
     assert [section["id"] for section in shown["sections"]] == ids
     (table,) = items_of(shown["sections"][0], "table")
@@ -51,6 +52,11 @@ def test_the_answer_comes_first_and_each_verdict_leads_to_its_evidence():
     assert names[0] == "arm"
     (row,) = table["rows"]
     verdict = row[names.index("verdict")]
+    for name in ("difference", "cost"):  # words about numbers, which they are sorted by: -5.3 is below -4.4
+        assert table["columns"][names.index(name)]["number"]
+    (primary,) = tables.comparison.loc[tables.comparison.primary].difference
+    assert row[names.index("difference")]["key"] == primary
+    assert row[names.index("difference")]["text"].startswith(f"{100 * primary:+.1f}")
     figures = [item["id"] for section in shown["sections"] for item in items_of(section, "figure")]
     assert verdict["at"] in figures
     assert {"figure-differences", "figure-map", "figure-curves", "figure-compute", "figure-lambda"} <= set(figures)
