@@ -50,7 +50,7 @@ def table(
     ]
     for at, name in enumerate(frame):
         for row, key in zip(rows, keys.get(str(name), ()), strict=False):
-            row[at] = {"text": row[at], "key": None if pd.isna(key) else float(key)}
+            row[at] = {"text": row[at], "key": None if pd.isna(key) else _key(key)}
     if len(frame) > ROWS:
         note = f"{note} The first {ROWS} of {len(frame)} rows; the CSV below has all.".strip()
     item = {"kind": "table", "id": f"table-{id}", "title": title, "note": note, "columns": columns, "rows": rows}
@@ -63,13 +63,18 @@ def cell_of(value: Any, number: bool, at: str | None) -> Any:
         if pd.isna(value):
             return ""
         whole = float(value).is_integer() and not isinstance(value, float)
-        return {"text": str(int(value)) if whole else f"{value:.4g}", "key": float(value)}
+        return {"text": str(int(value)) if whole else f"{value:.4g}", "key": _key(value)}
     if isinstance(value, list | np.ndarray):  # a value a seed
         return ", ".join(f"{one:.3g}" if isinstance(one, float) else str(one) for one in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = "" if pd.isna(value) else str(value)
     return {"text": text, "at": at} if at and text else text
+
+
+def _key(value: float) -> float:
+    """What a number is sorted by; JSON has no infinite one."""
+    return float(np.clip(value, -1e308, 1e308))
 
 
 def figure(name: str, chart: alt.TopLevelMixin) -> dict[str, Any]:

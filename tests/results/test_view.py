@@ -13,7 +13,7 @@ import torch
 
 from results.comparison import compare_by_seed
 from results.gather import SweepTables
-from results.page_items import ROWS, plain
+from results.page_items import ROWS, plain, table
 from results.report import report
 from results.schema import UNROLLS_SCHEMA
 from results.view import Live, view
@@ -60,6 +60,12 @@ def test_the_answer_comes_first_and_each_verdict_leads_to_its_evidence():
     figures = [item["id"] for section in shown["sections"] for item in items_of(section, "figure")]
     assert verdict["at"] in figures
     assert {"figure-differences", "figure-map", "figure-curves", "figure-compute", "figure-lambda"} <= set(figures)
+
+
+def test_an_infinite_number_is_sorted_as_the_largest():
+    shown = plain(table("t", "", pd.DataFrame({"x": [float("inf"), 2.0, float("-inf")]}), None))
+    assert [cell["text"] for (cell,) in shown["rows"]] == ["inf", "2", "-inf"]
+    assert [cell["key"] for (cell,) in shown["rows"]] == [1e308, 2.0, -1e308]
 
 
 def test_a_view_is_json():
