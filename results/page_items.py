@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-ROWS = 500  # of a table on the page; its CSV has all
+ROWS = 500  # of a table on the page
 _WORDS = frozenset(("reason", "in words"))  # columns whose text is a sentence
 
 
@@ -23,11 +23,12 @@ def table(
     links: dict[str, str] | None = None,
     keys: dict[str, list[float]] | None = None,
     folded: bool = False,
+    whole: str = "",
 ) -> dict[str, Any]:
     """A table that sorts; `links` says where the cells of a column lead, `terms` what words in it mean.
 
     Columns that hold nothing are left out. `schema` describes the others. `keys` are the numbers that a column of words
-    about numbers is sorted by.
+    about numbers is sorted by. `whole` says where all rows of one that is cut are.
     """
     keys = keys or {}
     frame = frame.loc[:, [name for name in frame if name == "arm" or set(frame[name].dropna().map(str)) - {""}]]
@@ -52,7 +53,7 @@ def table(
         for row, key in zip(rows, keys.get(str(name), ()), strict=False):
             row[at] = {"text": row[at], "key": None if pd.isna(key) else _key(key)}
     if len(frame) > ROWS:
-        note = f"{note} The first {ROWS} of {len(frame)} rows; the CSV below has all.".strip()
+        note = f"{note} The first {ROWS} of {len(frame)} rows; filters choose among these. {whole}".strip()
     item = {"kind": "table", "id": f"table-{id}", "title": title, "note": note, "columns": columns, "rows": rows}
     return item | {"terms": [list(term) for term in terms], "folded": folded}
 

@@ -149,8 +149,8 @@ def _answer(tables: SweepTables, shown: pd.DataFrame) -> Iterator[dict[str, Any]
             }
             for row in found
         ]
-        all_drawn = _in_figures(tables).any() and len(_points(tables)) <= POINTS
-        to = "figure-differences" if all_drawn else "table-comparison"
+        drawn_in = "figure-differences" if len(_points(tables)) <= POINTS else "figure-map"
+        to = drawn_in if _in_figures(tables).any() else "table-comparison"
         keys = {
             "difference": [row.difference for row in found],
             "p": [row.p_adjusted for row in found],
@@ -225,7 +225,9 @@ def _comparison(tables: SweepTables) -> dict[str, Any] | None:
         return None
     frame = tables.comparison.loc[:, [name for name in _COMPARED if name in tables.comparison]]
     terms = [(name, METRICS[name][1]) for name in METRICS if name in set(frame.metric)]
-    return table("comparison", "Every metric", frame, COMPARISON_SCHEMA, terms=terms, folded=True)
+    return table(
+        "comparison", "Every metric", frame, COMPARISON_SCHEMA, terms=terms, folded=True, whole="The CSV below has all."
+    )
 
 
 def _diagnosis(tables: SweepTables, arms: Arms) -> Iterator[dict[str, Any]]:

@@ -102,9 +102,13 @@ def test_long_tables_are_cut_with_a_word_and_the_csv_has_all():
     shown = view(replace(small, comparison=rows))
     (table,) = items_of(sections_of(shown)["sure"], "table")
     assert len(table["rows"]) == ROWS
-    assert f"The first {ROWS} of {len(rows)} rows" in table["note"]
+    assert table["note"] == f"The first {ROWS} of {len(rows)} rows; filters choose among these. The CSV below has all."
     files = {file["name"]: file["said"] for file in items_of(sections_of(shown)["downloads"], "downloads")[0]["files"]}
     assert files[f"{small.sweep}-comparison.csv"] == f"{len(rows)} rows"
+
+
+def test_a_long_table_that_is_in_no_file_is_said_to_be_in_none():
+    assert "CSV" not in table("t", "", pd.DataFrame({"x": range(ROWS + 1)}), None)["note"]
 
 
 def test_no_name_can_end_the_script_that_holds_the_data():
@@ -240,4 +244,4 @@ def test_of_many_grid_points_the_first_are_drawn_and_it_says_so(monkeypatch):
     assert len(items_of(sections["trials"], "trials")[0]["trials"]) == 12
     (verdicts,) = items_of(sections["answer"], "table")
     verdict = [column["name"] for column in verdicts["columns"]].index("verdict")
-    assert {row[verdict]["at"] for row in verdicts["rows"]} == {"table-comparison"}
+    assert {row[verdict]["at"] for row in verdicts["rows"]} == {"figure-map"}
