@@ -31,12 +31,24 @@ function chosen(name) {
   return state.getAll(name);
 }
 
+// The fields of a grid point, as results.points has them.
+function fieldsOf(point) {
+  const [, ...parts] = point.split(/(?:^| )([A-Za-z_]\w*(?:\.\w+)*)=/);
+  return new Map(parts.flatMap((part, i) => (i % 2 ? [] : [[part, parts[i + 1]]])));
+}
+
+// An arm that ignores a part of the grid is at every point that agrees with it in the rest.
+function isAt(own, point) {
+  const fields = fieldsOf(point);
+  return own === point || [...fieldsOf(own)].every(([field, value]) => fields.get(field) === value);
+}
+
 // A row is shown unless a filter speaks of it and leaves it out. The baseline stays: all else is measured by it.
 function fits(row) {
   return ["arm", "point", "seed"].every((name) => {
     const wanted = chosen(name), has = row[name];
     if (!wanted.length || has === undefined || has === null || has === "") return true;
-    if (name === "point" && row.points) return row.points.some((point) => wanted.includes(point));
+    if (name === "point") return (row.points || [has]).some((own) => wanted.some((point) => isAt(own, point)));
     if (name === "arm" && String(has) === view.baseline) return true;
     return wanted.includes(String(has));
   });

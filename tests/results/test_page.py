@@ -98,6 +98,13 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         strokes = "[...document.querySelectorAll('#figure-curves .mark-line path')].map(p => p.getAttribute('stroke'))"
         assert len(set(page.evaluate(strokes))) == 2  # the arm's, and the baseline's
 
+        # A point's filter leaves an arm that ignores a part of the grid at every point that agrees with it.
+        page.evaluate("state.append('point', 'optim.lr=1 perturb.sigma=0.1')")
+        owns = ("optim.lr=1", "optim.lr=10", "optim.lr=1 perturb.sigma=0.1", "optim.lr=1 perturb.sigma=0.10", "")
+        fit = [page.evaluate(f"fits({{arm: '<b>multi</b>', point: '{own}'}})") for own in owns]
+        assert fit == [True, False, True, False, True]
+        page.evaluate("state.delete('point')")
+
         # The slider shows the model think.
         page.evaluate("document.getElementById('boards').scrollIntoView()")
         said = "document.querySelector('#boards output').textContent"
