@@ -58,10 +58,10 @@ def _where(attempts: list[dict[str, Any]]) -> str | None:
     return f"{place}; attempt {len(attempts)}" if len(attempts) > 1 else place
 
 
-def trial_curves(tables: SweepTables) -> dict[str, list[list[float]]]:
-    """Each trial's clean accuracy on test, as (step, accuracy); of more than CURVES trials none."""
+def trial_curves(tables: SweepTables) -> dict[str, list[list[float]]] | None:
+    """Each trial's clean accuracy on test, as (step, accuracy); None of more than CURVES trials."""
     if len(tables.trials) > CURVES:
-        return {}
+        return None
     each = seed_curves(tables.trials, tables.evals)
     clean = each.loc[(each.split == "test") & (each.sigma == 0)]
     clean = clean.loc[clean.depth == clean.groupby("trial_id").depth.transform("min")]

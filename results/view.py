@@ -91,7 +91,7 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
         "points": _points(tables),
         "seeds": sorted(map(int, set(tables.trials.seed))),
         "sections": sections,
-        "curves": {} if live else trial_curves(tables),
+        "curves": None if live else trial_curves(tables),
         "run": None,
     }
 

@@ -21,9 +21,14 @@ function now() {
   return Date.now() / 1000 + clock;
 }
 
+// The clock of a driver on another machine may be ahead.
+function ago(heard) {
+  return `${when(Math.max(0, now() - heard))} ago`;
+}
+
 function describe(trial) {
   const where = [trial.arm, trial.point, `seed ${trial.seed}`].filter(Boolean).join(", ");
-  const heard = trial.heard === undefined ? "" : `, last heard ${when(now() - trial.heard)} ago`;
+  const heard = trial.heard === undefined ? "" : `, last heard ${ago(trial.heard)}`;
   const rate = trial.rate ? `, ${trial.rate.toPrecision(3)} steps/s` : "";
   return `${where}: ${trial.status}, step ${trial.step ?? 0} of ${trial.steps}${rate}${trial.status === "running" ? heard : ""}`;
 }
@@ -85,7 +90,7 @@ function progress(counts, run) {
   const facts = [];
   if (run && run.rate) facts.push(`${run.rate.toPrecision(3)} steps a second`);
   if (run && run.left !== null && run.left !== undefined) facts.push(`about ${when(run.left)} left`);
-  if (run && run.heard) facts.push(`last heard ${when(Math.max(0, now() - run.heard))} ago`);
+  if (run && run.heard) facts.push(`last heard ${ago(run.heard)}`);
   return element("div", {}, bar, legend, facts.length ? element("p", { class: "soft pace" }, facts.join(", ")) : "");
 }
 
@@ -102,17 +107,23 @@ async function details(trial, opener) {
     place, element("form", { method: "dialog" }, element("button", {}, "close")));
   document.body.append(dialog);
   dialog.showModal();
-  const points = await curveOf(trial).catch(() => []);
+  let points = [], none = "No evaluation yet.";
+  try {
+    points = await curveOf(trial);
+  } catch (error) {
+    none = `Its curve cannot be shown: ${error.message}`;
+  }
   if (points.length) {
     const spec = { data: { values: points }, mark: { type: "line", point: true, tooltip: true }, height: 160, width: 480,
       encoding: { x: { field: "step", type: "quantitative", title: "batches trained" }, y: { field: "accuracy", type: "quantitative", axis: { format: "%" }, title: "clean accuracy on test" } },
       config: look };
     await draw(place, spec);
-  } else place.replaceChildren(element("p", { class: "soft" }, "No evaluation yet."));
+  } else place.replaceChildren(element("p", { class: "soft" }, none));
 }
 
 async function curveOf(trial) {
   if (!embedded) return ask(`api/sweeps/${encodeURIComponent(view.title)}/trials/${trial.trial_id}`);
+  if (!view.curves) throw new Error("a report of so many trials has none of their own curves; rrm watch has them");
   return (view.curves[trial.trial_id] || []).map(([step, accuracy]) => ({ step, accuracy }));
 }
 

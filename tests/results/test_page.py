@@ -123,6 +123,14 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         page.press("Escape")
         assert page.evaluate("document.activeElement === document.querySelector('.trial')")
 
+        # Where there is no curve, or a driver's clock is ahead, it says what is so.
+        page.evaluate("view.curves = null")
+        page.press("Enter")
+        wait(page, "document.querySelector('dialog')?.textContent.includes('Its curve cannot be shown: a report of')")
+        page.press("Escape")
+        ahead = "describe({arm: 'a', seed: 0, status: 'running', step: 1, steps: 2, heard: now() + 30})"
+        assert page.evaluate(ahead).endswith("last heard 0 s ago")
+
         # Hovering tells which trial.
         drawn(page, "figure-compute")
         spot = page.evaluate(

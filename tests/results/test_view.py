@@ -96,6 +96,12 @@ def test_a_sweep_that_has_only_begun_has_a_page():
     assert not [item for section in shown["sections"] for item in items_of(section, "figure")]
 
 
+def test_a_report_of_too_many_trials_has_none_of_their_own_curves(monkeypatch):
+    assert set(view(tables_of(2))["curves"]) == {"baseline0", "baseline1", "multi0", "multi1"}
+    monkeypatch.setattr("results.trials_section.CURVES", 3)
+    assert view(tables_of(2))["curves"] is None
+
+
 def test_long_tables_are_cut_with_a_word_and_the_csv_has_all():
     small = tables_of()
     rows = pd.concat([small.comparison] * 60, ignore_index=True)
