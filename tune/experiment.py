@@ -204,7 +204,7 @@ def _fit(sweep: Sweep, planned: list[PlannedTrial], left: list[PlannedTrial], cl
             search_alg=TrialQueue(jobs),
             num_samples=len(left),
             reuse_actors=True,
-            scheduler=RecordedStopping(spec.scheduler, planned) if spec.scheduler else None,
+            scheduler=RecordedStopping(spec.scheduler, planned, claim.held) if spec.scheduler else None,
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
         ),

@@ -48,7 +48,7 @@ class GrowingTables:
         """Remove the parts that the state does not name: it holds their rows. Once `write` has written those."""
         for part in part_numbers(sizes(self._held.path)):
             if part not in self.sealed:
-                (self._held.path / part).unlink(missing_ok=True)
+                self._held.unlink(part)
 
     def seal(self, trainer: Trainer) -> None:
         """Write the parts that are complete, and take their rows from the trainer. The last evaluation stays."""

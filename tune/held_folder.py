@@ -28,7 +28,7 @@ class NotSharedError(RuntimeError):
 
 
 class HeldFolder:
-    """A folder whose lock this process has taken. Each write raises BusyError once this process holds it no longer.
+    """A folder whose lock this process has taken. What changes it raises BusyError once it is held no longer.
 
     In a bucket a file is put over the version alone that stood when the folder was taken, or that this holder wrote:
     what a holder that stood still, or had to try for long, sends after another has taken the folder replaces nothing of
@@ -72,6 +72,12 @@ class HeldFolder:
             self.check_held()  # else it was an earlier holder's last word, or an own put whose answer was lost
             self._note(name)
         self._versions[name] = version
+
+    def unlink(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        self.check_held()
+        (self.path / name).unlink(missing_ok=True)
+        self._versions.pop(name, None)
 
     def copy(self, source: str, target: str) -> None:
         """Make a file the same as another."""

@@ -17,6 +17,7 @@ from results.schema import ASKED, STOPPED
 from results.storage import Location, write_atomically
 from results.trial_files import DamagedFileError, read_json
 from results.trial_tables import trial_table
+from tune.held_folder import BusyError, HeldFolder
 from tune.plan import PlannedTrial
 from tune.provenance import utc_now
 from tune.spec import Scheduler
@@ -32,11 +33,14 @@ class _Known:
 
 
 class RecordedStopping(FIFOScheduler):
-    """A scheduler that is shown each evaluation once, those of earlier runs first, and writes down whom it stops."""
+    """A scheduler that is shown each evaluation once, those of earlier runs first, and writes down whom it stops.
 
-    def __init__(self, config: Scheduler, planned: Iterable[PlannedTrial]):
+    It does for as long as this process holds the folder of the `sweep`.
+    """
+
+    def __init__(self, config: Scheduler, planned: Iterable[PlannedTrial], sweep: HeldFolder):
         super().__init__()
-        self.config = config
+        self.config, self.sweep = config, sweep
         trials = list(planned)
         self.folders = {trial.cell.trial_id: trial.folder for trial in trials}
         self.inner = _scheduler(config, max(trial.cell.config.train.steps for trial in trials))
@@ -62,9 +66,11 @@ class RecordedStopping(FIFOScheduler):
         stops = answer == TrialScheduler.STOP
         content = {"step": step, "reason": reason, "ended": utc_now()} if stops else {"step": step}
         try:
+            self.sweep.check_held()
             write_atomically(folder / (STOPPED if stops else ASKED), json.dumps(content, indent=1).encode())
-        except OSError:
-            # What cannot be written would not last: the trial goes on, and storage that failed is for it to tell.
+        except (OSError, BusyError):
+            # What cannot be written, or is another run's to decide by now, would not last: the trial goes on, and
+            # storage that failed is for it to tell.
             return TrialScheduler.CONTINUE
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
 

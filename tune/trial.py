@@ -25,7 +25,7 @@ from results.schema import (
     TRIAL,
     UNROLLS,
 )
-from results.storage import back_from, copy, read_bytes, sizes
+from results.storage import back_from, read_bytes, sizes
 from results.trial_files import lost_files, read_json
 from results.trial_tables import SCHEMAS, part_numbers
 from rrm.checkpoint import CheckpointError, loads, serialise
@@ -82,7 +82,7 @@ class TrialRun:
         try:
             set_up_torch(job.threads)
             for earlier_end in (FAILED, STOPPED):
-                (self.folder / earlier_end).unlink(missing_ok=True)
+                self._held.unlink(earlier_end)
             self._held.remove_leftovers()
             with out_of_memory_is(
                 lambda: f"the model itself does not fit; give it fewer layers, or a smaller hidden_size; {AGAIN}"
@@ -169,8 +169,8 @@ class TrialRun:
                 # Nothing of the bad state stays.
                 self.trainer = Trainer(self.trainer.config, self.trainer.device, self.workers)
                 aside = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
-                copy(path, aside)
-                path.unlink()
+                self._held.copy(name, aside.name)
+                self._held.unlink(name)
                 reason = str(error).partition("\n")[0]
                 self.messages.append(f"{path} cannot be used ({reason}); set aside as {aside.name}")
                 continue
@@ -293,7 +293,7 @@ class TrialRun:
                 self._held.write(BEST, serialise(trainer.weights()))
                 return
         for name in sorted(lost):
-            (self.folder / name).unlink(missing_ok=True)
+            self._held.unlink(name)
         gone = " and ".join(str(self.folder / name) for name in sorted(lost))
         self.messages.append(
             f"{gone}: lost, and no state of step {best['step']} is left; remove the folder to train anew"

@@ -16,7 +16,8 @@ from launch.cli import main
 from results.gather import gather
 from results.schema import EVALS_SCHEMA
 from rrm import checkpoint
-from tune.plan import exit_code, plan
+from tune.held_folder import HeldFolder
+from tune.plan import PlannedTrial, exit_code, plan
 from tune.spec import Scheduler, Sweep, load_sweep
 from tune.stopping import RecordedStopping
 
@@ -51,6 +52,12 @@ def record(sweep: Sweep, curves: list[list[float]]) -> list[Any]:
     return trials
 
 
+def stopping_by(scheduler: Scheduler, planned: list[PlannedTrial], holds: bool = True) -> RecordedStopping:
+    """As a run has it that `holds` its sweep."""
+    lock: Any = SimpleNamespace(is_locked=holds)
+    return RecordedStopping(scheduler, planned, HeldFolder(planned[0].folder.parents[1], lock))
+
+
 def report(stopping: RecordedStopping, trial: Any, step: int, accuracy: float) -> str:
     controller: Any = None
     return stopping.on_trial_result(controller, trial, {"evaluated_step": step, "exact_accuracy": accuracy})
@@ -59,7 +66,7 @@ def report(stopping: RecordedStopping, trial: Any, step: int, accuracy: float) -
 def test_asha_stops_who_is_below_those_of_earlier_runs(tmp_path):
     sweep = sweep_of(tmp_path, 4, scheduler=ASHA)
     trials = record(sweep, [[0.0, 0.5, 0.6], [0.0, 0.7, 0.8], [0.0], [0.0]])
-    stopping = RecordedStopping(Scheduler.model_validate(ASHA), plan(sweep))
+    stopping = stopping_by(Scheduler.model_validate(ASHA), plan(sweep))
     assert report(stopping, trials[2], 0, 0.0) == "CONTINUE"  # known, and before the grace
     assert report(stopping, trials[2], 4, 0.65) == "CONTINUE"  # the median of 0.5, 0.7 is 0.6
     assert report(stopping, trials[2], 4, 0.0) == "CONTINUE"  # an evaluation counts once
@@ -80,17 +87,26 @@ def test_an_evaluation_that_no_run_asked_about_is_asked_about_by_the_next(tmp_pa
     sweep = sweep_of(tmp_path, 4, scheduler=ASHA)
     trials = record(sweep, [[0.0, 0.5, 0.6], [0.0, 0.7, 0.8], [0.0, 0.3], [0.0, 0.9]])
     scheduler = Scheduler.model_validate(ASHA)
-    assert report(RecordedStopping(scheduler, plan(sweep)), trials[3], 4, 0.9) == "CONTINUE"
-    assert report(RecordedStopping(scheduler, plan(sweep)), trials[3], 4, 0.0) == "CONTINUE"  # that one was let pass
-    assert report(RecordedStopping(scheduler, plan(sweep)), trials[2], 4, 0.3) == "STOP"
+    assert report(stopping_by(scheduler, plan(sweep)), trials[3], 4, 0.9) == "CONTINUE"
+    assert report(stopping_by(scheduler, plan(sweep)), trials[3], 4, 0.0) == "CONTINUE"  # that one was let pass
+    assert report(stopping_by(scheduler, plan(sweep)), trials[2], 4, 0.3) == "STOP"
 
 
 def test_a_decision_that_cannot_be_written_is_none(tmp_path):
     sweep = sweep_of(tmp_path, 3, scheduler=ASHA)
     trials = record(sweep, [[0.0, 0.5], [0.0, 0.7], [0.0]])
-    stopping = RecordedStopping(Scheduler.model_validate(ASHA), plan(sweep))
+    stopping = stopping_by(Scheduler.model_validate(ASHA), plan(sweep))
     (sweep.folder / "trials" / trials[2].config["trial_id"] / "stopped.json").mkdir()  # in the way
     assert report(stopping, trials[2], 4, 0.0) == "CONTINUE"
+
+
+def test_a_run_that_has_lost_its_sweep_decides_nothing(tmp_path):
+    sweep = sweep_of(tmp_path, 3, scheduler=ASHA)
+    trials = record(sweep, [[0.0, 0.5], [0.0, 0.7], [0.0]])
+    stopping = stopping_by(Scheduler.model_validate(ASHA), plan(sweep), holds=False)
+    assert report(stopping, trials[2], 0, 0.0) == "CONTINUE"
+    assert report(stopping, trials[2], 4, 0.0) == "CONTINUE"
+    assert not [*tmp_path.rglob("stopped.json"), *tmp_path.rglob("asked.json")]
 
 
 def test_the_median_rule_needs_three_others_and_then_stops(tmp_path):
@@ -98,12 +114,12 @@ def test_the_median_rule_needs_three_others_and_then_stops(tmp_path):
     curves = [[0.0, 0.4, 0.6], [0.0, 0.5, 0.7], [0.0, 0.0, 0.0], [0.0, 0.5, 0.5]]
     median = Scheduler.model_validate({"name": "median", "grace_steps": 4})
     trials = record(sweep, [*curves[:2], [0.0], [0.0]])
-    assert report(RecordedStopping(median, plan(sweep)), trials[2], 4, 0.0) == "CONTINUE"
+    assert report(stopping_by(median, plan(sweep)), trials[2], 4, 0.0) == "CONTINUE"
     trials = record(sweep, [*curves, [0.0]])
-    stopping = RecordedStopping(median, plan(sweep))  # one of those recorded would have been stopped: that is past
+    stopping = stopping_by(median, plan(sweep))  # one of those recorded would have been stopped: that is past
     assert report(stopping, trials[4], 4, 0.4) == "STOP"  # their means up to step 4: 0.4, 0.5, 0.0, 0.5
     trials = record(sweep, [*curves, [0.0]])
-    assert report(RecordedStopping(median, plan(sweep)), trials[4], 4, 0.45) == "CONTINUE"
+    assert report(stopping_by(median, plan(sweep)), trials[4], 4, 0.45) == "CONTINUE"
 
 
 def test_a_trial_with_a_damaged_record_is_left_alone_and_the_others_go_on(tmp_path):
@@ -117,7 +133,7 @@ def test_a_trial_with_a_damaged_record_is_left_alone_and_the_others_go_on(tmp_pa
     planned = plan(sweep)
     assert [trial.end.status for trial in planned] == ["unreadable"] * 2 + ["waiting"] * 6
     assert [trial.is_left(retry_failed=True) for trial in planned] == [False] * 2 + [True] * 6
-    assert set(RecordedStopping(sweep.spec.scheduler, planned).seen) >= {planned[3].cell.trial_id}
+    assert set(stopping_by(sweep.spec.scheduler, planned).seen) >= {planned[3].cell.trial_id}
     assert exit_code(trial.end for trial in planned[:2]) == 3
     assert [trial.end.reason for trial in planned[:2]] == [
         f"{folders[0]}/done.json: its field seconds.train is 'x'; move it away",

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -384,6 +385,21 @@ def test_a_folder_has_one_writer(tmp_path, monkeypatch):
             who = r"process \? on h" if "host" in record else r"process \? on \?"
             with pytest.raises(BusyError, match=rf"another process is training this trial \({who}\); wait for it"):
                 TrialRun(job(tmp_path), CPU)
+
+
+def test_who_has_lost_the_folder_removes_nothing_of_it(tmp_path, unbroken, monkeypatch):
+    folder = Path(shutil.copytree(unbroken, tmp_path / "trial"))
+    run = TrialRun(job(folder), CPU)
+    monkeypatch.setattr(run._held, "is_held", lambda: False)
+    for name in ("latest_state.pt", "best.pt", "evals-7.parquet"):  # damaged, without its state, named by none
+        (folder / name).write_bytes(b"")
+    run.trainer.best = {"step": 3}
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for removes in (run._mend, run._tables.remove_unnamed, run._resume, lambda: run._held.unlink("best.pt")):
+        with pytest.raises(BusyError, match="held no longer"):
+            removes()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run._held.release()
 
 
 def test_states_are_saved_by_time_too(tmp_path):
