@@ -314,11 +314,14 @@ def names_in(place: Location) -> list[str]:
 
 
 def remove_leftovers(folder: Location) -> None:
-    """Remove what processes that were killed while they wrote have left in a folder, once it is a day old."""
+    """Remove what processes that were killed while they wrote have left in a folder, once it is a day old.
+
+    What cannot be removed stays: the folder may be one that is only read.
+    """
     if isinstance(folder, S3Path):
         return
     for leftover in folder.glob(".*.tmp"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > 24 * 3600:
                 leftover.unlink()
 

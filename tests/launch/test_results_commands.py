@@ -1,10 +1,12 @@
 """`rrm results` by sweeps' folders and files: gather, show, report."""
 
+import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+from closed import as_any_user
 from tiny import tiny_sweep, write_spec
 
 import results
@@ -112,6 +114,20 @@ def test_a_storage_that_cannot_be_written_is_shown_and_reported_elsewhere(copied
     printed = capsys.readouterr()
     assert printed.err.startswith(f"{folder}: not written: {copied / 'tables'}")
     assert "Written" not in printed.out
+
+
+def test_a_storage_that_is_only_read_is_shown_whatever_a_killed_process_left(copied, capsys):
+    leftover = copied / "one" / ".evals.parquet.x.tmp"
+    leftover.touch()
+    os.utime(leftover, (0, 0))
+    (copied / "one").chmod(0o555)
+    with as_any_user():
+        assert main(["results", "show", str(copied / "one")]) == 0
+    assert "one: 4 trials, 2 done, 2 waiting" in capsys.readouterr().out
+    assert leftover.exists()
+    (copied / "one").chmod(0o755)
+    assert main(["results", "show", str(copied / "one")]) == 0
+    assert not leftover.exists()
 
 
 def test_all_of_a_storage_is_its_sweeps_without_their_tables(copied, capsys):
