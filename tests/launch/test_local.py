@@ -1,4 +1,4 @@
-"""A sweep on this machine by its name: status, log, a stop that lets trials save; and that it is closed to others."""
+"""A sweep on this machine by its name: status, log, a stop that lets trials save."""
 
 import json
 import os
@@ -14,7 +14,6 @@ from threading import Timer
 
 import pytest
 from holding import held_elsewhere
-from listening import LOOPBACK, descendants, listening
 from outputs import stdout_that_is
 from sweep_folder import write_sweep
 from tiny import tiny_sweep, write_spec
@@ -39,13 +38,10 @@ def no_cluster(monkeypatch):
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatch):
-    """In a folder with a Ray of its own; in a bucket on the Ray that is there, as if the sweep were a large one."""
+    """In a bucket as if the sweep were a large one."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where Tune's own files go if the trials are in a bucket
     environment = os.environ | {"RAY_ADDRESS": local_ray.address}
     storage = str(tmp_path) if place == "folder" else request.getfixturevalue("bucket")
-    if place == "folder":
-        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-            del environment[name]
     changes = {"base": {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}, "seeds": [0]}
     raw = tiny_sweep(storage=storage, resources={"cpu": 1}, **changes)
     del raw["arms"]["multi2"]
@@ -58,13 +54,7 @@ def test_status_and_stop(place, request, tmp_path, local_ray, capsys, monkeypatc
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     while not all((trial / "evals.parquet").exists() for trial in trials):
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-    if place == "folder":
-        time.sleep(2)
-        assert listening(descendants(process.pid)) == LOOPBACK
-        token = tmp_path / ".ray" / "auth_token"
-        assert re.fullmatch("[0-9a-f]{64}", token.read_text())
-        assert token.stat().st_mode & 0o777 == 0o600
+        time.sleep(0.3)
     on = ("tiny", "--storage", storage)
     out, until = "", time.monotonic() + 90
     while "1 running" not in out and time.monotonic() < until:

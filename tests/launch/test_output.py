@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from listening import LOOPBACK, descendants, listening
 from outputs import stdout_that_is
 from tiny import tiny_sweep, write_spec
 
@@ -169,10 +170,10 @@ def read_until_trained(terminal: int, process: subprocess.Popen, folder: Path) -
     """What it prints, up to the time at which its trial has trained some."""
     printed, until = b"", time.monotonic() + 150
     os.set_blocking(terminal, False)
-    while saved_step(folder) == 0:
+    while not any(json.loads(saved.read_text())["step"] for saved in folder.rglob("saved.json")):
         assert process.poll() is None, printed.decode()
         assert time.monotonic() < until, printed.decode()
-        time.sleep(0.1)
+        time.sleep(0.2)
         try:
             printed += os.read(terminal, 1 << 16)
         except BlockingIOError:
@@ -181,17 +182,27 @@ def read_until_trained(terminal: int, process: subprocess.Popen, folder: Path) -
 
 
 def saved_step(folder: Path) -> int:
-    """That of the one trial's saved state; 0 before the first."""
-    return max((checkpoint.load(state)["step"] for state in folder.rglob("latest_state.pt")), default=0)
+    """That of the one trial's saved state."""
+    (state,) = folder.rglob("latest_state.pt")
+    return checkpoint.load(state)["step"]
 
 
 @pytest.mark.usefixtures("hang_up_ends")
-def test_a_terminal_that_is_closed_stops_a_run_and_its_trials_save(tmp_path):
-    """With a Ray of its own, which the same signal must not end; with a name that the workers' logs lack, too."""
+def test_a_terminal_that_is_closed_stops_a_run_and_its_trials_save(tmp_path, monkeypatch):
+    """With a Ray of its own, which the same signal must not end; with a name that the workers' logs lack, too.
+
+    That Ray is closed to others: it listens on loopback alone, and asks for a token that only this user reads.
+    """
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     long = {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}
     own_ray = {"RAY_ADDRESS": "", "PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)}
     process, terminal = on_a_terminal([*RRM, "run", sweep_of_one(tmp_path, base=long, save_seconds=3)], **own_ray)
     printed = read_until_trained(terminal, process, tmp_path)
+    assert listening(descendants(process.pid)) == LOOPBACK
+    token = tmp_path / ".ray" / "auth_token"
+    assert re.fullmatch("[0-9a-f]{64}", token.read_text())
+    assert token.stat().st_mode & 0o777 == 0o600
     before = saved_step(tmp_path)
     os.killpg(process.pid, signal.SIGHUP)  # as the shell does that this terminal belongs to
     os.close(terminal)
@@ -204,7 +215,7 @@ def test_a_terminal_that_is_closed_stops_a_run_and_its_trials_save(tmp_path):
 
 
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path, local_ray):
-    spec = sweep_of_one(tmp_path, base={"train": {"steps": 400}, "eval": {"every": 20}})
+    spec = sweep_of_one(tmp_path, base={"train": {"steps": 150}, "eval": {"every": 50}})
     attached = {"RAY_ADDRESS": local_ray.address, "TERM": "dumb"}
     process, terminal = on_a_terminal(["bash", "-c", 'trap "" HUP; exec "$@"', "-", *RRM, "run", spec], **attached)
     printed = read_until_trained(terminal, process, tmp_path)

@@ -101,7 +101,11 @@ def test_its_lines_about_a_cluster(tmp_path):
     others += f" --ray-client-server-port {client} --temp-dir {own.name}"
     start = start.replace("ray start", f"exec ray start {others}").replace("8265", str(dashboard))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-    environment |= {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {
+        "RAY_prestart_worker_first_driver": "0",
+        "HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     exports = "".join(line for line in start.splitlines(keepends=True) if line.startswith("export"))
     with open(tmp_path / "head.log", "w") as log:
         head = subprocess.Popen(["bash", "-ec", start], cwd=tmp_path, env=environment, stdout=log, stderr=log)
