@@ -37,7 +37,7 @@ def test_a_run_that_is_told_to_end_at_any_moment_ends_with_4(moment, number, tmp
         while not (f" {module}\n" in said.read_text() if module else runs_below(folder)):
             assert time.monotonic() < until
             assert process.poll() is None
-            time.sleep(0.1)
+            time.sleep(0.2)
         process.send_signal(number)
         assert process.wait(timeout=120) == 4
         assert "Stopped; the same command goes on from here.\n" in said.read_text()
