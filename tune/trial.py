@@ -75,6 +75,7 @@ class TrialRun:
         self.folder = back_from(job.folder)
         self.messages: list[str] = []
         self.logs: list[TrialLog] = []
+        self._logged: tempfile.TemporaryDirectory[str] | None = None  # of a trial in a bucket
         if job.nonce is not None:
             check_shared(self.folder.parent.parent / RUN, job.nonce)
         self._held = hold_trial(self.folder)
@@ -139,7 +140,9 @@ class TrialRun:
         if to is None and not job.tensorboard:
             return []
         # A bucket holds no log files: W&B keeps its own on this machine, and sends them.
-        folder = self.folder if isinstance(self.folder, Path) else Path(tempfile.mkdtemp(prefix="rrm-logs-"))
+        if not isinstance(folder := self.folder, Path):
+            self._logged = tempfile.TemporaryDirectory(prefix="rrm-logs-", ignore_cleanup_errors=True)
+            folder = Path(self._logged.name)
         if job.tensorboard:
             logs.append(TensorBoardLog(folder))
         if to is not None and wandb_run is not None:
@@ -318,4 +321,6 @@ class TrialRun:
             for log in self.logs:
                 log.close(finished=self.trainer.step >= self.trainer.config.train.steps)
         finally:
+            if self._logged is not None:
+                self._logged.cleanup()
             self._held.release()

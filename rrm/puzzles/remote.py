@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ _READ = {
     *(f"{split}/{name}" for split in _SPLITS for name in _OF_A_SPLIT),
 }
 _FILE = "puzzles.csv"  # what the copy of a single file is called
+_FETCHING = ".fetching-"  # how the folder of a fetch begins; one that is killed leaves it, for a day
 
 
 def cache_folder() -> Path:
@@ -85,7 +88,11 @@ def _kept(files: dict[str, Any]) -> Path:
     kept = cache_folder() / _digest({name: file.metadata() for name, file in files.items()})
     if not kept.is_dir():
         cache_folder().mkdir(parents=True, exist_ok=True)
-        fetched = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="."))
+        for cut_short in cache_folder().glob(f"{_FETCHING}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - cut_short.stat().st_mtime > 24 * 3600:
+                    shutil.rmtree(cut_short, ignore_errors=True)
+        fetched = Path(tempfile.mkdtemp(dir=cache_folder(), prefix=_FETCHING))
         try:
             for name, file in files.items():
                 (fetched / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_a_bucket_that_is_busy_is_asked_again(bucket, cache, throttle):
         assert fetch(str(target)).read_bytes() == b"content"
         assert throttle.share == 0.0
         timer.join()
+
+
+def test_what_a_fetch_that_was_killed_has_left_is_removed_a_day_later(bucket, cache):
+    ages = {".fetching-old": 25, ".fetching-new": 23, ".of-its-owner": 1000}
+    for name, hours in ages.items():
+        (cache / name).mkdir(parents=True)
+        (cache / name / "puzzles.csv").touch()
+        os.utime(cache / name, times=(time.time() - hours * 3600,) * 2)
+    (location(bucket) / "train.csv").put(b"one")
+    copied = local_copy(f"{bucket}/train.csv").parent
+    assert {path.name for path in cache.iterdir()} == {".fetching-new", ".of-its-owner", copied.name}
 
 
 def test_another_content_at_the_same_url_is_another_copy(bucket, cache):

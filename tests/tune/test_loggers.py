@@ -6,21 +6,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import wandb
 from logs import tensorboard_scalars, wandb_history
 from pydantic import ValidationError
-from tiny import tiny_sweep, write_spec
+from tiny import tiny_config, tiny_sweep, write_spec
 
 from launch.cli import main
 from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm.presets import merge
-from tune.loggers import WandbConfig, scalars
+from tune.job import TrialJob
+from tune.loggers import TrialLog, WandbConfig, scalars
 from tune.spec import load_sweep
+from tune.trial import TrialRun
 
 STEPS = {"train": {"steps": 300}, "eval": {"every": 20}}
 WATCHED = {"wandb": {"project": "tests", "mode": "offline"}, "tensorboard": True}
@@ -110,6 +114,34 @@ def test_a_runs_id_that_leads_out_of_its_folder_is_refused(tmp_path, capsys):
     said = f"{trial}/trial.json: its field wandb_run is 'a/../../../victim'; move it away"
     assert said in "".join(capsys.readouterr())
     assert trial.with_name("victim").is_dir()
+
+
+def test_what_wandb_keeps_of_a_trial_in_a_bucket_goes_with_the_attempt(bucket, tmp_path, monkeypatch):
+    folders = []
+
+    class Log(TrialLog):
+        """W&B's, without a server."""
+
+        def __init__(self, folder: Path, to: WandbConfig, **run: Any):
+            (folder / "wandb").mkdir()
+            folders.append(folder)
+
+        def _log(self, step: int, values: dict[str, float]) -> None:
+            assert folders[-1].is_dir()
+
+        def close(self, finished: bool) -> None:
+            assert folders[-1].is_dir()
+
+    monkeypatch.setattr("tune.trial.WandbLog", Log)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = tiny_config()
+    job = TrialJob("a", 0, config.trial_id(), config.model_dump(mode="json"), f"{bucket}/trials/t", 1, 60)
+    run = TrialRun(replace(job, wandb={"project": "tests", "mode": "online"}), torch.device("cpu"))
+    run.advance(seconds=0.0)
+    run.close()
+    (folder,) = folders
+    assert folder.parent == tmp_path
+    assert not folder.exists()
 
 
 def test_wandb_can_be_left_out_by_the_environment(tmp_path, monkeypatch):
