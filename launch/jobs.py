@@ -129,6 +129,20 @@ def _newest(client: "JobSubmissionClient", name: str) -> "JobDetails":
     return jobs[-1][-1]
 
 
+def _or_job_error(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command whose cluster may fail to answer: Ray raises a bare RuntimeError then."""
+
+    @wraps(command)
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except RuntimeError as error:
+            raise JobError(f"{arguments.address or 'the cluster'}: {str(error).partition(chr(10))[0]}") from error
+
+    return run
+
+
+@_or_job_error
 def submit(arguments: argparse.Namespace) -> int:
     """Send a sweep to a cluster as a job. Raises JobError if a job of this sweep is running there."""
     from launch.packing import SWEEP_FILE, pack  # torch takes seconds to import
@@ -247,19 +261,6 @@ def _follow(client: "JobSubmissionClient", job_id: str, only_prints: bool) -> in
         return job.driver_exit_code
     print(f"{job_id}: {str(job.status).lower()}: {(job.message or '').partition(chr(10))[0]}")
     return STOPPED
-
-
-def _or_job_error(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A command whose cluster may fail to answer: Ray raises a bare RuntimeError then."""
-
-    @wraps(command)
-    def run(arguments: argparse.Namespace) -> int:
-        try:
-            return command(arguments)
-        except RuntimeError as error:
-            raise JobError(f"{arguments.address or 'the cluster'}: {str(error).partition(chr(10))[0]}") from error
-
-    return run
 
 
 @_or_job_error

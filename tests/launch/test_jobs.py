@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from logs import tensorboard_scalars, wandb_history
@@ -177,6 +178,17 @@ def test_who_has_not_the_token_is_told_in_one_line(environment, message, local_r
     assert message in refused.stderr
     assert refused.stderr.count("\n") == 1, refused.stderr
     assert refused.stdout == ""
+
+
+def test_a_job_server_that_fails_a_submission_is_one_line(tmp_path, capsys, monkeypatch):
+    def list_jobs() -> None:
+        raise RuntimeError("Request failed with status code 500: Traceback (most recent call last):\n  ...")
+
+    monkeypatch.setattr(jobs_module, "_connect", lambda cluster: SimpleNamespace(list_jobs=list_jobs))
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path)))
+    assert main(["submit", spec, "--address", "http://head:8265"]) == 2
+    said = "http://head:8265: Request failed with status code 500: Traceback (most recent call last):\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_head_whose_agent_never_answers_is_told_apart_from_one_that_has_just_started(monkeypatch):
