@@ -10,7 +10,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -147,6 +148,19 @@ def endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
+_at_most: ContextVar[float] = ContextVar("seconds", default=PATIENCE_SECONDS)
+
+
+@contextmanager
+def impatiently(seconds: float) -> Iterator[None]:
+    """Within, S3 is waited for no longer than this: by what may as well not be done."""
+    before = _at_most.set(seconds)
+    try:
+        yield
+    finally:
+        _at_most.reset(before)
+
+
 _reached: set[str | None] = set()  # the endpoints that have answered this process: these are no mistakes
 
 
@@ -155,7 +169,7 @@ def patiently(operation: Callable[[], _Read], path: S3Path) -> _Read:
 
     One that S3 turns away for now is tried for minutes, and so is one that does not reach it, if another has before.
     """
-    until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+    until, pause = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 1.0
     while True:
         try:
             done = operation()

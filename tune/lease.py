@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 
 from results import locks, versioned
 from results.locks import claim_of, is_free, this_process
-from results.storage import Location, S3Path
+from results.storage import Location, S3Path, impatiently
 
 BEAT_SECONDS = 5.0
 NO_VERSION = f'"{0:032}"'
+RELEASE_SECONDS = 5.0
 SETTLE_SECONDS = 2.0  # within which two claims at once have both arrived, in a store that keeps both
 
 
@@ -73,9 +74,14 @@ class Lease:
         """Let go of it, so that the next need not wait. Where that cannot be said, the missing beats say it."""
         if not self._ended.is_set():
             self._ended.set()
-            with self._writing, suppress(OSError):
-                if self._conditional or self._stands():
-                    self._put({"released": True})
+            if not self._writing.acquire(timeout=RELEASE_SECONDS):  # a beat waits for the store
+                return
+            try:
+                with impatiently(RELEASE_SECONDS), suppress(OSError):
+                    if self._conditional or self._stands():
+                        self._put({"released": True})
+            finally:
+                self._writing.release()
 
     def remove(self) -> None:
         """Let go of it by removing the object, unless it is another's by now. Raises OSError."""

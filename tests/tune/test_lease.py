@@ -183,6 +183,26 @@ def test_what_was_answered_with_an_error_may_have_been_done(path, throttle, monk
     assert not is_held(path)
 
 
+def test_nobody_waits_for_minutes_to_say_that_he_lets_go(path, throttle, monkeypatch):
+    """Neither for a put of his own, nor for that of a beat."""
+    monkeypatch.setattr(lease_module, "RELEASE_SECONDS", 0.5)
+    lease = takes(path)
+    assert lease is not None
+    throttle.share = 1.0
+    started = time.monotonic()
+    lease.release()
+    throttle.share = 0.0
+    quick(monkeypatch, 0.1, 0.01)
+    other = takes(path, timeout=10.0)
+    assert other is not None
+    throttle.share = 1.0
+    while not other._writing.locked():
+        time.sleep(0.01)
+    other.release()
+    assert time.monotonic() - started < 40
+    assert not other.is_locked
+
+
 def test_a_holder_that_stood_still_saves_nothing_more(bucket, monkeypatch):
     folder = location(bucket) / "sweep" / "trials" / "trial"
     config = tiny_config()
