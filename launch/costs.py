@@ -1,5 +1,6 @@
 """What a sweep's trials cost: parameters, memory, operations, and hours at a GPU's full rate."""
 
+import sys
 from collections.abc import Iterator
 
 from results.layout import Column, lines
@@ -30,6 +31,8 @@ def print_costs(cells: list[Cell], gpu: str) -> None:
     out.print(
         f"{text} full rate of the card, of which a real training reaches a part.", highlight=False, soft_wrap=True
     )
+    if any(cell.config.perturb and cell.config.train.forward_dtype != "float32" for cell in distinct.values()):
+        print("measuring what the precision leaves of the noise", file=sys.stderr, flush=True)  # on a CPU, minutes
     for warning in dict.fromkeys(text for cell in distinct.values() for text in _warnings(cell)):
         out.print(warning, highlight=False, soft_wrap=True)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from rrm.config import TrialConfig
-from rrm.models import build_model
+from rrm.models import ModelConfig, build_model
 from rrm.models.act import Batch
 from rrm.models.base import BaseModel
 from rrm.models.products import ForwardDtype
@@ -88,12 +89,23 @@ def fidelity_at_start(config: TrialConfig, sigma: float) -> float | None:
     """`noise_fidelity` after an ACT step of the untrained model, on a row of random tokens; None for a clean trial."""
     if config.perturb is None or config.train.forward_dtype == "float32":
         return None
-    task = config.task
-    generator = torch_generator(config.seed, "init")
-    model = build_model(
-        config.model, seq_len=task.seq_len, vocab_size=task.vocab_size, num_puzzles=1, generator=generator
-    )
-    model.forward_dtype = config.train.forward_dtype
-    tokens = torch.randint(1, task.vocab_size, (1, task.seq_len), generator=generator)
+    task, dtype = config.task, config.train.forward_dtype
+    return _at_start(config.model, task.seq_len, task.vocab_size, config.seed, dtype, config.perturb, sigma)
+
+
+@lru_cache
+def _at_start(
+    config: ModelConfig,
+    seq_len: int,
+    vocab_size: int,
+    seed: int,
+    dtype: ForwardDtype,
+    perturb: PerturbConfig,
+    sigma: float,
+) -> float:
+    generator = torch_generator(seed, "init")
+    model = build_model(config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=generator)
+    model.forward_dtype = dtype
+    tokens = torch.randint(1, vocab_size, (1, seq_len), generator=generator)
     batch = Batch(tokens, tokens, torch.zeros(1, dtype=torch.int64))
-    return noise_fidelity(model, batch, config.perturb, sigma, steps=1)["noise_fidelity"]
+    return noise_fidelity(model, batch, perturb, sigma, steps=1)["noise_fidelity"]

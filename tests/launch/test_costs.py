@@ -10,6 +10,7 @@ from tiny import MULTI, tiny_config, tiny_sweep, write_spec
 from launch.cli import main
 from results.schema import FAILED
 from results.trial_files import read_json
+from rrm import fidelity
 from rrm.flops import flops_of_evaluations, flops_per_act_step
 from rrm.memory import kept_bytes, needed_bytes
 from tune import memory
@@ -53,8 +54,11 @@ def test_plan_warns_of_a_long_warm_up_and_of_noise_that_the_precision_drowns(tmp
     base = {"optim": {"warmup_steps": 25}, "train": {"forward_dtype": "bfloat16"}}
     small = {"multi2": {"perturb": {"sigma": 1e-4}}}
     spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path), base=base, arms=small))
-    assert main(["plan", spec]) == 0
-    out = capsys.readouterr().out
+    measured = fidelity._at_start.cache_info().misses
+    assert main(["plan", spec, "--set", "grid={optim.lr: [1e-3, 1e-4], optim.weight_decay: [0.0, 1.0]}"]) == 0
+    assert fidelity._at_start.cache_info().misses == measured + 1  # of four points one: their noise is the same
+    out, err = capsys.readouterr()
+    assert err == "measuring what the precision leaves of the noise\n"
     assert "baseline: optim.warmup_steps 25 is more than the 24 optimizer steps of the whole training" in out
     assert "multi2: train.forward_dtype bfloat16 drowns the noise of perturb.sigma 0.0001: noise_fidelity" in out
     assert "baseline: train.forward_dtype" not in out
