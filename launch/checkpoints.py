@@ -3,11 +3,20 @@
 import argparse
 from pathlib import Path
 
+from launch.paths import input_path
 from results.storage import Location, back_from
 from rrm.checkpoint import CheckpointError
 from rrm.config import TrialConfig
 from tune.diagnose import config_beside
 from tune.spec import load_sweep
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments CHECKPOINT and --key."""
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=input_path, help="best.pt, final.pt, or a published file"
+    )
+    parser.add_argument("--key", help="where in CHECKPOINT the weights stand, such as ema, if in several places")
 
 
 def config_for(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
@@ -25,6 +34,12 @@ def config_for(arguments: argparse.Namespace, checkpoint: Path) -> TrialConfig:
     if not cells:
         raise CheckpointError(f"--arm {arm}: no such arm; arms: {', '.join(sweep.spec.arms)}")
     return cells[0].config
+
+
+def key_for(arguments: argparse.Namespace, config: TrialConfig, checkpoint: Path) -> str | None:
+    """Where in a checkpoint the weights stand: --key, or init_from.key of a --spec that starts from this file."""
+    start = config.init_from if arguments.spec is not None else None
+    return arguments.key or (start.key if start is not None and start.path.samefile(checkpoint) else None)
 
 
 def folder_of(arguments: argparse.Namespace, suffix: str) -> Location:

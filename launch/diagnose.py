@@ -6,8 +6,8 @@ import os
 import torch
 from pydantic import ValidationError
 
-from launch.checkpoints import config_for, folder_of
-from launch.paths import folder_path, input_path
+from launch.checkpoints import add_checkpoint, config_for, folder_of, key_for
+from launch.paths import folder_path
 from launch.progress import progress_bar
 from results.diagnosis_text import told
 from results.types import frame
@@ -21,9 +21,7 @@ from tune.output import console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rrm diagnose` to its parser."""
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=input_path, help="best.pt, final.pt, or a published file"
-    )
+    add_checkpoint(parser)
     parser.add_argument("--spec", help="a sweep file whose model and puzzles to take; needed outside a trial's folder")
     parser.add_argument("--arm", help="of the sweep file (default: its baseline)")
     parser.add_argument("-n", type=int, default=64, help="test puzzles (default 64)")
@@ -68,7 +66,14 @@ def _diagnose(arguments: argparse.Namespace) -> int:
             progress_bar() as progress,
         ):
             tables = diagnose_checkpoint(
-                checkpoint, config, asked, folder, threads=threads, workers=arguments.workers, progress=progress
+                checkpoint,
+                config,
+                asked,
+                folder,
+                key=key_for(arguments, config, checkpoint),
+                threads=threads,
+                workers=arguments.workers,
+                progress=progress,
             )
     except (ValueError, torch.OutOfMemoryError) as error:
         raise CheckpointError(str(error).replace(str(checkpoint), arguments.checkpoint)) from error

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from launch.checkpoints import config_for, folder_of
+from launch.checkpoints import add_checkpoint, config_for, folder_of, key_for
 from launch.evaluation_tables import CONTROL_LEGEND, LEGEND, against_clean, all_rows
-from launch.paths import folder_path, input_path
+from launch.paths import folder_path
 from launch.progress import progress_bar
 from results.schema import EVALS
 from rrm.checkpoint import CheckpointError
@@ -22,9 +22,7 @@ from tune.output import console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rrm evaluate` to its parser."""
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=input_path, help="best.pt, final.pt, or a published file"
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--spec", help="a sweep file whose model, puzzles and eval to take; needed outside a trial's folder"
     )
@@ -61,6 +59,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 checkpoint,
                 config,
                 folder,
+                key=key_for(arguments, trained, checkpoint),
                 threads=arguments.threads,
                 trial_id=trained.trial_id(),
                 fewer=tuple(arguments.rollouts or ()),

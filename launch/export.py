@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from launch.paths import input_path, output_file
+from launch.checkpoints import add_checkpoint
+from launch.paths import output_file
 from results.schema import TRIAL
 from results.storage import write_atomically
 from results.trial_files import read_json
@@ -17,11 +18,8 @@ SUFFIXES = (".safetensors", ".pt")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rrm export` to its parser."""
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=input_path, help="best.pt, final.pt, or a published file"
-    )
+    add_checkpoint(parser)
     parser.add_argument("file", metavar="FILE", type=output_file, help=f"to be written: {' or '.join(SUFFIXES)}")
-    parser.add_argument("--key", help="where in CHECKPOINT the weights stand, such as ema, if in several places")
     parser.set_defaults(command=_export)
 
 

@@ -44,8 +44,10 @@ def config_beside(checkpoint: Path) -> TrialConfig | None:
         ) from error
 
 
-def subject_of(checkpoint: Path, config: TrialConfig, n: int) -> Subject:
+def subject_of(checkpoint: Path, key: str | None, config: TrialConfig, n: int) -> Subject:
     """The checkpoint's model and the first n test puzzles, on a GPU where there is one.
+
+    `key` says where in the file the weights stand, if in several places.
 
     Raises CheckpointError if the file does not fit the config's model, DataError for its puzzles.
     """
@@ -58,7 +60,7 @@ def subject_of(checkpoint: Path, config: TrialConfig, n: int) -> Subject:
         num_puzzles=1,
         generator=torch_generator(config.seed, "init"),
     )
-    model.load_state_dict(initial_state(checkpoint, config.model, model.state_dict()))
+    model.load_state_dict(initial_state(checkpoint, config.model, model.state_dict(), key))
     model.forward_dtype = config.train.forward_dtype
     batch = load_task(task, n).eval_batch("test", n).to(device)
     return Subject(model.to(device).eval(), batch, task, config.model.token_loss)
@@ -70,6 +72,7 @@ def diagnose_checkpoint(
     asked: DiagnosisConfig,
     folder: Location,
     *,
+    key: str | None = None,
     threads: int,
     workers: int = 0,
     progress: Progress = lambda kind, done, of: None,
@@ -82,8 +85,8 @@ def diagnose_checkpoint(
     WorkersError without workers.
     """
     set_up_torch(threads)
-    subject = subject_of(checkpoint, config, asked.n)
-    parts = Parts(folder, checkpoint, config, threads)
+    subject = subject_of(checkpoint, key, config, asked.n)
+    parts = Parts(folder, checkpoint, key, config, threads)
 
     def share_out(kind: str, work: Sequence[range], examples: Found) -> list[Found]:
         of = depends_on(asked, kind)

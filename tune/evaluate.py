@@ -50,6 +50,7 @@ def evaluate_checkpoint(
     config: TrialConfig,
     folder: Location,
     *,
+    key: str | None = None,
     threads: int,
     trial_id: str,
     fewer: tuple[int, ...] = (),
@@ -62,7 +63,7 @@ def evaluate_checkpoint(
     computed again. Raises CheckpointError if the file does not fit the config's model, DataError for its puzzles.
     """
     set_up_torch(threads)
-    subject = subject_of(checkpoint, config, config.eval.n)
+    subject = subject_of(checkpoint, key, config, config.eval.n)
     rows = evaluate_split(
         subject.model,
         subject.batch,
@@ -71,7 +72,7 @@ def evaluate_checkpoint(
         token_loss=subject.token_loss,
         seed=config.seed,
         split="test",
-        workers=KeptChunks(Parts(folder, checkpoint, config, threads), config, progress),
+        workers=KeptChunks(Parts(folder, checkpoint, key, config, threads), config, progress),
         fewer=fewer,
     )
     table = pa.Table.from_pylist([{"trial_id": trial_id} | row for row in rows], schema=EVALS_SCHEMA)

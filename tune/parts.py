@@ -19,11 +19,12 @@ NUMBERS = 2  # what is found changes with it: raised where a diagnosis or an eva
 class Parts:
     """A file each in a folder, named after all that its numbers depend on."""
 
-    def __init__(self, folder: Location, checkpoint: Path, config: TrialConfig, threads: int):
+    def __init__(self, folder: Location, checkpoint: Path, key: str | None, config: TrialConfig, threads: int):
         self.folder = folder / PARTS
         self.of = {
             "numbers": NUMBERS,
             "checkpoint": file_digest(str(checkpoint)),
+            "key": key,
             "model": config.model.model_dump(mode="json"),
             "task": config.task.identity(),
             "forward_dtype": config.train.forward_dtype,

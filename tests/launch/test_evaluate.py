@@ -15,6 +15,7 @@ from launch.cli import main
 from launch.evaluation_tables import controls
 from results.schema import EVALS_SCHEMA
 from results.storage import location
+from rrm.checkpoint import loads, serialise
 from rrm.config import TrialConfig
 from rrm.evaluate import evaluate_split
 from rrm.puzzles.dataset import load_task
@@ -132,6 +133,32 @@ def test_a_killed_one_goes_on_to_the_same_table(trial, tmp_path):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len(list(there.glob("*.pt"))) == 9
     assert {path for path, at in before.items() if path.stat().st_mtime_ns != at} == {damaged}
+
+
+def test_of_weights_in_several_places_those_of_the_key_are_taken(trial, tmp_path, capsys):
+    """Of --key, or else of init_from in a spec that starts from the file."""
+    folder, spec = trial
+    held = loads((folder / "final.pt").read_bytes(), "final.pt")
+    other = {name: tensor.flip(0) for name, tensor in held.items()}
+    both = tmp_path / "both.pt"
+    both.write_bytes(serialise({"model": held, "ema": other}))
+    start = {"init_from": {"name": str(both), "key": "model"}}
+    starts = write_spec(tmp_path, tiny_sweep(base={"eval": EVAL} | start))
+    command = ["evaluate", str(both), "--threads", "1", "--output", str(tmp_path), "--spec"]
+    assert main([*command, spec]) == 2
+    assert "weights under model, ema; say which with key: ema" in capsys.readouterr().err
+
+    def answers(*flags: str) -> list[dict]:
+        assert main([*command, *flags]) == 0
+        rows = pq.read_table(tmp_path / "evals.parquet").to_pylist()
+        return [row | {"trial_id": ""} for row in rows]
+
+    ours = [row | {"trial_id": ""} for row in evaluated(folder, tmp_path / "ours")]
+    assert answers(spec, "--key", "model") == answers(starts) == ours
+    assert answers(spec, "--key", "ema") == answers(starts, "--key", "ema") != ours
+    diagnose = ["diagnose", str(both), "--threads", "1", "-n", "2", "-k", "1", "--spec"]
+    assert main([*diagnose, spec]) == 2
+    assert main([*diagnose, spec, "--key", "ema"]) == main([*diagnose, starts]) == 0
 
 
 def test_a_published_checkpoint_from_a_bucket_into_one(bucket, tmp_path, monkeypatch, capsys):
