@@ -177,6 +177,9 @@ def test_nothing_of_a_refused_state_stays(tmp_path, unbroken, lost):
     assert_same_results(tmp_path, unbroken)
 
 
+THRICE = {"eval": {"every": 6}}  # evaluated: a first, a middle and a last save
+
+
 def killed_after_every_write(place: Location, monkeypatch) -> list[Location]:
     """What a trial's folder holds after each write, one folder a write: as a kill there would leave it."""
     left = []
@@ -195,23 +198,24 @@ def killed_after_every_write(place: Location, monkeypatch) -> list[Location]:
     with monkeypatch.context() as patch:
         patch.setattr(HeldFolder, "write", copied(HeldFolder.write))
         patch.setattr(HeldFolder, "copy", copied(HeldFolder.copy))
-        finish(TrialRun(job(place / "whole"), CPU))
+        finish(TrialRun(job(place / "whole", **THRICE), CPU))
     return left
 
 
-def test_a_kill_after_any_write_ends_in_the_same_bits(place, unbroken, monkeypatch):
+def test_a_kill_after_any_write_ends_in_the_same_bits(place, tmp_path, monkeypatch):
     """Each evaluation is sealed once the next is there: at any moment each that was written is read, and once."""
+    finish(TrialRun(job(tmp_path / "unbroken", **THRICE), CPU))
+    whole, seen = results_of(tmp_path / "unbroken")[2], 0
     monkeypatch.setattr(growing, "PART", 1)
-    whole, seen = results_of(unbroken)[2], 0
     folders = killed_after_every_write(place, monkeypatch)
     for folder in folders:
         rows = trial_table(folder, "evals").to_pylist()
         assert rows == whole[: len(rows)]
         assert len(rows) >= seen
         seen = len(rows)
-        finish(TrialRun(job(folder), CPU))
-        assert_same_results(folder, unbroken)
-        assert part_numbers(storage.sizes(folder)) == {f"evals-{number}.parquet": number for number in range(3)}
+        finish(TrialRun(job(folder, **THRICE), CPU))
+        assert_same_results(folder, tmp_path / "unbroken")
+        assert part_numbers(storage.sizes(folder)) == {f"evals-{number}.parquet": number for number in range(2)}
         best = load(folder / "best_state.pt")
         assert best["step"] == load(folder / "final_state.pt")["best"]["step"]
     assert len(folders) > 12
