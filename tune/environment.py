@@ -48,7 +48,8 @@ def local_problem() -> str | None:
 
 
 def _temporary_problem() -> str | None:
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    known = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)  # macOS gives all a long TMPDIR
+    variable = next((name for name in known if name in os.environ), None)
     text = os.environ[variable] if variable else "/tmp"
     what = f"{variable}: {text!r}" if variable else text
     mend = "set RAY_TMPDIR to a short path that can be written to, such as /tmp"

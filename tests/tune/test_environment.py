@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,15 @@ def test_what_is_well_is_no_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "not" / "made" / "yet"))
     assert local_problem() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_macos_the_folder_is_rays_own_or_none(monkeypatch):
+    """There TMPDIR is always long, and Ray does not read it (ray._common.utils.get_default_system_temp_dir)."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("TMPDIR", long := "/var/folders/" + "x" * 60)
+    assert local_problem() is None
+    monkeypatch.setenv("RAY_TMPDIR", long)
+    assert (local_problem() or "").startswith("RAY_TMPDIR: '/var/folders/x")
 
 
 @pytest.mark.parametrize("folder", ["/proc", "/proc/nowhere"])
