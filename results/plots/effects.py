@@ -25,6 +25,7 @@ from results.plots.style import (
     titles,
     values,
 )
+from results.points import point_fields
 from results.rows import rows_of
 from results.signals import metric_name
 
@@ -86,7 +87,8 @@ def paired_differences(
 def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | None = None) -> alt.FacetChart:
     """Accuracy against the sigma of training, on a log axis: a panel a metric, a line an arm, the baseline as a band.
 
-    The band is the 95 % t interval of the baseline's mean over its seeds; of one seed, a line.
+    Where the grid has other fields besides sigma, a panel a metric and point of those. The band is the 95 % t interval
+    of the baseline's mean over its seeds; of one seed, a line.
 
     ladder: sigma of each row of the comparison (`training_sigma`), nan where there is none.
     """
@@ -97,8 +99,9 @@ def sigma_ladder(comparison: pd.DataFrame, ladder: pd.Series, *, arms: Arms | No
     half = _half_width(rows.baseline_sd, rows.n_seeds)
     low, high = (rows.baseline_mean - half).clip(lower=0), (rows.baseline_mean + half).clip(upper=1)
     rows = rows.assign(base_low=low, base_high=high)
-    panel_of = [f"{what}: {arm}" if arms.apart else what for what, arm in zip(rows.what, rows.arm, strict=True)]
-    rows = rows.assign(panel=panel_of)
+    rest = [_without_sigma(point) for point in rows.point.fillna("")]
+    of_panel = titles(rows.assign(point=rest, arm=rows.arm if arms.apart else ""))
+    rows = rows.assign(panel=[": ".join(filter(None, pair)) for pair in zip(rows.what, of_panel, strict=True)])
     kept = ["arm", "point", "what", "panel", "ladder", "baseline_mean", "arm_mean", "base_low", "base_high", "n_seeds"]
     ticks = alt.Axis(values=log_ticks(rows.ladder))
     x = alt.X("ladder:Q", scale=alt.Scale(type="log"), title="sigma of the training", axis=ticks)
@@ -178,6 +181,11 @@ def training_sigma(comparison: pd.DataFrame) -> pd.Series:
     nan without noise, and for sigma 0, which has no place on a log axis.
     """
     return comparison.perturb.map(_sigma_of).astype(float)
+
+
+def _without_sigma(point: str) -> str:
+    fields = point_fields(point).items()
+    return " ".join(f"{field}={value}" for field, value in fields if field not in ("perturb", "perturb.sigma"))
 
 
 def _sigma_of(perturb: Any) -> float:

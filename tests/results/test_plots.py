@@ -287,6 +287,20 @@ def test_the_ladder_has_a_panel_a_metric_and_the_baseline_as_a_band():
     assert ((rows.base_low < rows.baseline_mean) & (rows.baseline_mean < rows.base_high)).all()
 
 
+def test_a_ladder_with_another_field_beside_sigma_has_a_panel_for_each_of_its_values():
+    """In one panel a line would run through all points of a sigma, up and down."""
+    _, _, comparison = tables_of()
+    on = [
+        comparison.assign(perturb=f'{{"sigma": {sigma}}}', point=f"optim.lr={rate} perturb.sigma={sigma}")
+        for rate in (1, 2)
+        for sigma in (0.1, 1.0)
+    ]
+    comparison = pd.concat(on, ignore_index=True)
+    rows = data_of(sigma_ladder(comparison, training_sigma(comparison)))
+    assert not rows.duplicated(["panel", "arm", "ladder"]).any()
+    assert {"clean accuracy (final): lr=1", "clean accuracy (final): lr=2"} <= set(rows.panel)
+
+
 def test_the_map_of_a_ladder_is_arms_by_sigma_with_a_panel_a_metric():
     """An arm without noise stands before the sigmas; where sigmas are no ladder the map has a row an arm and point."""
     _, _, comparison = tables_of(("baseline", "multi", "plain"))
