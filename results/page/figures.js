@@ -79,6 +79,14 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "600px" });
 
+// On paper nothing comes into view.
+addEventListener("beforeprint", () => {
+  for (const place of document.querySelectorAll(".chart:empty")) {
+    seen.unobserve(place);
+    place.draw();
+  }
+});
+
 function figure(item) {
   const place = element("div", { class: "chart" });
   place.draw = async () => {

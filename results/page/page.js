@@ -71,6 +71,7 @@ const ITEMS = {
 
 function render() {
   seen.disconnect();
+  document.getElementById("vg-tooltip-element")?.classList.remove("visible"); // what it was of is going
   heading(view.title, view.said);
   contents(view.sections);
   filters();
@@ -170,6 +171,17 @@ addEventListener("hashchange", () => {
   if (view) keepingPlace(render);
   if (state.get("at") !== before.get("at")) goTo(state.get("at"));
 });
+
+// Whether a list is open or a slider held, as far as a page is told: it must not be replaced then.
+const USED_SECONDS = 15;
+let used = 0;
+for (const kind of ["pointerdown", "keydown", "input", "change"]) addEventListener(kind, (event) => {
+  if (event.target.matches?.("select, input[type=range]")) used = kind === "change" ? 0 : Date.now();
+}, true);
+
+function inUse() {
+  return document.activeElement?.matches("select, input[type=range]") && Date.now() - used < USED_SECONDS * 1000;
+}
 
 let width = innerWidth, redraw = null;
 addEventListener("resize", () => {

@@ -139,6 +139,8 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         )
         page.call("Input.dispatchMouseEvent", type="mouseMoved", x=spot[0], y=spot[1])
         wait(page, "(document.getElementById('vg-tooltip-element') || {}).textContent?.includes('arm')")
+        gone = "!document.getElementById('vg-tooltip-element').classList.contains('visible')"
+        assert page.evaluate(f"keepingPlace(render), {gone}")  # with the mark that it was of
         page.screenshot(tmp_path / "report.png")
         assert page.console == []
         assert {url.partition("#")[0] for url in page.requests if not url.startswith(("data:", "blob:"))} == {
@@ -152,6 +154,10 @@ def test_it_gives_its_tables_as_csv_and_its_figures_as_pictures(report, tmp_path
     stem = 60 * "s"
     with browser.Page(report, 1400, dark=True) as page:
         page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        undrawn = "[...document.querySelectorAll('figure')].filter(one => !one.querySelector('svg')).length"
+        assert page.evaluate(undrawn) > 0  # what is far below the window
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(undrawn) == 0  # at once: a browser prints what is there then
         files = page.evaluate("[...document.querySelectorAll('#downloads a')].map(a => a.download)")
         assert f"{stem}-evals.csv" in files
         assert f"{stem}-windows.csv" not in files  # it has no rows
