@@ -3,10 +3,12 @@
 import base64
 import gzip
 import json
+import os
 import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +27,7 @@ from results.query import unroll
 from results.rows import counted, outcomes_of, rows_of
 from results.schema import SPEC
 from results.signals import difference, metric_name, probability, short_verdict, verdicts
-from results.storage import read_bytes
+from results.storage import Location, read_bytes
 from results.text import no_answer
 from results.trial_files import DamagedFileError
 from results.trials_section import trial_curves, trial_items
@@ -285,10 +287,7 @@ def _said(board: dict[str, Any]) -> str:
 def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
     """What it takes to do it again: the file, the command, the code and its versions."""
     items: list[dict[str, Any]] = []
-    try:
-        spec = read_bytes(tables.folder / SPEC).decode(errors="replace")
-    except OSError:
-        spec = ""
+    spec = _spec(tables.folder)
     commits = tables.trials.commit.dropna().value_counts()
     commands = []
     if len(commits):  # that which most trials ran with; the table below has all
@@ -306,6 +305,17 @@ def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
         items.append({"kind": "code", "title": f"The sweep, {SPEC}", "text": spec})
     if items:
         yield _section("again", "How to do it again", items)
+
+
+def _spec(folder: Location) -> str:
+    """The sweep's file, as far as it is text; "" if it cannot be read, or is a link that leads out of the folder."""
+    path = folder / SPEC
+    if isinstance(path, Path) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        return ""
+    try:
+        return read_bytes(path).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _versions(tables: SweepTables) -> pd.DataFrame:

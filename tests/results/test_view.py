@@ -173,6 +173,17 @@ def test_unrolls_that_cannot_be_read_cost_their_boards_alone_and_are_named(tmp_p
     assert f"left out: {tmp_path}/trials/baseline0/unrolls.parquet: not a table of unrolls" in text["text"]
 
 
+def test_a_sweeps_file_is_shown_as_far_as_it_is_text_and_no_other_is(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "secret").write_text("a token")
+    (tmp_path / "s" / "spec.yaml").symlink_to(tmp_path / "secret")
+    tables = tables_of(2, folder=tmp_path / "s")
+    assert "a token" not in json.dumps(view(tables))
+    (tmp_path / "s" / "spec.yaml").unlink()
+    (tmp_path / "s" / "spec.yaml").write_bytes(b"name: s # \xff")
+    assert items_of(sections_of(view(tables))["again"], "code")[-1]["text"] == "name: s # \ufffd"
+
+
 def test_it_says_how_to_do_it_again(tmp_path):
     folder = tmp_path / "it's; here"
     folder.mkdir()
