@@ -257,6 +257,7 @@ def _puzzles(tables: SweepTables) -> tuple[list[dict[str, Any]], list[str]]:
             board = boards.setdefault(key, {"question": row.question, "answer": row.answer, "runs": []})
             how = f"perturbed, sigma {row.sigma:g}" if row.sigma else "clean"
             run = {"arm": trial.arm, "seed": int(trial.seed), "name": f"{trial.arm}, seed {trial.seed}, {how}"}
+            run |= {"sigma": float(row.sigma)}
             answers = {"predicted": list(row.predicted), "q_halt": [float(q) for q in row.q_halt]}
             board["runs"].append(run | answers)
     if not boards:
@@ -275,8 +276,11 @@ def _solved(board: dict[str, Any]) -> list[bool]:
 
 
 def _disagreement(board: dict[str, Any]) -> int:
-    solved = _solved(board)
-    return min(sum(solved), len(solved) - sum(solved))
+    """How evenly the arms differ, solved against failed: clean, or at the sigma where it is most."""
+    arms: dict[float, list[bool]] = {}
+    for run, solved in zip(board["runs"], _solved(board), strict=True):
+        arms.setdefault(run["sigma"], []).append(solved)
+    return max(min(sum(solved), len(solved) - sum(solved)) for solved in arms.values())
 
 
 def _said(board: dict[str, Any]) -> str:

@@ -129,15 +129,15 @@ def test_no_name_can_end_the_script_that_holds_the_data():
 
 
 def write_unrolls(folder, trial_id, *predicted):
-    """What a trial answered to 4x4 Sudokus, clean and perturbed alike: the last answer of each."""
+    """What a trial answered to 4x4 Sudokus: the last answer of each, clean and perturbed alike, or both."""
     (folder / "trials" / trial_id).mkdir(parents=True)
     texts = {"question": "1234341221434.21", "answer": "1234341221434321"}
     rows = [
         {"trial_id": trial_id, "step": 40, "example": example, "q_halt": [-0.5, 0.5], "sigma": sigma}
         | texts
         | {"predicted": [texts["question"].replace(".", "1"), last]}
-        for example, last in enumerate(predicted)
-        for sigma in (0.0, 0.3)
+        for example, lasts in enumerate(predicted)
+        for sigma, last in zip((0.0, 0.3), (lasts, lasts) if isinstance(lasts, str) else lasts, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=UNROLLS_SCHEMA), folder / "trials" / trial_id / "unrolls.parquet")
 
@@ -146,13 +146,13 @@ RIGHT, WRONG = "1234341221434321", "1234341221434121"
 
 
 def test_the_puzzles_on_which_the_arms_differ_come_first(tmp_path):
-    write_unrolls(tmp_path, "baseline0", RIGHT, WRONG)
-    write_unrolls(tmp_path, "multi0", RIGHT, RIGHT)
+    write_unrolls(tmp_path, "baseline0", RIGHT, WRONG, (RIGHT, WRONG))
+    write_unrolls(tmp_path, "multi0", RIGHT, RIGHT, (RIGHT, WRONG))  # on the last the noise alone makes a difference
     write_unrolls(tmp_path, "multi1", WRONG, WRONG)  # of each arm the lowest seed alone
     shown = view(tables_of(2, folder=tmp_path))
     (item,) = items_of(sections_of(shown)["puzzles"], "puzzles")
     names = [puzzle["name"] for puzzle in item["puzzles"]]
-    assert names == ["test puzzle 1: solved in 2 of 4", "test puzzle 0: solved in 4 of 4"]
+    assert names == [f"test puzzle {at}: solved in {n} of 4" for at, n in ((1, 2), (0, 4), (2, 2))]
     assert [run["name"] for run in item["puzzles"][0]["runs"]] == [
         "baseline, seed 0, clean",
         "baseline, seed 0, perturbed, sigma 0.3",
