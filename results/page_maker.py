@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 import psutil
 
-from results.storage import Location
+from results.schema import LOOKS, MANIFEST
+from results.storage import Location, read_bytes
 from results.trial_files import DamagedFileError
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -117,6 +118,8 @@ def _answer(pipe: Connection, tables_in: Path) -> None:
             answer, error = what(tables_in, *arguments), None
         except (KeyError, DamagedFileError, OSError) as raised:
             answer, error = None, raised
+        except Exception as raised:  # noqa: BLE001 - whatever odd files made of it: it costs its own page
+            answer, error = None, OSError(f"{type(raised).__name__}: {raised}")
         ends = psutil.Process().memory_info().rss > KEPT_BYTES
         pipe.send((answer, error, ends))
 
@@ -127,8 +130,9 @@ def _page(tables_in: Path, folder: Location, version: str) -> MadePage:
     from results.view import Live, view
 
     started = time.time()
+    asked = [read_bytes(path) if path.exists() else b"" for path in (folder / MANIFEST, folder / LOOKS)]
     tables = gather(folder, tables_in=tables_in)
-    now = _version(tables)
+    now = _version(tables, asked)
     if now == version:
         return MadePage(version=now, made=started, took=time.time() - started)
     live = Live(f"api/sweeps/{quote(folder.name, safe='')}/tables")
@@ -146,9 +150,11 @@ def _csv(tables_in: Path, folder: Location, table: str) -> str:
     return csv_of(getattr(gather(folder, tables_in=tables_in), table))
 
 
-def _version(tables: Any) -> str:
-    """What changes when the page would: the trials' files, and what could not be read."""
-    digest = hashlib.sha256(repr((tables.problems, tables.baseline)).encode())
+def _version(tables: Any, asked: list[bytes]) -> str:
+    """What changes when the page would: what is `asked`, the trials' files, and what could not be read."""
+    digest = hashlib.sha256(repr(tables.problems).encode())
+    for part in asked:
+        digest.update(part)
     for row in tables.trials[["trial_id", "status", "step", "source"]].itertuples(index=False):
         digest.update(repr(tuple(row)).encode())
     return digest.hexdigest()[:16]

@@ -24,7 +24,7 @@ from psutil import STATUS_ZOMBIE, Process
 from sweep_folder import write_sweep
 
 from launch.cli import main
-from results.page_maker import MadePage, PageMaker
+from results.page_maker import MadePage, PageMaker, _answer, _page
 from results.schema import PROGRESS
 from results.watch import WatchedSweep
 
@@ -278,18 +278,21 @@ def test_a_bucket_is_watched_as_a_folder_is(storage, bucket):
         assert json.loads(get(f"{url}api/sweeps/underway")[1])["title"] == "underway"
 
 
+def maker_of(process: subprocess.Popen) -> Process:
+    (maker,) = (one for one in Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline()))
+    return maker
+
+
 def test_pages_are_made_by_a_process_that_may_die_and_that_nobody_waits_for(storage):
     with watching(storage) as (url, process):
         whole = get(f"{url}api/sweeps/underway")[1]
-        (maker,) = (one for one in Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline()))
+        maker = maker_of(process)
         maker.kill()
         while maker.status() != STATUS_ZOMBIE:
             time.sleep(0.05)
         assert get(f"{url}api/sweeps/underway/tables/trials.csv")[1].startswith(b"sweep,arm,")
         assert get(f"{url}api/sweeps/underway")[1] == whole
-        trial = next((storage / "underway" / "trials").glob("*/done.json")).parent
-        (trial / "evals.parquet").unlink()
-        os.mkfifo(trial / "evals.parquet")  # is read for ever
+        maker_of(process).suspend()
         waits = left_waiting(f"{url}api/sweeps/underway/tables/evals.csv")
         time.sleep(1)
         assert waits.is_alive()
@@ -335,6 +338,39 @@ def test_the_first_page_is_made_once_for_all_and_an_old_one_is_given_while_it_is
             await asyncio.sleep(0)
 
     asyncio.run(watched())
+
+
+def test_a_page_is_of_another_version_once_something_else_is_asked(tmp_path):
+    folder = tmp_path / "s"
+    write_sweep(folder, {"baseline": 0.0, "multi": 0.5}, seeds=2, evaluations=2, diagnosed=0, sigmas=(0.1,))
+    version = _page(tmp_path / "own", folder, "").version
+    assert _page(tmp_path / "own", folder, version).json == b""
+    (folder / "sweep.json").write_text(json.dumps(json.loads((folder / "sweep.json").read_text()) | {"margin": 0.3}))
+    wider = _page(tmp_path / "own", folder, version).version
+    (folder / "looks.json").write_text('{"looks": []}')
+    assert len({version, wider, _page(tmp_path / "own", folder, wider).version}) == 3
+
+
+def test_whatever_a_page_fails_by_is_told_and_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("results.page_maker.M_ARENA_MAX", 0)  # no such option
+    monkeypatch.setattr("results.page_maker.KEPT_BYTES", float("inf"))
+    asked = [(bytes.decode, ()), (Path.exists, ())]  # of the folder of tables
+    told = []
+
+    class Pipe:
+        def recv(self):
+            if not asked:
+                raise EOFError
+            return asked.pop()
+
+        def send(self, answer):
+            told.append(answer)
+
+    _answer(Pipe(), tmp_path)  # pyright: ignore[reportArgumentType]
+    (there, none, _), (nothing, error, _) = told
+    assert (there, none, nothing) == (True, None, None)
+    assert str(error).startswith("TypeError: ")
 
 
 def test_bad_input_is_one_message(tmp_path, capsys):
