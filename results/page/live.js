@@ -1,6 +1,6 @@
 // The page of `rrm watch`: all sweeps, or one, asked for again and again.
 
-const POLL_SECONDS = 2, LOST_SECONDS = 10;
+const POLL_SECONDS = 2, LOST_SECONDS = 10, STANDS = "What stands here is no longer made anew: ";
 let heard = Date.now(), timer = null, missing = "";
 
 // The sweep that the address names, or all of them.
@@ -26,6 +26,11 @@ async function poll() {
     lost(problem);
   } catch (error) {
     if (error.status === 404) gone(sweep, error.message);
+    else if (error.status) {
+      heard = Date.now();
+      if (!view) document.getElementById("states").textContent = "";
+      lost(`${view ? STANDS : ""}${error.message}`);
+    }
     else if (Date.now() - heard > LOST_SECONDS * 1000 || !view) lost(`No answer from rrm watch for ${when((Date.now() - heard) / 1000)}: what stands here is as old. ${error.message}`);
   }
   clearTimeout(timer);
@@ -41,15 +46,17 @@ async function ask(path) {
 // What changes from second to second is small, and asked for each time; the whole page only when there is a new one.
 async function follow(sweep) {
   const path = `api/sweeps/${encodeURIComponent(sweep)}`, fresh = await ask(`${path}/progress`);
-  const first = !view || view.title !== sweep, whole = first || view.version !== fresh.version ? await ask(path) : view;
+  const first = !view || view.title !== sweep, stale = first || (view.version !== fresh.version && !inUse());
+  let whole = stale ? await ask(path) : view;
   if (state.get("sweep") !== sweep) return "";
+  if (!first && inUse()) whole = view; // the next time
   const renewed = whole !== view;
   view = whole;
   news(fresh);
   if (first) render();
   else if (renewed) keepingPlace(render);
   else for (const item of trialsOf(view)) document.getElementById(item.id).update();
-  return fresh.problem ? `What stands here is no longer made anew: ${fresh.problem}` : "";
+  return fresh.problem ? STANDS + fresh.problem : "";
 }
 
 function news(fresh) {

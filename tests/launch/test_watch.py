@@ -170,7 +170,18 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         page.evaluate(f"[0, 1].forEach(() => {TABLE}.tHead.rows[0].cells[{seed}].firstChild.click())")
         assert page.evaluate(seeds) == ["1", "1", "0", "0"]
         page.evaluate(f"window.before = {TABLE}")
+        focus(page, "boards-puzzle")  # a list that is open is not taken away
+        of_list = "document.activeElement.dispatchEvent(new Event('{}', {{bubbles: true}}))"
+        page.evaluate(f"{of_list.format('pointerdown')}; used += 1e6 * (used > 0)")
+        version = page.evaluate("view.version")
         next((storage / "underway" / "trials").glob("*/done.json")).unlink()
+        end = time.monotonic() + 60
+        while json.loads(get(f"{url}api/sweeps/underway/progress")[1])["version"] == version:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        polled(page)
+        assert page.evaluate("window.before.isConnected")
+        page.evaluate(of_list.format("change"))
         wait(page, "!window.before.isConnected")
         assert page.evaluate(seeds) == ["1", "1", "0", "0"]
         used_as_a_report_is(page, tmp_path)
@@ -198,6 +209,11 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         page.press("Enter")
         wait(page, "document.querySelectorAll('.cards li').length === 1")
         assert page.evaluate("document.getElementById('lost').hidden")
+        # What was answered is said where it is no page.
+        (storage / ODD / "sweep.json").write_text("{")
+        page.evaluate(f"location.hash = 'sweep=' + encodeURIComponent({json.dumps(ODD)})")
+        wait(page, "document.getElementById('lost').textContent.includes('sweep.json: ')")
+        assert not page.evaluate("document.getElementById('lost').textContent.startsWith('No answer')")
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
         wait(page, "document.getElementById('lost').textContent.startsWith('No answer from rrm watch')")
