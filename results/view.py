@@ -72,7 +72,7 @@ def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
         *([] if at_its_end else [standing]),
         *_answer(tables, shown),
         *_figures("sure", "How sure", _how_sure(tables, drawn, arms), _comparison(tables), note=note),
-        *_figures("came", "How it came", _how_it_came(drawn, of_drawn, arms, live), note=note),
+        *_figures("came", "How it came", _how_it_came(drawn, of_drawn, arms), note=note),
         *_figures("why", "Why", _why(tables, arms)),
         *_diagnosis(tables, arms),
         *puzzles,
@@ -197,9 +197,9 @@ def _in_figures(tables: SweepTables) -> pd.Series:
     return tables.comparison.difference.notna() & tables.comparison.metric.isin(plots.SHOWN)
 
 
-def _how_it_came(tables: SweepTables, shown: pd.DataFrame, arms: Arms, live: Live | None) -> Iterator[tuple[str, Any]]:
+def _how_it_came(tables: SweepTables, shown: pd.DataFrame, arms: Arms) -> Iterator[tuple[str, Any]]:
     if ((tables.evals.split == "test") & (tables.evals.sigma == 0)).any() if len(tables.evals) else False:
-        each = None if live else seed_curves(tables.trials, tables.evals)
+        each = seed_curves(tables.trials, tables.evals)
         yield "curves", plots.accuracy_curves(curve(tables.trials, tables.evals), shown, each, arms=arms)
     if (shown.final.notna() & shown.flops_per_step.notna()).any():
         yield "compute", plots.accuracy_against_compute(shown, arms=arms)
@@ -314,7 +314,7 @@ def _again(tables: SweepTables) -> Iterator[dict[str, Any]]:
 def _spec(folder: Location) -> str:
     """The sweep's file, as far as it is text; "" if it cannot be read, or is a link that leads out of the folder."""
     path = folder / SPEC
-    if isinstance(path, Path) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+    if isinstance(path, Path) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
         return ""
     try:
         return read_bytes(path).decode(errors="replace")

@@ -61,11 +61,17 @@ function fitted(spec, width) {
   return spec;
 }
 
-async function draw(place, spec) {
+const choices = new Map(); // what the reader chose of a figure, such as thin lines for seeds, stays when it is drawn again
+
+async function draw(place, spec, id = "") {
+  const bound = (spec.params || []).filter((param) => param.bind);
+  for (const param of bound) param.value = choices.get(id + param.name) ?? param.value;
   try {
     const drawn = await vegaEmbed(place, fitted(filtered(spec), place.clientWidth), { renderer: "svg", actions: false, tooltip: { theme: "custom" } });
-    // What the reader chose, such as thin lines for seeds, stays when the figure is drawn again.
-    for (const param of (spec.params || []).filter((one) => one.bind)) drawn.view.addSignalListener(param.name, (_, value) => { param.value = value; });
+    for (const param of bound) drawn.view.addSignalListener(param.name, (_, value) => {
+      param.value = value;
+      choices.set(id + param.name, value);
+    });
   } catch (error) {
     place.replaceChildren(element("p", { class: "bad" }, "This figure cannot be drawn: " + error.message));
     console.error(error);
@@ -90,7 +96,7 @@ addEventListener("beforeprint", () => {
 function figure(item) {
   const place = element("div", { class: "chart" });
   place.draw = async () => {
-    await draw(place, item.spec);
+    await draw(place, item.spec, item.id);
     place.parentNode.style.minHeight = "";
   };
   seen.observe(place);

@@ -141,6 +141,15 @@ def test_it_fits_sorts_filters_hovers_and_is_quiet(report, tmp_path, width, dark
         wait(page, "(document.getElementById('vg-tooltip-element') || {}).textContent?.includes('arm')")
         gone = "!document.getElementById('vg-tooltip-element').classList.contains('visible')"
         assert page.evaluate(f"keepingPlace(render), {gone}")  # with the mark that it was of
+
+        # What a reader chose of a figure stays on a page that came anew, as those of a live one do.
+        seeds = "document.querySelector('#figure-curves .vega-bind input')"
+        drawn(page, "figure-curves")
+        page.evaluate(f"{seeds}.click()")
+        page.evaluate(f"view = JSON.parse(document.getElementById('view').textContent), window.before = {seeds}")
+        page.evaluate("keepingPlace(render)")
+        drawn(page, "figure-curves")
+        assert page.evaluate(f"{seeds} !== window.before && {seeds}.checked")
         page.screenshot(tmp_path / "report.png")
         assert page.console == []
         assert {url.partition("#")[0] for url in page.requests if not url.startswith(("data:", "blob:"))} == {

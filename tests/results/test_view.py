@@ -60,6 +60,8 @@ def test_the_answer_comes_first_and_each_verdict_leads_to_its_evidence():
     figures = [item["id"] for section in shown["sections"] for item in items_of(section, "figure")]
     assert verdict["at"] in figures
     assert {"figure-differences", "figure-map", "figure-curves", "figure-compute", "figure-lambda"} <= set(figures)
+    live = items_of(sections_of(view(tables, Live("x")))["came"], "figure")[0]["spec"]
+    assert [param["name"] for param in live["params"]] == ["seeds"]  # thin lines, on request
 
 
 def test_an_infinite_number_is_sorted_as_the_largest():
