@@ -20,7 +20,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-EVERY = 1000  # many slices, after which a trial may be stopped
+EVERY = 500  # many slices, after which a trial may be stopped
 GREETING = "a-greeting-that-anybody-may-read"
 
 
