@@ -54,9 +54,9 @@ def _memory_by_name(node: dict[str, Any]) -> int | None:
     return min((int(GPUS[name].memory * 1e9) for name in ours), default=None)
 
 
-def memory_mend(config: TrialConfig) -> str:
-    """What to change in a trial that turned out not to fit into memory."""
-    memory = gpu_memory()
+def memory_mend(config: TrialConfig, device: torch.device) -> str:
+    """What to change in a trial that turned out not to fit into the memory of the device that it trains on."""
+    memory = gpu_memory() if device.type == "cuda" else None
     if memory is not None:
         return f"{too_large(config, memory, tried=True)}; {AGAIN}"
     train, rollouts = config.train, f" x {config.rollouts} rollouts" if config.rollouts > 1 else ""

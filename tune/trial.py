@@ -91,7 +91,7 @@ class TrialRun:
                 self.trainer = self._trainer(device)
             record = self._record_start(device)
             self.logs = self._open_logs(record.get("wandb_run"))
-            with out_of_memory_is(lambda: memory_mend(self.trainer.config)):
+            with out_of_memory_is(lambda: memory_mend(self.trainer.config, self.trainer.device)):
                 self._saved_step = self._resume()
         except BaseException as error:
             try:
@@ -190,7 +190,7 @@ class TrialRun:
         A diverged trial, and any error of its own, leaves failed.json with its reason; errors are raised again.
         """
         try:
-            with out_of_memory_is(lambda: memory_mend(self.trainer.config)):
+            with out_of_memory_is(lambda: memory_mend(self.trainer.config, self.trainer.device)):
                 return self._advance(seconds)
         except DivergedError as error:
             self._held.write_failed("diverged", str(error), self.trainer.step)

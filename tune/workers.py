@@ -45,7 +45,7 @@ class TrialWorker:
         on = torch.device(device)
         workers = JoinedWorkers(TCPStore(address, port, count, is_master=False), rank, count, on)
         try:
-            follow(workers, on, memory_mend)
+            follow(workers, on, lambda config: memory_mend(config, on))
         finally:
             workers.leave()
 

@@ -1,5 +1,6 @@
 """What a sweep costs is said before it runs, and a trial that a GPU cannot hold is refused before anything starts."""
 
+import re
 import sys
 
 import pytest
@@ -91,7 +92,14 @@ def test_the_smallest_gpu_of_a_cluster_counts_where_it_is_known(monkeypatch):
     assert memory.cluster_memory([node("H100", gpus=0), node("RTX-PRO-6000")], "H100") is None
 
 
-def test_out_of_memory_in_a_run_says_how_many_shards_to_take(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("device", "mend"),
+    [
+        ("cuda", "of a GPU's memory .* set train.shards: 2"),
+        ("cpu", r"raise train.shards \(1\)"),
+    ],
+)
+def test_out_of_memory_in_a_run_says_what_to_change_of_the_device_it_trains_on(device, mend, tmp_path, monkeypatch):
     config = tiny_config()
     job = TrialJob("a", 0, config.trial_id(), config.model_dump(mode="json"), str(tmp_path), 1, 60.0)
     run = TrialRun(job, torch.device("cpu"))
@@ -102,7 +110,8 @@ def test_out_of_memory_in_a_run_says_how_many_shards_to_take(tmp_path, monkeypat
 
     monkeypatch.setattr(run.trainer, "train_step", full)
     run.advance(60)  # the evaluation of step 0
-    with pytest.raises(torch.OutOfMemoryError, match=r"out of memory: train.shards: 1 needs .* set train.shards: 2"):
+    monkeypatch.setattr(run.trainer, "device", torch.device(device))
+    with pytest.raises(torch.OutOfMemoryError, match=f"out of memory: {mend}"):
         run.advance(60)
-    assert "set train.shards: 2" in (read_json(tmp_path / FAILED) or {})["reason"]
+    assert re.search(mend, (read_json(tmp_path / FAILED) or {})["reason"])
     run.close()
