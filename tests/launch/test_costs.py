@@ -95,7 +95,7 @@ def test_the_smallest_gpu_of_a_cluster_counts_where_it_is_known(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "mend"),
     [
-        ("cuda", "of a GPU's memory .* set train.shards: 2"),
+        ("cuda", "train.* of a GPU's memory .* set train.shards: 2"),
         ("cpu", r"raise train.shards \(1\)"),
     ],
 )
