@@ -15,7 +15,9 @@ from aiohttp import web
 
 from launch.local import JobError
 from launch.paths import folder_path
+from results.page_maker import ANSWER_SECONDS
 from results.report import page, script, style, vega
+from results.storage import impatiently
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE
@@ -55,7 +57,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     if isinstance(storage, Path) and not storage.is_dir():
         raise JobError(f"{storage}: no such folder; give the storage of a sweep, or run one first")
     try:
-        with closing(WatchedStorage(storage)) as watched, handled(ENDING, signal.default_int_handler):
+        ended = handled(ENDING, signal.default_int_handler)
+        with closing(WatchedStorage(storage)) as watched, ended, impatiently(ANSWER_SECONDS):
             asyncio.run(_serve(watched, arguments.host, arguments.port))
     except KeyboardInterrupt:
         pass

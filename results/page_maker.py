@@ -22,11 +22,12 @@ from urllib.parse import quote
 import psutil
 
 from results.schema import LOOKS, MANIFEST
-from results.storage import Location, read_bytes
+from results.storage import Location, impatiently, read_bytes
 from results.trial_files import DamagedFileError
 
 CONTEXT = multiprocessing.get_context("spawn")
 M_ARENA_MAX = -8
+ANSWER_SECONDS = 10.0  # for which a storage that has been lost is waited for: then the reader is told
 KEPT_BYTES = 250_000_000  # a process that has grown larger than that ends, and the next page has a new one
 
 
@@ -115,7 +116,8 @@ def _answer(pipe: Connection, tables_in: Path) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer, error = what(tables_in, *arguments), None
+            with impatiently(ANSWER_SECONDS):
+                answer, error = what(tables_in, *arguments), None
         except (KeyError, DamagedFileError, OSError) as raised:
             answer, error = None, raised
         except Exception as raised:  # noqa: BLE001 - whatever odd files made of it: it costs its own page

@@ -345,5 +345,8 @@ def side_by_side(place: Location, read: Callable[[_Thing], _Read], things: Itera
 
     From a bucket, reading is mostly waiting; in a folder, more than two threads get in each other's way.
     """
-    with ThreadPoolExecutor(16 if isinstance(place, S3Path) else 2) as pool:
+    patience = _at_most.get()
+    with ThreadPoolExecutor(
+        16 if isinstance(place, S3Path) else 2, initializer=_at_most.set, initargs=(patience,)
+    ) as pool:
         return list(pool.map(read, things))

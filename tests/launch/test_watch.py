@@ -283,7 +283,7 @@ def test_another_address_has_a_token_in_its_url(storage):
             assert get(here + without)[0] == 404
 
 
-def test_a_bucket_is_watched_as_a_folder_is(storage, bucket):
+def test_a_bucket_is_watched_as_a_folder_is(storage, bucket, s3_server):
     from pyarrow import fs
 
     s3 = fs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"])
@@ -292,6 +292,12 @@ def test_a_bucket_is_watched_as_a_folder_is(storage, bucket):
         (sweep,) = json.loads(get(f"{url}api/sweeps")[1])["sweeps"]
         assert (sweep["name"], sweep["counts"]) == ("underway", {"done": 3, "unfinished": 1})
         assert json.loads(get(f"{url}api/sweeps/underway")[1])["title"] == "underway"
+        s3_server.stop()
+        try:
+            said = get(f"{url}api/sweeps")[1]  # not after the minutes that a training waits
+        finally:
+            s3_server.start()
+        assert b"S3 cannot be reached; see AWS_ENDPOINT_URL" in said
 
 
 def maker_of(process: subprocess.Popen) -> Process:
