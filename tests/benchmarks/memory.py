@@ -10,7 +10,7 @@ FILES = {"task": {"train": "train.csv", "test": "test.csv"}, "seed": 0}
 def main() -> None:
     """Print a row of the README's table for each preset of the published size."""
     for name, preset in PRESETS.items():
-        if "generate" in preset["task"]:
+        if not name.startswith(("sudoku-extreme-", "maze-hard-")):
             continue
         config = TrialConfig.model_validate(merge(preset, FILES))
         whole = config.model_copy(update={"train": config.train.model_copy(update={"shards": 1})})

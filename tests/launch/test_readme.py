@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from runpy import run_path
 
 import torch
 from listening import LOOPBACK, descendants, listening
@@ -55,6 +56,15 @@ def test_the_commands_and_options_that_it_names_are_there(capsys):
     helped, section = capsys.readouterr().out, README[README.index("## Commands") : README.index("## A sweep")]
     for option in re.findall(r"(?<=[`|\s])--[a-z][a-z-]+", section):
         assert option in helped, option
+
+
+def test_its_table_of_memory_has_the_rows_of_the_benchmark(capsys):
+    main = run_path(str(Path(__file__).parents[1] / "benchmarks" / "memory.py"))["main"]
+    main.__globals__.update(kept_bytes=lambda _: 0, needed_bytes=lambda _: 0)  # they take seconds
+    main()
+    rows = [line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines()]
+    table = README[README.index("| preset |") : README.index("On an H100")].splitlines()[2:]
+    assert rows == [line.split(" | ")[:2] for line in table if line]
 
 
 def test_the_files_that_it_names_are_there():
