@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tune.expand import Cell
     from tune.spec import Sweep
 
-MANY_TRIALS = 1000  # whose folders take seconds to look at
+MANY_TRIALS = 1000  # which take seconds to check, and their folders to look at
 _EXIT_CODES = "exit code: 0 all done, 2 bad input (nothing was started), 3 some trials failed, 4 stopped before the end"
 
 
@@ -134,10 +134,12 @@ def _parser() -> argparse.ArgumentParser:
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
     from tune.spec import load_sweep
 
-    sweep = load_sweep(arguments.spec, arguments.overrides, arguments.preset)
-    if len(sweep.trials) > MANY_TRIALS:
-        print(f"{sweep.spec.name}: {len(sweep.trials)} trials; looking at their folders", file=sys.stderr, flush=True)
-    return sweep
+    def told(trials: int) -> None:
+        if trials > MANY_TRIALS:
+            text = f"{arguments.spec}: {trials} trials at most; checking them and looking at their folders"
+            print(text, file=sys.stderr, flush=True)
+
+    return load_sweep(arguments.spec, arguments.overrides, arguments.preset, told)
 
 
 def _run(arguments: argparse.Namespace) -> int:

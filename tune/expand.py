@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tune.files import Layers, init_from_problems, task_file_problems, with_abso
 from tune.search import samples, space_problem
 
 MAX_TRIALS = 20_000  # read, planned and compared in seconds
+Told = Callable[[int], None]
 Point = dict[str, Any]  # a grid point: dotted field -> value
 
 
@@ -41,8 +42,11 @@ class Cell:
         return " ".join(filter(None, (self.arm, self.point_name, f"seed={self.seed}")))
 
 
-def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
-    """Every cell of a sweep as its file holds it, in the order arm, grid point, seed; and every problem found."""
+def expand(raw: dict[str, Any], told: Told = lambda trials: None) -> tuple[list[Cell], list[str]]:
+    """Every cell of a sweep as its file holds it, in the order arm, grid point, seed; and every problem found.
+
+    Thousands take seconds: `told` is first told how many there are, at most.
+    """
     problems = list(_own_problems(raw))
     base, arms, seeds = raw.get("base"), raw.get("arms"), raw.get("seeds")
     grid, search = raw.get("grid", {}), raw.get("search", {})
@@ -51,8 +55,10 @@ def expand(raw: dict[str, Any]) -> tuple[list[Cell], list[str]]:
     arms = {name: changes for name, changes in arms.items() if isinstance(changes, dict)}
     grid = {key: values for key, values in grid.items() if isinstance(values, list) and not _unsweepable("grid", key)}
     good_seeds = [s for s in seeds if type(s) is int and 0 <= s <= MAX_SEED] if isinstance(seeds, list) else []
-    if problem := _too_many(arms, grid, search, raw.get("num_samples"), good_seeds):
+    trials, problem = _size(arms, grid, search, raw.get("num_samples"), good_seeds)
+    if problem:
         return [], [*problems, problem]
+    told(trials)
     crossed = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     points = list(itertools.product(crossed, _drawn(search, raw.get("num_samples"))))
     cells: list[Cell] = []
@@ -75,20 +81,22 @@ def _drawn(search: dict[str, Any], count: Any) -> list[Point]:
     return list({json.dumps(point, sort_keys=True, default=str): point for point in drawn}.values())
 
 
-def _too_many(arms: dict[str, Any], grid: dict[str, Any], search: dict[str, Any], count: Any, seeds: list[int]) -> str:
-    """Why a sweep is too large to be made, let alone trained; empty if it is not."""
+def _size(
+    arms: dict[str, Any], grid: dict[str, Any], search: dict[str, Any], count: Any, seeds: list[int]
+) -> tuple[int, str]:
+    """A sweep's trials, and why they are too many to be made, let alone trained; empty if they are not."""
     factors = {"arms": len(arms)} | {f"values of {key}": len(values) for key, values in grid.items()}
     if search and type(count) is int:
         factors["samples"] = count
     factors["seeds"] = len(seeds)
     trials = math.prod(size for size in factors.values() if size > 0)
     if trials <= MAX_TRIALS:
-        return ""
+        return trials, ""
     place = next(
         (p for p, what in (("num_samples", "samples"), ("seeds", "seeds")) if factors.get(what, 0) > 100), "grid"
     )
     product = " x ".join(f"{size} {what}" for what, size in factors.items() if size > 1)
-    return f"{place}: {product} are {trials} trials; a sweep has {MAX_TRIALS} at most: ask for fewer"
+    return trials, f"{place}: {product} are {trials} trials; a sweep has {MAX_TRIALS} at most: ask for fewer"
 
 
 def _own_problems(raw: dict[str, Any]) -> Iterator[str]:

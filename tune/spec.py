@@ -19,7 +19,7 @@ from rrm.puzzles.formats import DataError
 from rrm.settings import Settings
 from rrm.torch_setup import CompilerError, check_compiler
 from tune import sweep_file
-from tune.expand import Cell, expand
+from tune.expand import Cell, Told, expand
 from tune.fields import explain, field_names
 from tune.loggers import WandbConfig, logger_problems
 from tune.primary import Primary, primary_problems
@@ -238,8 +238,10 @@ class Sweep:
             raise SpecError(self.path, problems)
 
 
-def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None = None) -> Sweep:
-    """Read and check a sweep file.
+def load_sweep(
+    path: str, overrides: list[str] | None = None, preset: str | None = None, told: Told = lambda trials: None
+) -> Sweep:
+    """Read and check a sweep file; `told` is told how many trials it has, at most, before they are made.
 
     `preset` and `overrides` are laid over it (tune.sweep_file). Raises SpecError with every problem found.
     """
@@ -254,7 +256,7 @@ def load_sweep(path: str, overrides: list[str] | None = None, preset: str | None
         problems += [explain(problem, SweepSpec, "") for problem in error.errors()]
     except SecretsError as error:
         problems.append(str(error))
-    cells, found = expand(raw)
+    cells, found = expand(raw, told)
     problems += found
     if spec is not None and spec.scheduler is not None and cells:
         longest = max(cell.config.train.steps for cell in cells)

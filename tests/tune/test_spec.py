@@ -176,3 +176,16 @@ def test_what_is_asked_stands_in_the_plan_and_in_the_manifest(tmp_path, capsys):
     assert (written["primary"], written["margin"]) == (["perturbed", 0.5], 0.05)
     plain = manifest(load_sweep(write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))))
     assert (plain["primary"], plain["margin"]) == (["best", 0.0], 0.02)
+
+
+def test_that_a_sweep_is_large_is_said_before_its_trials_are_made(tmp_path, capsys, monkeypatch):
+    def made(*_: object) -> None:
+        raise OSError("made")
+
+    monkeypatch.setattr("launch.cli.MANY_TRIALS", 3)
+    monkeypatch.setattr("tune.expand._trial_config", made)
+    path = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs")))
+    assert main(["plan", path]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"{path}: 4 trials at most; checking them and looking at their folders"
+    assert said[1].endswith("made")
