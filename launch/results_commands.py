@@ -84,13 +84,14 @@ def _gather(arguments: argparse.Namespace) -> int:
         started = time.monotonic()
         try:
             folder, tables = _gathered(sweep, arguments)
-        except (JobError, DamagedFileError, OSError) as error:
-            failed = isinstance(error, OSError)
-            print(f"{error.filename or sweep}: {error.strerror or error}" if failed else error, file=sys.stderr)
-            code = BAD_INPUT
-            continue
         except Exception as error:  # noqa: BLE001 - whatever odd files made of it: the other sweeps are gathered
-            print(f"{sweep}: cannot be gathered ({type(error).__name__}: {error})", file=sys.stderr)
+            if isinstance(error, OSError):
+                problem = f"{error.filename or sweep}: {error.strerror or error}"
+            elif isinstance(error, JobError | DamagedFileError):
+                problem = str(error)
+            else:
+                problem = f"{sweep}: cannot be gathered ({type(error).__name__}: {error})"
+            print(problem, file=sys.stderr)
             code = BAD_INPUT
             continue
         print(f"{_line(tables)}; {time.monotonic() - started:.1f} s", flush=True)

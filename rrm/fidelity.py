@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rrm.config import TrialConfig
-from rrm.models import ModelConfig, build_model
+from rrm.models import MODEL_CONFIG, build_model
 from rrm.models.act import Batch
 from rrm.models.base import BaseModel
 from rrm.models.products import ForwardDtype
@@ -90,20 +90,16 @@ def fidelity_at_start(config: TrialConfig, sigma: float) -> float | None:
     if config.perturb is None or config.train.forward_dtype == "float32":
         return None
     task, dtype = config.task, config.train.forward_dtype
-    return _at_start(config.model, task.seq_len, task.vocab_size, config.seed, dtype, config.perturb, sigma)
+    settings = config.model.model_dump_json(), config.perturb.model_dump_json()
+    return _at_start(*settings, task.seq_len, task.vocab_size, config.seed, dtype, sigma)
 
 
 @lru_cache
 def _at_start(
-    config: ModelConfig,
-    seq_len: int,
-    vocab_size: int,
-    seed: int,
-    dtype: ForwardDtype,
-    perturb: PerturbConfig,
-    sigma: float,
+    model_json: str, perturb_json: str, seq_len: int, vocab_size: int, seed: int, dtype: ForwardDtype, sigma: float
 ) -> float:
     generator = torch_generator(seed, "init")
+    config, perturb = MODEL_CONFIG.validate_json(model_json), PerturbConfig.model_validate_json(perturb_json)
     model = build_model(config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=generator)
     model.forward_dtype = dtype
     tokens = torch.randint(1, vocab_size, (1, seq_len), generator=generator)

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from rrm.config import TrialConfig
-from rrm.models import ModelConfig, build_model
+from rrm.models import MODEL_CONFIG, build_model
 from rrm.models.act import Batch, Latents
 from rrm.models.base import BaseModel
 from rrm.models.losses import row_losses
@@ -21,7 +20,6 @@ from rrm.streams import torch_generator
 FREE_SHARE = 0.15  # of a GPU's memory, for what is not counted: temporary tensors, the libraries' own
 COMPILED = 1.4  # times as much is kept by compiled blocks, of which torch decides: at most, as an H100 showed
 FLOATS_PER_PARAMETER = 5  # itself, its average, two moments of the optimizer and a gradient
-_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
 class _FusedAttention(TorchFunctionMode):
@@ -128,7 +126,7 @@ def _of_an_act_step(config_json: str, seq_len: int, vocab_size: int, dtype: Forw
 
 def without_data(config_json: str, rows: int, seq_len: int, vocab_size: int) -> tuple[BaseModel, Latents, Batch]:
     """A model on torch's meta device, its initial latents and a batch: shapes alone."""
-    config = _MODEL.validate_json(config_json)
+    config = MODEL_CONFIG.validate_json(config_json)
     with torch.device("meta"):
         model = build_model(
             config, seq_len=seq_len, vocab_size=vocab_size, num_puzzles=1, generator=torch_generator(0, "init")

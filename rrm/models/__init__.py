@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import torch
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Tag, TypeAdapter
 
 from rrm.models.base import BaseModel
 from rrm.models.hrm import HRM, HRMConfig
@@ -21,6 +21,7 @@ ModelConfig = Annotated[
     Annotated[TRMConfig, Tag("trm")] | Annotated[HRMConfig, Tag("hrm")] | Annotated[SRMConfig, Tag("srm")],
     Discriminator(_arch),
 ]
+MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
 def build_model(

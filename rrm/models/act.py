@@ -96,6 +96,10 @@ class RecursiveModel(Protocol):
         """Within this context no weight changes: what follows from weights alone is computed once."""
         ...
 
+    def eagerly(self) -> AbstractContextManager[None]:
+        """Within this context nothing is compiled, nor run compiled."""
+        ...
+
     def act_step(
         self, latents: Latents, batch: Batch, after_update: AfterUpdate = unchanged
     ) -> tuple[Latents, StepOutput]:

@@ -214,7 +214,7 @@ class BaseModel(nn.Module, ABC):
             if isinstance(module, self.block):
                 module.compile(fullgraph=True, dynamic=False)
 
-    def eagerly(self) -> AbstractContextManager[Any]:
+    def eagerly(self) -> AbstractContextManager[None]:
         """A context in which no block is compiled, nor those that are run compiled."""
         # Asked only where there are some: it imports the compiler.
         return torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
