@@ -69,7 +69,7 @@ class JoinedWorkers(Workers):
         device: torch.device,
         why_lost: Callable[[], Exception] = lambda: WorkerLostError(UNREACHABLE),
     ):
-        self.rank, self.count, self.device, self.why_lost = rank, count, device, why_lost
+        self.rank, self.count, self.why_lost = rank, count, why_lost
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
 
@@ -78,15 +78,19 @@ class JoinedWorkers(Workers):
         dist.destroy_process_group()
 
     def all_gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """By one exchange of all their bytes."""
-        flat = torch.empty(sum(x.nbytes for x in tensors.values()), dtype=torch.uint8, device=self.device)
-        for name, view in _views(flat, tensors).items():
-            view.copy_(tensors[name], non_blocking=True)
-        of_workers = [torch.empty_like(flat) for _ in range(self.count)]
-        self._or_lost(lambda: dist.all_gather(of_workers, flat))
-        return [
-            {name: view.to(tensors[name].device) for name, view in _views(part, tensors).items()} for part in of_workers
-        ]
+        """By one exchange of all their bytes on each kind of device: what is on the CPU does not wait for the GPU."""
+        of_workers: list[dict[str, Tensor]] = [{} for _ in range(self.count)]
+        for kind in sorted({x.device.type for x in tensors.values()}):  # CPU first: who is gone is noticed there
+            mine = {name: x for name, x in tensors.items() if x.device.type == kind}
+            device = next(iter(mine.values())).device
+            flat = torch.empty(sum(x.nbytes for x in mine.values()), dtype=torch.uint8, device=device)
+            for name, view in _views(flat, mine).items():
+                view.copy_(mine[name])
+            parts = [torch.empty_like(flat) for _ in range(self.count)]
+            self._or_lost(lambda parts=parts, flat=flat: dist.all_gather(parts, flat))
+            for found, part in zip(of_workers, parts, strict=True):
+                found |= _views(part, mine)
+        return of_workers
 
     def gather(self, value: Any) -> list[Any]:
         """Worker by worker, so that worker 0 need not hold more than it asked for."""

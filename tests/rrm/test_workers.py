@@ -8,9 +8,11 @@ from typing import Any
 import joined
 import pytest
 import torch
+import torch.distributed as dist
 from joined import LAST, MODELS, STAGES, configs, from_the_start
 
 from rrm import checkpoint
+from rrm.workers import JoinedWorkers
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,16 @@ def test_one_two_and_four_workers_end_with_the_same_bits(model, trained):
         if from_the_start(name):
             again = checkpoint.load(trained / f"{name}.end.again.pt")
             _same(again, alone, f"{name}, four workers and then one")
+
+
+def test_what_is_on_the_cpu_is_not_sent_through_another_device(monkeypatch):
+    """A count that each step reads must not wait for the GPU."""
+    sent = []
+    monkeypatch.setattr("torch.distributed.all_gather", lambda parts, flat: sent.append((flat.device.type, len(flat))))
+    workers = JoinedWorkers(dist.HashStore(), 0, 1, torch.device("cpu"))
+    try:
+        (found,) = workers.all_gather({"gradient": torch.empty(3, device="meta"), "trained": torch.tensor(2)})
+    finally:
+        workers.leave()
+    assert sent == [("cpu", 8), ("meta", 12)]
+    assert {name: x.device.type for name, x in found.items()} == {"gradient": "meta", "trained": "cpu"}
