@@ -33,11 +33,13 @@ CLUSTER = """
 from ray.cluster_utils import Cluster
 
 input()
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})  # trains nothing
-first, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+quiet = {"include_log_monitor": False}
+head = {"num_cpus": 0, "include_dashboard": False}  # trains nothing
+cluster = Cluster(initialize_head=True, head_node_args=head | quiet)
+first, _ = cluster.add_node(num_cpus=1, **quiet), cluster.add_node(num_cpus=1, **quiet)
 print(cluster.address, flush=True)
 input()
-cluster.add_node(num_cpus=1)
+cluster.add_node(num_cpus=1, **quiet)
 print("another node", flush=True)
 input()
 cluster.remove_node(first, allow_graceful=False)

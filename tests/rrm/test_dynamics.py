@@ -36,7 +36,7 @@ class Toy:
     latent_names = ("z_H", "z_L")
     sub_updates = 1
     learns_q_continue = carries_tangents = False
-    constant_weights = staticmethod(nullcontext)
+    constant_weights = eagerly = staticmethod(nullcontext)
 
     def __init__(self, step, is_right, start: float, halt_max_steps: int):
         self.step, self.is_right, self.start, self.halt_max_steps = step, is_right, start, halt_max_steps
