@@ -132,8 +132,11 @@ def _page(tables_in: Path, folder: Location, version: str) -> MadePage:
     from results.view import Live, view
 
     started = time.time()
-    asked = [read_bytes(path) if path.exists() else b"" for path in (folder / MANIFEST, folder / LOOKS)]
     tables = gather(folder, tables_in=tables_in)
+    asked = [b"", b""]
+    for i, name in enumerate((MANIFEST, LOOKS)):
+        with suppress(OSError):  # not there, or closed: the tables' problems tell of it
+            asked[i] = read_bytes(folder / name)
     now = _version(tables, asked)
     if now == version:
         return MadePage(version=now, made=started, took=time.time() - started)

@@ -81,9 +81,6 @@ class S3Path:
     def read_bytes(self) -> bytes:
         return self.ask(lambda s3: s3.open_input_file(self.key).read())
 
-    def read_text(self) -> str:
-        return self.read_bytes().decode()
-
     def unlink(self, missing_ok: bool = False) -> None:
         tries = 0
 
@@ -169,7 +166,7 @@ def patiently(operation: Callable[[], _Read], path: S3Path) -> _Read:
 
     One that S3 turns away for now is tried for minutes, and so is one that does not reach it, if another has before.
     """
-    until, pause = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 1.0
+    until, pause, waited = time.monotonic() + min(PATIENCE_SECONDS, _at_most.get()), 1.0, False
     while True:
         try:
             done = operation()
@@ -181,11 +178,14 @@ def patiently(operation: Callable[[], _Read], path: S3Path) -> _Read:
         except OSError as error:
             name = _name_of(error)
             passes = name == BUSY or (name == LOST and endpoint() in _reached)
-            if not passes or time.monotonic() > until:
+            if not passes or time.monotonic() >= until:
+                if name == LOST and waited:  # in vain: what comes next does not wait as long again
+                    _reached.discard(endpoint())
                 mend = _MENDS.get(name, str(error).partition("\n")[0])
                 raise StorageError(errno.EIO, mend, str(path)) from error
-        time.sleep(random.uniform(0, pause))  # all who were turned away together must not come back together
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        # All who were turned away together must not come back together.
+        time.sleep(min(random.uniform(0, pause), max(0.0, until - time.monotonic())))
+        pause, waited = min(2 * pause, LONGEST_PAUSE_SECONDS), True
 
 
 def _name_of(error: OSError) -> str:

@@ -68,13 +68,10 @@ class AdamATan2:
         ]
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, or fill them with zeros."""
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
         for p in self._params():
-            if set_to_none or p.grad is None:
-                p.grad = None
-            else:
-                p.grad.zero_()
+            p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """In the form of torch's: parameters are their numbers, over all groups."""

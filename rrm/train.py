@@ -206,7 +206,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(optim.lr)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if self.model.puzzle_emb is not None:
             sign_sgd(
                 self.model.puzzle_emb.weights,

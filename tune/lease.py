@@ -119,7 +119,7 @@ class Lease:
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
-            with suppress(Exception):  # the next beat may pass; without any, others take the lease
+            with impatiently(0), suppress(Exception):  # the next beat may pass; without any, others take the lease
                 self._beat()
 
     def _put(self, claim: dict[str, Any]) -> bool:

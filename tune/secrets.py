@@ -13,6 +13,8 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
+from results.places import PlaceError, filled_in
+
 _NAMES = re.compile(
     r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|TOKENS?(_|\d|$)|COOKIE|(_|API|ACCESS|PRIVATE)KEYS?(_|\d|$)"
     r"|(^|_)(PASS|AUTH|PAT|PWD)(_|\d|$)",
@@ -48,11 +50,11 @@ def read_secrets(name: str) -> dict[str, str]:
     """
     where = f"secrets: {name} on node {platform.node()}"
     try:
-        with open(name, encoding="utf-8") as file:
+        with open(filled_in(name), encoding="utf-8") as file:
             found = os.fstat(file.fileno())
             lines = list(parse_stream(file))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
+    except (OSError, UnicodeDecodeError, PlaceError) as error:
+        reason = "not a text file" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", str(error))
         raise SecretsError(f"{where}: {reason}; every node needs it, and the machine of the command too") from error
     if found.st_uid != os.geteuid():
         raise SecretsError(f"{where}: belongs to another user; give a file of your own")

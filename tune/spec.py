@@ -137,7 +137,7 @@ class SweepSpec(Settings):
     @field_validator("secrets")
     @classmethod
     def _is_absolute(cls, value: str | None) -> str | None:
-        if value is not None and not Path(value).is_absolute():
+        if value is not None and not Path(filled_in(value)).is_absolute():
             raise ValueError(f"{value!r} is no absolute path; give the one that the file has on every node")
         return value
 

@@ -14,7 +14,7 @@ from rrm.puzzles.puzzle import SPLITS
 from tune.fields import did_you_mean, shown
 
 REPLACE = "!replace"
-PATH_FIELDS = {"": ("storage", "secrets"), "task": ("data", *SPLITS), "init_from": ("root", "name")}
+PATH_FIELDS = {"": ("storage",), "task": ("data", *SPLITS), "init_from": ("root", "name")}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", type(None): "nothing"}
 
 

@@ -80,7 +80,7 @@ def test_a_page_and_puzzles_go_into_a_bucket(home, bucket, capsys, monkeypatch):
     monkeypatch.setenv("RRM_CACHE", str(home / "cache"))
     assert main(["results", "report", "runs/tiny", "--output", f"{bucket}/pages/a.html"]) == 0
     assert capsys.readouterr().out == f"  {bucket}/pages/a.html\n"
-    assert (location(bucket) / "pages" / "a.html").read_text().startswith("<!doctype html>")
+    assert (location(bucket) / "pages" / "a.html").read_bytes().startswith(b"<!doctype html>")
     sizes = ["--sudoku", "2", "--train", "5", "--validation", "2", "--test", "4"]
     assert main(["data", "generate", f"{bucket}/csv", *sizes]) == 0
     assert main(["data", "generate", "csv", *sizes]) == 0

@@ -116,8 +116,10 @@ def test_a_worker_sets_what_stands_in_the_file_and_needs_it(tmp_path, monkeypatc
 def test_the_file_is_named_as_every_path_is(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     file = secrets_file(tmp_path)
-    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(secrets=f"{folder}/{file.name}")))
-    assert sweep.spec.secrets == str(file)
+    named = f"{folder}/{file.name}"
+    sweep = load_sweep(write_spec(tmp_path, tiny_sweep(secrets=named)))
+    assert sweep.spec.secrets == named  # each node has a home of its own
+    assert read_secrets(named) == PLANTED
     for given, why in (
         ("$NOWHERE/x", "'$NOWHERE/x': NOWHERE is not set here; set it, or write the path out"),
         ("x", "'x' is no absolute path; give the one that the file has on every node"),

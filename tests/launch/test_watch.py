@@ -371,6 +371,9 @@ def test_a_page_is_of_another_version_once_something_else_is_asked(tmp_path):
     wider = _page(tmp_path / "own", folder, version).version
     (folder / "looks.json").write_text('{"looks": []}')
     assert len({version, wider, _page(tmp_path / "own", folder, wider).version}) == 3
+    (folder / "looks.json").unlink()
+    os.mkfifo(folder / "looks.json")
+    assert b"looks.json" in _page(tmp_path / "own", folder, "").json  # a problem, and a page
 
 
 def test_whatever_a_page_fails_by_is_told_and_ends_nothing(tmp_path, monkeypatch):

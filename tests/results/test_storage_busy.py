@@ -6,7 +6,7 @@ import time
 import pytest
 
 from results import storage
-from results.storage import StorageError, location
+from results.storage import S3Path, StorageError, impatiently, location, patiently
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,23 @@ def test_what_no_waiting_mends_is_said_at_once(bucket, throttle):
         (location(bucket) / "a").read_bytes()
     assert time.monotonic() - started < 60
     assert throttle.turned_away == 1
+
+
+def test_a_store_that_is_lost_is_waited_for_once_and_no_longer_than_asked():
+    place = S3Path("bucket/a")
+
+    def lost() -> None:
+        raise OSError("When getting a: AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7")
+
+    def seconds(patience: float) -> float:
+        started = time.monotonic()
+        with impatiently(patience), pytest.raises(StorageError, match="S3 cannot be reached; see AWS_ENDPOINT_URL"):
+            patiently(lost, place)
+        return time.monotonic() - started
+
+    assert patiently(lambda: 1, place) == 1
+    assert seconds(0) < 0.2  # as a lease's beat asks, which speaks for no other
+    assert 0.5 <= seconds(0.5) < 1
+    assert seconds(60) < 0.2
+    assert patiently(lambda: 1, place) == 1
+    assert 0.5 <= seconds(0.5) < 1

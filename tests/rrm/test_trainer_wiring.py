@@ -8,6 +8,7 @@ import torch
 from tiny import MULTI, TINY_HRM, TINY_SRM, tiny_config
 
 from results.rows import unpack_correct
+from rrm import checkpoint
 from rrm.evaluate import EvalConfig, Watch, evaluate_split
 from rrm.models.act import Batch, Latents, StepOutput, q_continue_target
 from rrm.models.losses import row_losses
@@ -290,3 +291,37 @@ def test_correct_bits_stand_by_example_and_rollout():
     assert np.array_equal(unpack_correct(noisy["correct"], 8, 3), expected)
     assert noisy["exact_accuracy"] == pytest.approx(expected.mean())
     assert noisy["all_exact_accuracy"] == pytest.approx(expected.all(axis=1).mean())
+
+
+class AsBefore(torch.optim.Optimizer):
+    """Adam-atan2 as a subclass of torch's optimizer, by which earlier versions saved."""
+
+    step, _update = AdamATan2.step, AdamATan2._update  # pyright: ignore[reportAssignmentType]
+
+
+@pytest.mark.parametrize(("writes", "reads"), [(AsBefore, AdamATan2), (AdamATan2, AsBefore), (AdamATan2, AdamATan2)])
+def test_an_optimizers_state_is_torchs(writes, reads):
+    settings = {"lr": 0.1, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1}
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(3, generator=generator) for _ in range(3)]
+
+    def made(kind, values):
+        params = [torch.nn.Parameter(value.clone()) for value in values]
+        groups = [{"params": params[:2]}, {"params": params[2:], "weight_decay": 0.0}]
+        return params, kind(groups, settings) if kind is AsBefore else kind(groups, **settings)
+
+    def stepped(params, optimizer, number: int) -> None:
+        for i, p in enumerate(params):
+            p.grad = None if (number, i) == (0, 1) else torch.full_like(p, number + i - 0.5)
+        optimizer.step()
+
+    params, optimizer = made(writes, start)
+    stepped(params, optimizer, 0)
+    saved = checkpoint.loads(checkpoint.serialise(optimizer.state_dict()), "state")
+    others, other = made(reads, [p.detach() for p in params])
+    other.load_state_dict(saved)
+    for number in (1, 2):
+        stepped(params, optimizer, number)
+        stepped(others, other, number)
+    assert all(map(torch.equal, params, others))
+    assert [group["weight_decay"] for group in other.param_groups] == [0.1, 0.0]
