@@ -81,9 +81,9 @@ def _why_it_stays(file: Path) -> str | None:
     """Why a puzzle file does not travel: it is elsewhere, also by a link, or its owner's alone. None if it may."""
     if ".." in file.parts or not file.resolve().is_relative_to(Path.cwd().resolve()):
         return f"{file} is outside this folder"
-    return (
-        None if file.stat().st_mode & (S_IRGRP | S_IROTH) else f"{file} is for you alone to read (chmod go+r opens it)"
-    )
+    if not file.stat().st_mode & (S_IRGRP | S_IROTH):
+        return f"{file} is for you alone to read (chmod go+r opens it)"
+    return None
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -16,8 +16,8 @@ from aiohttp import web
 from launch.local import JobError
 from launch.paths import folder_path
 from results.page_maker import ANSWER_SECONDS
+from results.patience import impatiently
 from results.report import page, script, style, vega
-from results.storage import impatiently
 from results.trial_files import DamagedFileError
 from results.watch import WatchedStorage, WatchedSweep
 from tune.plan import ALL_DONE

@@ -21,8 +21,9 @@ from urllib.parse import quote
 
 import psutil
 
+from results.patience import impatiently
 from results.schema import LOOKS, MANIFEST
-from results.storage import Location, impatiently, read_bytes
+from results.storage import Location, read_bytes
 from results.trial_files import DamagedFileError
 
 CONTEXT = multiprocessing.get_context("spawn")

@@ -12,7 +12,8 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
-from results.storage import LOST, REQUEST_SECONDS, S3Path, endpoint, patiently
+from results.patience import LOST, endpoint, patiently
+from results.storage import REQUEST_SECONDS, S3Path
 
 _OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 _UNKNOWN = ("NotImplemented", "InvalidRequest", "InvalidArgument")  # what a store without conditional puts may answer

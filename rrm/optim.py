@@ -1,7 +1,6 @@
 """Adam-atan2, the sign-SGD of the puzzle table, the learning-rate schedule and the moving average of the weights."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -66,7 +65,7 @@ class AdamATan2:
         self.param_groups: list[dict[str, Any]] = [
             settings | group | {"params": [*group["params"]]} for group in groups
         ]
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.state: dict[Tensor, dict[str, Any]] = {}
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from results import locks, versioned
 from results.locks import claim_of, is_free, this_process
-from results.storage import Location, S3Path, impatiently
+from results.patience import impatiently
+from results.storage import Location, S3Path
 
 BEAT_SECONDS = 5.0
 NO_VERSION = f'"{0:032}"'

@@ -16,9 +16,10 @@ import pytest
 from tiny import TIMES, tiny_sweep, write_spec
 
 from launch.cli import main
-from results import storage, versioned
+from results import patience, versioned
 from results.gather import gather
-from results.storage import S3Path, StorageError, location
+from results.patience import StorageError
+from results.storage import S3Path, location
 from tune.spec import load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
@@ -105,7 +106,7 @@ def test_a_run_whose_worker_and_then_driver_are_killed_in_a_bucket_goes_on_and_a
 @pytest.fixture
 def outage(throttle, s3_server, monkeypatch) -> Iterator[Any]:
     """Stops the server once a trial has saved something."""
-    monkeypatch.setattr(storage, "LONGEST_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_SECONDS", 0.5)
     stopping = threading.Thread(target=s3_server.stop)
 
     def stop(method: str, path: str) -> None:
@@ -139,7 +140,7 @@ def test_a_server_that_goes_away_costs_nothing_but_time(tmp_path, bucket, s3_ser
 
 @pytest.mark.usefixtures("outage")
 def test_a_server_that_does_not_come_back_is_said_after_minutes(tmp_path, bucket, capsys, monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
     spec = write_spec(tmp_path, tiny_sweep(storage=bucket, seeds=[0]))
     for command, code in ((["train", spec, *TRAIN], 3), (["plan", spec], 2)):
         assert main(command) == code

@@ -301,7 +301,8 @@ def test_a_bucket_is_watched_as_a_folder_is(storage, bucket, s3_server):
 
 
 def maker_of(process: subprocess.Popen) -> Process:
-    (maker,) = (one for one in Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline()))
+    living = [one for one in Process(process.pid).children() if one.status() != STATUS_ZOMBIE]
+    (maker,) = (one for one in living if "spawn_main" in " ".join(one.cmdline()))
     return maker
 
 

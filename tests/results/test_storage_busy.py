@@ -5,15 +5,16 @@ import time
 
 import pytest
 
-from results import storage
-from results.storage import S3Path, StorageError, impatiently, location, patiently
+from results import patience, storage
+from results.patience import StorageError, impatiently, patiently
+from results.storage import S3Path, location
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError"), (429, "SlowDown")]
 )
 def test_whoever_is_turned_away_comes_again(bucket, throttle, monkeypatch, status, code):
-    monkeypatch.setattr(storage, "LONGEST_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_SECONDS", 0.5)
     place = location(bucket) / "a"
     (place / "here").put(b"content")
     throttle.share, throttle.status, throttle.code = 1.0, status, code
@@ -32,7 +33,7 @@ def test_whoever_is_turned_away_comes_again(bucket, throttle, monkeypatch, statu
 
 
 def test_after_minutes_it_says_what_to_mend(bucket, throttle, monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
     throttle.share = 1.0
     with pytest.raises(StorageError, match="S3 was too busy for minutes; run fewer trials at a time"):
         (location(bucket) / "a").read_bytes()
