@@ -197,11 +197,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rounds: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) v for queries, keys and values [B, heads, N, head_dim]."""
     if tangents.are_carried():
         return tangents.attend(q.to(v.dtype), k.to(v.dtype), v)
-    on_cpu, scale = v.device.type == "cpu", q.shape[-1] ** -0.5
-    if on_cpu and v.dtype == torch.bfloat16:  # backward through torch's own takes eight times as long
-        scores = (q * scale).to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)
-        return scores.float().softmax(dim=-1).to(v.dtype) @ v
-    if on_cpu and rounds:
+    scale = q.shape[-1] ** -0.5
+    if v.device.type == "cpu" and v.dtype == torch.bfloat16:
+        if torch.is_grad_enabled():  # backward through torch's own takes eight times as long
+            scores = (q * scale).to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)
+            return scores.softmax(dim=-1) @ v
+    elif v.device.type == "cpu" and rounds:
         return _RoundedMatmul.apply(_RoundedMatmul.apply(q * scale, k.transpose(-1, -2)).softmax(dim=-1), v)
     return F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
 
