@@ -35,6 +35,7 @@ class TrainConfig(Settings):
     `forward_dtype`: of the products inside the recursion; weights, latents, noise, heads and losses stay float32. A CPU
     rounds the operands of tensorfloat32 as a GPU does, and multiplies in float32: it is no faster there.
     `compile` has torch compile the recursion's block first, which takes a C++ compiler and some seconds.
+    `cuda_graphs` launches the recursion's kernels on a GPU at once: faster where a batch is small, to the same bits.
     """
 
     steps: int = Field(ge=1, le=10**12)
@@ -45,6 +46,7 @@ class TrainConfig(Settings):
     normalise: Normalise = "valid_steps"
     forward_dtype: ForwardDtype = "float32"
     compile: bool = False
+    cuda_graphs: bool = False
 
 
 class TrialConfig(Settings):
@@ -174,12 +176,33 @@ class TrialConfig(Settings):
                 "train.compile: true with rollout act_mask, whose batch shrinks as trajectories halt, and each size "
                 "would be compiled anew; use false"
             )
+        if self.train.cuda_graphs:
+            yield from self._not_graphed()
         if self.train.steps % self.eval.every:
             lower = self.train.steps // self.eval.every * self.eval.every
             better = " or ".join(str(steps) for steps in (lower, lower + self.eval.every) if steps)
             yield (
                 f"train.steps: {self.train.steps} is not a multiple of eval.every {self.eval.every}; use {better}, so "
                 "that the last step is evaluated"
+            )
+
+    def _not_graphed(self) -> Iterator[str]:
+        """Why the recursion cannot be launched as a graph."""
+        if self.model.arch == "srm":
+            yield (
+                "train.cuda_graphs: true with srm, whose factors are computed once for all ACT steps, not in each; "
+                "use false"
+            )
+        if self.rollout == "act_mask":
+            yield (
+                "train.cuda_graphs: true with rollout act_mask, whose batch shrinks as trajectories halt, and each "
+                "size would be a graph of its own; use false"
+            )
+        if self.train.compile:
+            yield "train.cuda_graphs: true with train.compile, which launches code of its own; choose one of the two"
+        if self.perturb is not None and self.perturb.when == "update":
+            yield (
+                "train.cuda_graphs: true with perturb.when: update, whose noise is drawn between the kernels; use false"
             )
 
     @property
@@ -258,13 +281,15 @@ class TrialConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on, as plain JSON values.
 
-        Files stand as the digests of their contents. train.steps is left out unless the learning rate depends on it:
-        a trial asked for more steps goes on, it is not another trial. Fields at their defaults are left out, so that a
-        new field does not rename old trials. Raises DataError if a file is unreadable.
+        Files stand as the digests of their contents. train.cuda_graphs, which changes no number, is left out, as
+        train.steps is unless the learning rate depends on it: a trial asked for more steps goes on, it is not another
+        trial. Fields at their defaults are left out, so that a new field does not rename old trials. Raises DataError
+        if a file is unreadable.
         """
         plain = self.model_dump(mode="json", exclude_defaults=True) | {"task": self.task.identity()}
         if self.init_from is not None:
             plain["init_from"] = ":".join(filter(None, (file_digest(str(self.init_from.path)), self.init_from.key)))
+        plain["train"].pop("cuda_graphs", None)
         if not self.optim.depends_on_total:
             del plain["train"]["steps"]
         return plain

@@ -82,6 +82,8 @@ class Trainer:
         if config.train.compile:
             check_compiler()
             self.model.compile_blocks()
+        if config.train.cuda_graphs and device.type == "cuda":
+            self.model.graph_recursion()
         optim = config.optim
         decayed = {True: [], False: []}
         for name, parameter in self.model.named_parameters():

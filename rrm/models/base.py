@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rrm.models.act import AfterUpdate, Batch, Latents, StepOutput, unchanged
+from rrm.models.cuda_graphs import GraphedRecursion
 from rrm.models.layers import Embedding, Linear, truncated_normal
 from rrm.models.losses import TokenLoss
 from rrm.models.products import ForwardDtype, rounded, tensorfloat32_products
@@ -77,6 +78,7 @@ class BaseModel(nn.Module, ABC):
     product_dtype: ForwardDtype = "float32"  # of those at this moment
     block: type[nn.Module]  # the module that the recursion repeats
     is_compiled = False  # whether the recursion's blocks are
+    graphs: GraphedRecursion | None = None  # the recursion in training, where it is launched as CUDA graphs
     carries_tangents = False  # whether each nonlinear part of the recursion has its rule in rrm.models.tangents
 
     def __init__(
@@ -128,12 +130,34 @@ class BaseModel(nn.Module, ABC):
         heads and the losses are in float32. Noise far below a rounded operand's own error is lost in the product.
         """
         embedding = self.embed(batch)
-        with self._products_rounded(), self.tensorfloat32():
-            latents = self.reason(latents, embedding, after_update)
+        graphs = self.graphs if self.training and after_update is unchanged else None
+        if graphs is None or graphs.busy:
+            latents = self._recursion(latents, embedding, after_update)
+        else:
+            latents = graphs(latents, embedding)
         answer = self.read(latents[self.latent_names[0]])
         q_logits = self.q_head(answer[:, 0]).float()
         output = StepOutput(self.lm_head(answer[:, self.prefix_positions :]), q_logits[:, 0], q_logits[:, 1])
         return {name: z.detach() for name, z in latents.items()}, output
+
+    def _recursion(self, latents: Latents, embedding: Tensor, after_update: AfterUpdate = unchanged) -> Latents:
+        with self._products_rounded(), self.tensorfloat32():
+            return self.reason(latents, embedding, after_update)
+
+    def graph_recursion(self) -> None:
+        """Have the recursion of training be launched as CUDA graphs, which see the weights where they are now.
+
+        What follows from weights is computed within a graph, each time.
+        """
+
+        def recursion(latents: Latents, embedding: Tensor) -> Latents:
+            derived, self._derived = self._derived, None
+            try:
+                return self._recursion(latents, embedding)
+            finally:
+                self._derived = derived
+
+        self.graphs = GraphedRecursion(recursion, list(self.parameters()), self.tensorfloat32)
 
     @contextmanager
     def constant_weights(self) -> Iterator[None]:

@@ -6,7 +6,8 @@ DATA is a folder with sudoku_extreme_{train,test}.csv and maze_30x30_hard_{train
   torch's allocator held at most, beside the count of rrm/memory.py; operations a second, and their share of the card's
   rate by rrm/gpus.py; hours of the whole recipe without its evaluations, beside those at the full rate.
 - `waits`: at 16 rows, the milliseconds a step takes, those that the host takes to issue it, and those of the GPU's
-  kernels: where the host takes longer, the step is bound by launches.
+  kernels: where the host takes longer, the step is bound by launches. Then those a step takes with train.cuda_graphs,
+  and the GB that torch reserves without and with.
 - `fidelity`: noise_fidelity after one ACT step and after the unroll, of the model as it is drawn.
 """
 
@@ -84,14 +85,25 @@ def recipes(data: Path, compiled: bool) -> None:
         del trainer
 
 
+def at_16_rows(name: str, data: Path, cuda_graphs: bool) -> tuple[Trainer, float, float]:
+    """A trainer that is warm, the seconds a step takes, and the GB that are reserved."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trainer = trainer_of(name, data, train={"batch_size": 16, "shards": 1, "cuda_graphs": cuda_graphs})
+    for _ in range(WARM):
+        trainer.train_step()
+    step = median(seconds(trainer.train_step) for _ in range(TIMED))
+    return trainer, step, torch.cuda.max_memory_reserved() / 1e9
+
+
 def waits(data: Path) -> None:
     """A row for each preset, at 16 rows, for one step of one ACT step."""
-    print(f"{'at 16 rows':24}{'ms a step':>10}{'host ms':>9}{'GPU ms':>8}{'kernels':>9}")
+    print(
+        f"{'at 16 rows':24}{'ms a step':>10}{'host ms':>9}{'GPU ms':>8}{'kernels':>9}{'with graphs':>13}{'faster':>8}"
+        f"{'GB':>6}{'with':>6}"
+    )
     for name in PUBLISHED:
-        trainer = trainer_of(name, data, train={"batch_size": 16, "shards": 1})
-        for _ in range(WARM):
-            trainer.train_step()
-        whole = median(seconds(trainer.train_step) for _ in range(TIMED))
+        trainer, whole, without = at_16_rows(name, data, cuda_graphs=False)
         issued = []
         for _ in range(TIMED):
             torch.cuda.synchronize()
@@ -104,7 +116,12 @@ def waits(data: Path) -> None:
         events = found.key_averages()
         busy = sum(event.self_device_time_total for event in events) / 1e3
         kernels = sum(event.count for event in events if event.self_device_time_total)
-        print(f"{name:24}{whole * 1e3:10.1f}{median(issued) * 1e3:9.1f}{busy:8.1f}{kernels:9}", flush=True)
+        del trainer
+        row = f"{name:24}{whole * 1e3:10.1f}{median(issued) * 1e3:9.1f}{busy:8.1f}{kernels:9}"
+        if PRESETS[name]["model"]["arch"] != "srm":
+            _, graphed, reserved = at_16_rows(name, data, cuda_graphs=True)
+            row += f"{graphed * 1e3:13.1f}{whole / graphed:8.1f}{without:6.1f}{reserved:6.1f}"
+        print(row, flush=True)
 
 
 def fidelity(data: Path) -> None:

@@ -2,25 +2,15 @@
 
 import itertools
 import multiprocessing
-from typing import Any
 
 import pytest
 import torch
-from on_gpu import DTYPES, MODELS, ROLLOUTS, gpu_config, halting_trainer, work
+from on_gpu import DTYPES, MODELS, ROLLOUTS, gpu_config, halting_trainer, plain, work
 
 from rrm import checkpoint
 from rrm.checkpoint import serialise
 from rrm.streams import normals
 from rrm.train import Trainer
-
-
-def plain(value: Any) -> Any:
-    """A state as one that can be compared: seconds are no result, tensors are bytes."""
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items() if key != "seconds"}
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    return value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else value
 
 
 @pytest.mark.parametrize(("model", "rollout", "dtype"), list(itertools.product(MODELS, ROLLOUTS, DTYPES)))

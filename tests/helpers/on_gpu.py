@@ -33,6 +33,10 @@ ROLLOUTS: dict[str, dict[str, Any]] = {
     "winner": {"objective": "winner_perturbed_ce", "perturb": {"winner_carry": "share_z_H"}},
 }
 
+GRAPHED: dict[str, dict[str, Any]] = {  # more that CUDA graphs are for
+    "noise at every ACT step": {"rollout": "serial_act", "perturb": {"when": "act_step"}},
+}
+
 
 def gpu_config(model: str, rollout: str = "parallel_fixed", dtype: str = "float32", **train: Any) -> TrialConfig:
     """A trial of two rollouts a puzzle, one of them perturbed."""
@@ -44,7 +48,16 @@ def gpu_config(model: str, rollout: str = "parallel_fixed", dtype: str = "float3
         "train": {"batch_size": 64, "steps": 8, "forward_dtype": dtype} | train,
         "eval": {"every": 2, "n": 16},
     }
-    return tiny_config(**merge(base, ROLLOUTS[rollout]))
+    return tiny_config(**merge(base, (ROLLOUTS | GRAPHED)[rollout]))
+
+
+def plain(value: Any) -> Any:
+    """A state as one that can be compared: seconds are no result, tensors are bytes."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items() if key != "seconds"}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else value
 
 
 def halting_trainer(config: TrialConfig, device: torch.device, workers: Workers = ALONE) -> Trainer:
