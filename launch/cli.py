@@ -15,6 +15,7 @@ from launch.local import JobError
 from results.schema import REPORT
 from results.trial_files import DamagedFileError
 from tune.environment import settle
+from tune.modules import reading_modules
 from tune.output import console, outlets
 from tune.plan import ALL_DONE, BAD_INPUT, SOME_FAILED, STOPPED, PlannedTrial, manifest, note_manifest, plan, planned
 from tune.signals import ENDING, GOES_ON, handled
@@ -40,7 +41,9 @@ class _Command(argparse.ArgumentParser):
     def parse_known_args(self, *arguments: Any, **named: Any) -> Any:
         """As ArgumentParser's."""
         if self.module:
-            import_module(self.module).add_arguments(self)
+            with reading_modules():
+                module = import_module(self.module)
+            module.add_arguments(self)
         return super().parse_known_args(*arguments, **named)
 
 
@@ -132,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
-    from tune.spec import load_sweep
+    with reading_modules():
+        from tune.spec import load_sweep
 
     def told(trials: int) -> None:
         if trials > MANY_TRIALS:
@@ -144,7 +148,8 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
 
 def _run(arguments: argparse.Namespace) -> int:
     sweep = _sweep(arguments)
-    from tune.experiment import RunBroken, RunRefused, run_sweep  # Ray takes seconds to import; bad input should not
+    with reading_modules():  # Ray takes seconds; bad input should not
+        from tune.experiment import RunBroken, RunRefused, run_sweep
 
     try:
         with handled(ENDING, signal.default_int_handler):  # until trials run: then the run has its own

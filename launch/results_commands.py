@@ -15,6 +15,7 @@ from results.names import sweep_name_problem
 from results.schema import MANIFEST, REPORT, TABLES
 from results.storage import Location, back_from, location
 from results.trial_files import DamagedFileError
+from tune.modules import reading_modules
 from tune.output import console
 from tune.plan import ALL_DONE, BAD_INPUT, manifest
 
@@ -67,7 +68,8 @@ def print_tables(tables: "SweepTables", everything: bool = False) -> None:
 
 def print_report(tables: "SweepTables", page: Location) -> None:
     """Write a sweep's page and print where it is."""
-    from results.report import write_report  # Altair takes a second to import
+    with reading_modules():
+        from results.report import write_report  # Altair takes a second to import
 
     print(f"  {write_report(tables, page)}")
 
@@ -143,10 +145,12 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _gathered(sweep: str, arguments: argparse.Namespace) -> tuple[Location, "SweepTables"]:
     """A sweep's folder and its tables. Raises JobError if there is no such sweep, or its file is wrong."""
-    from results.gather import gather
+    with reading_modules():
+        from results.gather import gather
 
     if sweep.endswith((".yaml", ".yml")):
-        from tune.spec import SpecError, load_sweep  # torch takes seconds to import
+        with reading_modules():
+            from tune.spec import SpecError, load_sweep  # torch takes seconds to import
 
         try:
             loaded = load_sweep(sweep, arguments.overrides, arguments.preset)

@@ -3,6 +3,7 @@
 import signal
 import sys
 
+from tune.modules import reading_modules
 from tune.signals import ENDING, end_here
 
 
@@ -11,7 +12,8 @@ def main() -> int:
     for number in (signal.SIGINT, *ENDING):
         if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP under nohup
             signal.signal(number, end_here)
-    from launch import cli  # which takes a second
+    with reading_modules():
+        from launch import cli  # which takes a second
 
     if signal.getsignal(signal.SIGINT) is end_here:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # commands have their own ends for Ctrl-C

@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-import torch
-from ray.exceptions import RayError, RayTaskError
-from ray.util import ActorPool
+from tune.modules import reading_modules
 
-from rrm.diagnose import DiagnosisConfig, find
-from rrm.dynamics import Found, Subject
-from rrm.torch_setup import set_up_torch
-from tune.connection import RunRefused, connected
+with reading_modules():  # a worker of Ray begins here
+    import ray
+    import torch
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util import ActorPool
+
+    from rrm.diagnose import DiagnosisConfig, find
+    from rrm.dynamics import Found, Subject
+    from rrm.torch_setup import set_up_torch
+    from tune.connection import RunRefused, connected
 
 RESTARTS = 3  # of a worker that dies, before the diagnosis ends; the same command then goes on
 Compute = Callable[[str, Sequence[range], Found], Iterator[tuple[range, Found]]]

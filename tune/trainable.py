@@ -6,19 +6,22 @@ import sys
 import time
 from typing import Any
 
-import ray
-import torch
-from ray.tune import PlacementGroupFactory, Trainable
+from tune.modules import reading_modules
 
-from results.schema import SAVED
-from results.storage import back_from
-from results.trial_files import read_json
-from rrm.torch_setup import MemoryRanOutError
-from rrm.workers import ALONE, Workers
-from tune.job import TrialJob
-from tune.output import outlet
-from tune.trial import Progress, TrialRun
-from tune.workers import Crew
+with reading_modules():  # a worker of Ray begins here
+    import ray
+    import torch
+    from ray.tune import PlacementGroupFactory, Trainable
+
+    from results.schema import SAVED
+    from results.storage import back_from
+    from results.trial_files import read_json
+    from rrm.torch_setup import MemoryRanOutError
+    from rrm.workers import ALONE, Workers
+    from tune.job import TrialJob
+    from tune.output import outlet
+    from tune.trial import Progress, TrialRun
+    from tune.workers import Crew
 
 SLICE_SECONDS = 1.0  # how often a trial reports; shorter slices cost Tune more than they tell
 

@@ -9,19 +9,22 @@ import time
 from contextlib import suppress
 from typing import Any
 
-import ray
-import torch
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from torch.distributed import TCPStore
+from tune.modules import reading_modules
 
-from rrm.follow import follow
-from rrm.torch_setup import MemoryRanOutError
-from rrm.workers import UNREACHABLE, JoinedWorkers, WorkerLostError
-from tune.deaths import OUT_OF_MEMORY
-from tune.memory import memory_mend
-from tune.output import outlet
-from tune.secrets import set_secrets
+with reading_modules():  # a worker of Ray begins here
+    import ray
+    import torch
+    from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    from torch.distributed import TCPStore
+
+    from rrm.follow import follow
+    from rrm.torch_setup import MemoryRanOutError
+    from rrm.workers import UNREACHABLE, JoinedWorkers, WorkerLostError
+    from tune.deaths import OUT_OF_MEMORY
+    from tune.memory import memory_mend
+    from tune.output import outlet
+    from tune.secrets import set_secrets
 
 LOOPBACK = "127.0.0.1"
 LAST_WORDS_SECONDS = 5.0  # that an exchange with a dead worker has to fail by itself

@@ -342,20 +342,28 @@ def test_one_message_with_field_value_and_mend(kind, tmp_path, monkeypatch, caps
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.yaml"]
 
 
-def test_bad_specs_start_no_ray(tmp_path):
+def test_bad_specs_start_no_ray_and_modules_are_read_without_a_look_for_garbage(tmp_path):
     paths = []
     for i, (spec, _) in enumerate(BAD.values()):
         (tmp_path / str(i)).mkdir()
         paths.append(write(tmp_path / str(i), spec))
     script = """
-import json, sys
+import gc, json, sys
 from launch.cli import main
 print(json.dumps([main(["run", path]) for path in json.loads(sys.argv[1])]), "ray" in sys.modules)
+print(gc.isenabled(), gc.get_freeze_count())
+import tune.trainable
+print(gc.isenabled(), gc.get_freeze_count())
 """
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(paths)], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.strip() == f"{json.dumps([2] * len(BAD))} False"
+    codes, by_a_command, by_a_worker = done.stdout.splitlines()
+    assert codes == f"{json.dumps([2] * len(BAD))} False"
+    collects, torch_is_passed_over = by_a_command.split()
+    assert (collects, int(torch_is_passed_over) > 100_000) == ("True", True)
+    collects, both_are = by_a_worker.split()
+    assert (collects, int(both_are) - int(torch_is_passed_over) > 50_000) == ("True", True)
 
 
 @pytest.mark.parametrize("command", [["run"], ["train", "--arm", "baseline", "--seed", "0"]])

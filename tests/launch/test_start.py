@@ -22,6 +22,11 @@ def runs_below(folder: str) -> list[psutil.Process]:
     ]
 
 
+def takes_hangup() -> None:
+    """SIGHUP is ignored in all that is started under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("moment", "number"),
     [*((moment, signal.SIGTERM) for moment in (*MODULES, "Ray starts")), ("Ray starts", signal.SIGHUP)],
@@ -32,7 +37,9 @@ def test_a_run_that_is_told_to_end_at_any_moment_ends_with_4(moment, number, tmp
         env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
         with open(tmp_path / "stderr", "w") as stderr:  # a line for every module that has been read
             command = [sys.executable, "-X", "importtime", "-m", "launch.start", "run", spec]
-            process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=stderr)
+            process = subprocess.Popen(
+                command, env=env, stdout=subprocess.DEVNULL, stderr=stderr, preexec_fn=takes_hangup
+            )
         said, module, until = Path(stderr.name), MODULES.get(moment), time.monotonic() + 200
         while not (f" {module}\n" in said.read_text() if module else runs_below(folder)):
             assert time.monotonic() < until
