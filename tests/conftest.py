@@ -19,6 +19,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 # Two test files run at a time: threads that wait for work in one of them, busily, would take the cores of the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("RRM_CACHE", str(Path.home() / ".cache" / "rrm"))  # Vega's bundle, for tests with other homes
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,8 @@ def s3_environment() -> int:
 def s3_server(s3_environment) -> Iterator[Any]:
     """A real S3 server on loopback, in this process; it keeps its buckets when stopped and started again."""
     moto = pytest.importorskip("moto.server", reason="moto's server is not installed: pip install 'rrm[test]'")
+    dispatcher = "moto.moto_server.werkzeug_app.DomainDispatcherApplication.get_backend_for_host"
+    pytest.MonkeyPatch().setattr(dispatcher, lambda *_: "s3")  # it looks at all of AWS's services for each request
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=s3_environment, verbose=False)
     server.start()

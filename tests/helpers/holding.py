@@ -15,7 +15,7 @@ from results.storage import location
 from tune import lease
 locks.STALE_SECONDS, lease.BEAT_SECONDS = float(sys.argv[2]), float(sys.argv[3])
 lock = lease.lock_at(location(sys.argv[1]), lambda: print("lost", flush=True))
-lock.acquire(timeout=10)
+lock.acquire(timeout=float(sys.argv[4]))
 print("held", flush=True)
 for line in sys.stdin:
     print(lock.is_locked, lease.still_held(lock), flush=True)
@@ -24,10 +24,10 @@ for line in sys.stdin:
 
 @contextmanager
 def held_elsewhere(
-    lock: Location, *before: str, stale: float = 30.0, beat: float = 5.0
+    lock: Location, *before: str, stale: float = 30.0, beat: float = 5.0, timeout: float = 10.0
 ) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock, started by the command `before`; it is killed at the end, at the latest."""
-    command = [*before, sys.executable, "-c", _HOLD, str(lock), str(stale), str(beat)]
+    command = [*before, sys.executable, "-c", _HOLD, str(lock), str(stale), str(beat), str(timeout)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
     try:
