@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,16 +74,17 @@ def record_looks(folder: Location, before: list[Look], looks: list[Look]) -> Non
 
 def complete_looks(comparison: pd.DataFrame, differences: pd.DataFrame) -> list[Look]:
     """The arms and points of one sweep that were tested, each once."""
-    tested = comparison.loc[comparison.p_adjusted.notna()].drop_duplicates(["arm", "point"])
-    pairs = differences.drop_duplicates(["arm", "point", "trial_id", "baseline_trial_id"])
-    of_place = {
-        place: frozenset(zip(rows.baseline_trial_id, rows.trial_id, strict=True))
-        for place, rows in pairs.groupby(["arm", "point"], observed=True)
-    }
-    return [
-        Look(row.arm, row.point, of_place[row.arm, row.point], row.margin, int(row.n_planned), int(row.seeds_needed))
-        for row in rows_of(tested)
-    ]
+    columns = ["arm", "point", "margin", "n_planned", "seeds_needed"]
+    tested = comparison.loc[comparison.p_adjusted.notna(), columns].drop_duplicates(["arm", "point"])
+    ids: Any = differences[["arm", "point", "baseline_trial_id", "trial_id"]]
+    pairs: dict[tuple[str, str], set[Ids]] = {}
+    for row in rows_of(ids):
+        pairs.setdefault((row.arm, row.point), set()).add((row.baseline_trial_id, row.trial_id))
+    found = []
+    for row in rows_of(tested):
+        own = frozenset(pairs[row.arm, row.point])
+        found.append(Look(row.arm, row.point, own, row.margin, int(row.n_planned), int(row.seeds_needed)))
+    return found
 
 
 def _same(look: Look, other: Look) -> bool:

@@ -94,7 +94,8 @@ def file_stem(sweep: str) -> str:
 
 def csv_of(frame: pd.DataFrame) -> str:
     """A table as CSV, numbers to seven digits, without packed bits."""
-    packed = [name for name in frame if any(isinstance(value, bytes) for value in frame[name])]
+    objects = [name for name in frame if frame[name].dtype == object]
+    packed = [name for name in objects if any(isinstance(value, bytes) for value in frame[name])]
     return frame.drop(columns=packed).to_csv(index=False, float_format="%.7g")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
 from results import plots
 from results.compared import COMPARISON_SCHEMA
@@ -55,6 +56,7 @@ class Live:
     url: str
 
 
+@debug_mode(False)  # altair holds each part to Vega-Lite's schema, half of the time: tests do, of whole figures
 def view(tables: SweepTables, live: Live | None = None) -> dict[str, Any]:
     """The whole page of a sweep as JSON's own types; results/page draws it.
 

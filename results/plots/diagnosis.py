@@ -22,6 +22,7 @@ from results.plots.style import (
     finish,
     mark_at,
     panels,
+    tips,
     together_or_apart,
     values,
 )
@@ -34,7 +35,7 @@ def auc_by_measure(areas: pd.DataFrame, *, arms: Arms | None = None, more: str =
     """How well each measure of the whole run tells the solved from the failed: of `results.diagnosis.auc`."""
     arms = arms or arms_of(areas)
     rows = areas.loc[(areas.window == "all") & areas.auc.notna()]
-    told = ["arm:N", "measure:N", "n:Q", "n_solved:Q", *_told("auc", "low", "high")]
+    told = [*tips("arm:N", "measure:N", "n:Q", "n_solved:Q"), *_told("auc", "low", "high")]
     base = _row("measure", rows, arms)
     layers = [
         mark_at(0.5),
@@ -84,7 +85,7 @@ def settled_by_threshold(below: pd.DataFrame, *, more: str = "") -> Any:
     colour = alt.Color("outcome:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
     x = alt.X("percentile:Q", title="threshold: percentile of late drift")
     y = alt.Y("share:Q", axis=alt.Axis(format="%", title="settled"), scale=alt.Scale(domain=[0, 1]))
-    told = ["arm:N", "outcome:N", "percentile:Q", alt.Tooltip("share:Q", format=".1%")]
+    told = [*tips("arm:N", "outcome:N", "percentile:Q"), alt.Tooltip("share:Q", format=".1%")]
     panel = alt.Chart().mark_line(strokeWidth=2, point=True).encode(x, y, colour, tooltip=told)
     says = "Share of the solved and of the failed below a threshold of late drift, whichever it is. All seeds."
     panel = panel.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
@@ -122,7 +123,7 @@ def fates_of_failed(fates: pd.DataFrame, *, arms: Arms | None = None, more: str 
     legend = alt.Legend(orient="top")
     bars = base.mark_bar().encode(
         alt.Color("fate:N", scale=scale, title=None, legend=legend),
-        tooltip=["arm:N", "fate:N", "puzzles:Q", "failed:Q", share, half],
+        tooltip=[*tips("arm:N", "fate:N", "puzzles:Q", "failed:Q"), share, half],
     )
     says = (
         "Of the puzzles that fail after as many ACT steps as in training, at the end of a run far past it. All seeds."
@@ -134,7 +135,8 @@ def varied_estimates(robustness: pd.DataFrame, *, arms: Arms | None = None) -> A
     """How much lambda_1 changes with how it is estimated: of `results.diagnosis.robustness`."""
     arms = arms or arms_of(robustness)
     base = _row("variation", robustness, arms)
-    told = ["arm:N", "variation:N", "n:Q", *_told("order"), *(alt.Tooltip(f"{x}:Q", format=".2g") for x in _CHANGES)]
+    changes = [alt.Tooltip(f"{x}:Q", format=".2g") for x in _CHANGES]
+    told = [*tips("arm:N", "variation:N", "n:Q"), *_told("order"), *changes]
     layers = [
         base.mark_rule(strokeWidth=1.5).encode(alt.X("mean:Q", title=_CHANGE), alt.X2("largest:Q")),
         base.mark_point(filled=True, size=50, opacity=1).encode(alt.X("mean:Q"), tooltip=told),

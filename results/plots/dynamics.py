@@ -13,6 +13,7 @@ from results.plots.style import (
     finish,
     mark_at,
     panels,
+    tips,
     together_or_apart,
     values,
 )
@@ -47,7 +48,8 @@ def lambda_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more: 
     y = alt.Y("arm:N", title=None, sort=list(dict.fromkeys(trials.arm)))
     beside = alt.YOffset("outcome:N", sort=["solved", "failed"])
     base = alt.Chart(values(boxes)).encode(y, beside)
-    told = ["arm:N", "outcome:N", "puzzles:Q", *(alt.Tooltip(f"{q}:Q", format="+.4f") for q in boxes.columns[2:7])]
+    quantiles = [alt.Tooltip(f"{q}:Q", format="+.4f") for q in boxes.columns[2:7]]
+    told = [*tips("arm:N", "outcome:N", "puzzles:Q"), *quantiles]
     whiskers = alt.X("q05:Q", title="lambda_1, nats a sub-update")
     chart = alt.layer(
         mark_at(0),
@@ -76,7 +78,7 @@ def settled_by_outcome(trials: pd.DataFrame, diagnostics: pd.DataFrame, *, more:
     )
     shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.08, 0.7]), legend=None)
     median = alt.Tooltip("lambda_1:Q", format="+.4f", title="median lambda_1")
-    told = ["arm:N", "end:N", "outcome:N", "puzzles:Q", alt.Tooltip("share:Q", format=".1%"), median]
+    told = [*tips("arm:N", "end:N", "outcome:N", "puzzles:Q"), alt.Tooltip("share:Q", format=".1%"), median]
     panel = alt.layer(
         base.mark_rect().encode(shade, _OUTCOME, tooltip=told),
         base.mark_text().encode(text=alt.Text("share:Q", format=".0%")),
@@ -102,7 +104,7 @@ def solved_by_difficulty(
         base.mark_rule(opacity=0.5).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour),
         base.mark_line(strokeWidth=2).encode(x, y, colour),
         base.mark_point(filled=True, size=50, opacity=1).encode(
-            x, y, colour, tooltip=["arm:N", "difficulty:Q", "n:Q", *ends]
+            x, y, colour, tooltip=[*tips("arm:N", "difficulty:Q", "n:Q"), *ends]
         ),
     ]
     return together_or_apart(layers, solved, arms, f"Solved against difficulty{more}", "Clean, at the end, all seeds.")
@@ -122,7 +124,8 @@ def escape_by_depth(
     most = max(0.1, float(escape.escaped.max()))
     y = alt.Y("escaped:Q", axis=alt.Axis(format="%", title="escaped"), scale=alt.Scale(domain=[0, most], nice=True))
     base, colour = alt.Chart(), arms.colour()
-    told = ["arm:N", "depth:Q", *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("escaped", "solved")), "failed:Q"]
+    shares = [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("escaped", "solved")]
+    told = [*tips("arm:N", "depth:Q"), *shares, *tips("failed:Q")]
     layers = [
         base.mark_line(strokeWidth=2).encode(x, y, colour),
         base.mark_point(filled=True, size=50, opacity=1).encode(x, y, colour, tooltip=told),

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from results.plots.style import (
     BASELINE,
@@ -22,6 +23,7 @@ from results.plots.style import (
     mark_at,
     named,
     panels,
+    tips,
     titles,
     values,
 )
@@ -70,11 +72,11 @@ def paired_differences(
     if len(parts) > 1:
         dots = seed.mark_circle(size=16, opacity=0.45)
         lie = alt.YOffset("offset:Q", scale=alt.Scale(domain=[-1.6, 1.6]))
-        layers.append(dots.encode(x, y, lie, colour, tooltip=[*named(rows), "seed:Q", "trial_id:N", told[0]]))
+        layers.append(dots.encode(x, y, lie, colour, tooltip=[*named(rows), *tips("seed:Q", "trial_id:N"), told[0]]))
     layers += [
         effect.mark_rule(strokeWidth=2.5).encode(alt.X("low:Q"), y, alt.X2("high:Q"), colour),
         effect.mark_point(size=70, filled=True, opacity=1).encode(
-            x, y, colour, tooltip=[*named(rows), "what:N", *told, alt.Tooltip("n_seeds:Q", title="seeds")]
+            x, y, colour, tooltip=[*named(rows), *tips("what:N"), *told, alt.Tooltip("n_seeds:Q", title="seeds")]
         ),
     ]
     says = f"Arm minus {arms.baseline} over all seeds, with 95 % intervals."
@@ -157,7 +159,7 @@ def difference_map(comparison: pd.DataFrame, metrics: tuple[str, ...] = SHOWN) -
     chart = alt.layer(
         base.transform_calculate(size="abs(datum.difference)")
         .mark_rect()
-        .encode(size, color=above, tooltip=[*named(rows), "what:N", *told, "n_seeds:Q"]),
+        .encode(size, color=above, tooltip=[*named(rows), *tips("what:N"), *told, *tips("n_seeds:Q")]),
         base.transform_filter("datum.apart").mark_text(fontWeight="bold").encode(text=text),
         base.transform_filter("!datum.apart").mark_text().encode(text=text),
     ).properties(width=alt.Step(46), height=alt.Step(24))
@@ -195,10 +197,8 @@ def _sigma_of(perturb: Any) -> float:
 
 def _half_width(sd: pd.Series, n: pd.Series) -> pd.Series:
     """Half the 95 % t interval of a mean; 0 of one value."""
-    from scipy.stats import t
-
     counts = n.astype(float)
-    half: Any = t.ppf(0.975, (counts - 1).clip(lower=1)) * sd.astype(float) / np.sqrt(counts)
+    half: Any = stdtrit((counts - 1).clip(lower=1), 0.975) * sd.astype(float) / np.sqrt(counts)
     return half.where(counts > 1, 0.0).fillna(0.0)
 
 

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from results.plots.style import COLOURS, finish, values
+from results.plots.style import COLOURS, finish, tips, values
 from results.rows import rows_of
 
 STEPS = 6  # ACT steps of a figure; the page's slider has all
@@ -51,7 +51,7 @@ def solving(unrolls: pd.DataFrame, example: int = 0, name: str = "") -> alt.Face
     held = [kind for kind in _KINDS if any(cell["kind"] == kind for cell in cells)]
     scale = alt.Scale(domain=held, range=[_KINDS[kind][0] for kind in held])
     base = alt.Chart().encode(
-        alt.X("column:O", axis=None), alt.Y("row:O", axis=None), tooltip=["kind:N", "row:O", "column:O", "text:N"]
+        alt.X("column:O", axis=None), alt.Y("row:O", axis=None), tooltip=tips("kind:N", "row:O", "column:O", "text:N")
     )
     colour = alt.Color("kind:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", columns=4))
     shades = [

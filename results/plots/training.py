@@ -1,7 +1,5 @@
 """How it came: accuracy on its way, and against what it cost."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
@@ -16,6 +14,7 @@ from results.plots.style import (
     log_ticks,
     named,
     panels,
+    tips,
     titles,
     together_or_apart,
     values,
@@ -96,7 +95,7 @@ def _layers(rows: pd.DataFrame, arms: Arms, legend: bool = False) -> list[alt.Ch
     accuracy = alt.Tooltip("mean:Q", title="accuracy", format=".4f")
     known = [end for end in ("low", "high") if len(rows[end].dropna())]
     ends = [alt.Tooltip(f"{end}:Q", title=f"95 %, {end}", format=".4f") for end in known]
-    told = [*named(rows), "step:Q", accuracy, *ends, alt.Tooltip("n_seeds:Q", title="seeds")]
+    told = [*named(rows), *tips("step:Q"), accuracy, *ends, alt.Tooltip("n_seeds:Q", title="seeds")]
 
     def of(part: str) -> alt.Chart:
         return alt.Chart().transform_filter(f"datum.part == '{part}'")
@@ -109,7 +108,9 @@ def _layers(rows: pd.DataFrame, arms: Arms, legend: bool = False) -> list[alt.Ch
         seeds = of("seed").transform_filter(show).encode(x, y, colour, alt.Detail("trial_id:N"))
         layers.append(seeds.mark_line(strokeWidth=0.8, opacity=0.6).add_params(show))
         layers.append(
-            seeds.mark_point(filled=True, size=40, opacity=0).encode(tooltip=[*_of_seed(rows), "step:Q", accuracy])
+            seeds.mark_point(filled=True, size=40, opacity=0).encode(
+                tooltip=[*_of_seed(rows), *tips("step:Q"), accuracy]
+            )
         )
     layers.append(of("line").mark_line(strokeWidth=2).encode(x, y, colour, arms.dash(legend), detail))
     if "best" in set(rows.part):
@@ -125,8 +126,8 @@ def _span(rows: pd.DataFrame) -> alt.Scale:
     return alt.Scale(domain=[numbers.min().min(), numbers.max().max()], nice=True)
 
 
-def _of_seed(rows: pd.DataFrame) -> list[Any]:
-    return [*named(rows), "seed:Q", alt.Tooltip("trial_id:N", title="trial")]
+def _of_seed(rows: pd.DataFrame) -> list[alt.Tooltip]:
+    return [*named(rows), *tips("seed:Q"), alt.Tooltip("trial_id:N", title="trial")]
 
 
 def _clean(curve: pd.DataFrame) -> pd.DataFrame:
@@ -165,9 +166,11 @@ def accuracy_against_compute(snapshot: pd.DataFrame, *, arms: Arms | None = None
     seeds, mean = (alt.Chart().transform_filter(f"datum.part == '{part}'") for part in ("seed", "mean"))
     layers = [
         seeds.mark_point(size=30, opacity=0.5, filled=True).encode(
-            x, y, colour, tooltip=[*_of_seed(held), "status:N", *told]
+            x, y, colour, tooltip=[*_of_seed(held), *tips("status:N"), *told]
         ),
-        mean.mark_point(size=140, filled=True, opacity=1).encode(x, y, colour, tooltip=[*named(held), *told, "n:Q"]),
+        mean.mark_point(size=140, filled=True, opacity=1).encode(
+            x, y, colour, tooltip=[*named(held), *told, *tips("n:Q")]
+        ),
     ]
     says = "A small mark is a seed, a large one an arm's mean over all seeds."
     return together_or_apart(layers, held, arms, "Accuracy against compute", says)

@@ -29,16 +29,29 @@ from tune.spec import load_sweep
 from tune.trial import TrialRun
 
 
-@pytest.fixture
-def sweep(tmp_path):
-    """Two arms with one seed, both trained here; and one seed that waits."""
-    spec = tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"steps": 8}})
-    loaded = load_sweep(write_spec(tmp_path, spec))
+def planned(folder):
+    """A sweep in this folder, of which nothing is trained yet."""
+    spec = tiny_sweep(storage=str(folder / "runs"), base={"train": {"steps": 8}})
+    loaded = load_sweep(write_spec(folder, spec))
     write_manifest(loaded)
-    for cell in loaded.cells:
-        if cell.seed == 0:
-            train(loaded, cell)
     return loaded
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The trials of seed 0."""
+    sweep = planned(tmp_path_factory.mktemp("gather"))
+    for cell in sweep.cells:
+        if cell.seed == 0:
+            train(sweep, cell)
+    return sweep.folder
+
+
+@pytest.fixture
+def sweep(trained, tmp_path):
+    """Two arms with one seed, both trained here; and one seed that waits."""
+    shutil.copytree(trained, tmp_path / "runs" / trained.name)
+    return planned(tmp_path)
 
 
 def train(sweep, cell):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,16 @@ from results import kept as kept_module
 from results.gather import SweepTables, gather
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    folder, states = tmp_path_factory.mktemp("kept") / "s", [*["done"] * 12, "unfinished"]
+    write_sweep(folder, {"baseline": 0.0, "multi": 0.5}, seeds=6, evaluations=3, states=states.__getitem__)
+    return folder
+
+
 @pytest.fixture
-def sweep(tmp_path) -> Path:
-    states = [*["done"] * 12, "unfinished"]
-    write_sweep(tmp_path / "s", {"baseline": 0.0, "multi": 0.5}, seeds=6, evaluations=3, states=states.__getitem__)
-    return tmp_path / "s"
+def sweep(written, tmp_path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "s"))
 
 
 @pytest.fixture

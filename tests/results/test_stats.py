@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy.optimize import brentq
-from scipy.stats import binomtest, chi2, nct, t, ttest_1samp
+from scipy.stats import binomtest, chi2, mannwhitneyu, nct, t, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from results.planning import detectable, upper_sd
@@ -117,3 +117,8 @@ def test_interquartile_mean_probability_of_improvement_and_auc():
     assert probability_of_improvement(arm, baseline) == pytest.approx((3 + 0 + 0.5 + 1) / 6)
     assert auc(np.array([1.0, 2.0, 3.0, 2.0, 0.0]), np.array([1, 1, 1, 0, 0], bool)) == pytest.approx(4.5 / 6)
     assert math.isnan(auc(np.array([1.0]), np.array([True])))
+    rng = np.random.default_rng(0)
+    for n in (2, 9, 100):
+        scores, positives = rng.integers(0, n, n).astype(float), np.arange(n) % 3 == 0  # many are equal
+        statistic = mannwhitneyu(scores[positives], scores[~positives]).statistic
+        assert auc(scores, positives) == statistic / (positives.sum() * (~positives).sum())

@@ -76,13 +76,14 @@ def test_a_view_is_json():
 
 
 def test_a_sweep_that_is_not_at_its_end_shows_how_it_stands_first_and_says_interim():
-    changes = {"multi0": {"status": "failed", "reason": "loss is NaN"}, "multi1": {"status": "unfinished"}}
-    shown = view(tables_of(2, **changes, problems=["x/evals.parquet: not a table of evals; move it away"]))
+    failed, unfinished = {"status": "failed", "reason": "loss is NaN"}, {"status": "unfinished"}
+    problem = "x/evals.parquet: not a table of evals; move it away"
+    shown = view(tables_of(2, diagnoses=False, multi0=failed, multi1=unfinished, problems=[problem]))
     assert shown["said"].startswith("4 trials: 2 done, 1 failed, 1 unfinished.")
     assert [section["id"] for section in shown["sections"]][:2] == ["trials", "answer"]
     texts = [item["text"] for item in items_of(sections_of(shown)["answer"], "text")]
     assert any(text.startswith("Interim: the sweep is not at its end (1 unfinished)") for text in texts)
-    ended = sections_of(view(tables_of(2, multi0={"status": "failed", "reason": "loss is NaN"})))["answer"]
+    ended = sections_of(view(tables_of(2, diagnoses=False, multi0=failed)))["answer"]
     assert not [item for item in items_of(ended, "text") if "Interim" in item["text"]]  # a failure is an outcome
     trials = sections_of(shown)["trials"]
     (squares,) = items_of(trials, "trials")
@@ -99,9 +100,9 @@ def test_a_sweep_that_has_only_begun_has_a_page():
 
 
 def test_a_report_of_too_many_trials_has_none_of_their_own_curves(monkeypatch):
-    assert set(view(tables_of(2))["curves"]) == {"baseline0", "baseline1", "multi0", "multi1"}
+    assert set(view(tables_of(2, diagnoses=False))["curves"]) == {"baseline0", "baseline1", "multi0", "multi1"}
     monkeypatch.setattr("results.trials_section.CURVES", 3)
-    assert view(tables_of(2))["curves"] is None
+    assert view(tables_of(2, diagnoses=False))["curves"] is None
 
 
 def test_long_tables_are_cut_with_a_word_and_the_csv_has_all():
@@ -179,7 +180,7 @@ def test_a_sweeps_file_is_shown_as_far_as_it_is_text_and_no_other_is(tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "secret").write_text("a token")
     (tmp_path / "s" / "spec.yaml").symlink_to(tmp_path / "secret")
-    tables = tables_of(2, folder=tmp_path / "s")
+    tables = tables_of(2, diagnoses=False, folder=tmp_path / "s")
     assert "a token" not in json.dumps(view(tables))
     (tmp_path / "s" / "spec.yaml").unlink()
     (tmp_path / "s" / "spec.yaml").write_bytes(b"name: s # \xff")
@@ -190,7 +191,7 @@ def test_it_says_how_to_do_it_again(tmp_path):
     folder = tmp_path / "it's; here"
     folder.mkdir()
     (folder / "spec.yaml").write_text("name: s\nbase: {}\n")
-    tables = tables_of(2, folder=folder)
+    tables = tables_of(2, diagnoses=False, folder=folder)
     attempts = [provenance(torch.device("cpu"), 1, [{"host": "node", "pid": pid}]) for pid in range(4)]
     tables.trials["provenance"] = [json.dumps([attempt | {"fence": 7}]) for attempt in attempts]
     section = sections_of(view(tables))["again"]
@@ -209,7 +210,7 @@ def test_it_says_how_to_do_it_again(tmp_path):
 
 
 def test_the_answer_is_first_once_nothing_more_will_come(tmp_path):
-    tables = tables_of(2, folder=tmp_path / "o'clock; x")
+    tables = tables_of(2, diagnoses=False, folder=tmp_path / "o'clock; x")
     firsts = []
     for status, live in (("failed", None), ("failed", Live("x")), ("running", None), ("done", Live("x"))):
         tables.trials.loc[tables.trials.index[0], "status"] = status
