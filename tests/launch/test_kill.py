@@ -1,6 +1,6 @@
 """SIGKILL of a worker, a node, the driver, the whole cluster: noticed at once, and the same bits at the end.
 
-The trial has two workers, on the two nodes of a cluster.
+The trial has two workers, on the two nodes of a cluster; what the cluster leaves is finished by one.
 """
 
 import json
@@ -34,16 +34,15 @@ from ray.cluster_utils import Cluster
 
 input()
 quiet = {"include_log_monitor": False}
-head = {"num_cpus": 0, "include_dashboard": False}  # trains nothing
-cluster = Cluster(initialize_head=True, head_node_args=head | quiet)
-first, _ = cluster.add_node(num_cpus=1, **quiet), cluster.add_node(num_cpus=1, **quiet)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False} | quiet)
+second = cluster.add_node(num_cpus=1, **quiet)
 print(cluster.address, flush=True)
 input()
 cluster.add_node(num_cpus=1, **quiet)
 print("another node", flush=True)
 input()
-cluster.remove_node(first, allow_graceful=False)
-print("the first is gone", flush=True)
+cluster.remove_node(second, allow_graceful=False)
+print("the second is gone", flush=True)
 input()
 for node in cluster.list_all_nodes():
     node.kill_all_processes(check_alive=False, allow_graceful=False)
@@ -96,12 +95,12 @@ def evaluated_step(trials: Path) -> int:
     return max((step for table in tables for step in table.column("step").to_pylist()), default=0)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen, log: Path, seconds: float = 150) -> None:
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen, log: Path, seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < until, log.read_text()
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 @pytest.mark.usefixtures("local_ray")  # on which the run ends whose cluster is killed
@@ -120,7 +119,7 @@ def test_kills_change_nothing(tmp_path, cluster):
         assert len({worker["pid"] for worker in workers}) == 2
         said, killed_at = log.read_text().count(AGAIN), time.monotonic()
         if victim == "node":
-            assert tell(cluster, "remove the first") == "the first is gone"
+            assert tell(cluster, "remove the second") == "the second is gone"
         elif victim.startswith("worker"):
             os.kill(workers[int(victim[-1])]["pid"], signal.SIGKILL)
         else:
@@ -130,7 +129,7 @@ def test_kills_change_nothing(tmp_path, cluster):
             process = start(spec, address, log)
         elif victim == "cluster":
             assert tell(cluster, "end") == "no node"
-            assert main(["run", spec]) == 0
+            assert main(["run", spec, "--set", "resources={workers: 1}"]) == 0
             break
         else:
             wait_for(lambda said=said: log.read_text().count(AGAIN) > said, process, log)
