@@ -113,7 +113,7 @@ def test_other_noise_depths_and_numbers_of_rollouts(trial, tmp_path):
 def test_a_killed_one_goes_on_to_the_same_table(trial, tmp_path):
     """By SIGKILL in the middle; it computes what is missing or damaged, and nothing else."""
     folder, _ = trial
-    deep = ["--depths", "150"]  # each chunk takes a while
+    deep = ["--depths", "60"]  # each chunk takes a while
     evaluated(folder, tmp_path / "whole", *deep)
     command = ["evaluate", str(folder / "final.pt"), *deep, "--threads", "1", "--output", str(tmp_path / "killed")]
     script = "import sys; from launch.cli import main; sys.exit(main(sys.argv[1:]))"
