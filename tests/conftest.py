@@ -120,7 +120,7 @@ def local_ray(s3_environment) -> Iterator[LocalRay]:
         "dashboard_agent_listen_port": 0,
         "temp_dir": own,
         "metrics_export_port": metrics,
-        "_system_config": {"metrics_report_interval_ms": 1000},
+        "_system_config": {"metrics_report_interval_ms": 2000},
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     write_ray_address(cluster.address, own)

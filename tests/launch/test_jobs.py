@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-EVERY = 500  # many slices, after which a trial may be stopped
+EVERY = 200  # many slices, after which a trial may be stopped
 GREETING = "a-greeting-that-anybody-may-read"
 
 
@@ -28,7 +29,7 @@ def trials(folder: Path) -> list[Path]:
     return sorted((folder / "runs" / "tiny" / "trials").glob("*"))
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -37,6 +38,10 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 def saved_step(trial: Path) -> int:
     return checkpoint.load(trial / "latest_state.pt")["step"]
+
+
+def attempts(trial: Path) -> list[dict]:
+    return json.loads((trial / "trial.json").read_text())["attempts"]
 
 
 def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, monkeypatch):
@@ -78,6 +83,9 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     series = next(line for line in scrape(local_ray).splitlines() if line.startswith("ray_rrm_step{"))
     assert 'sweep="tiny"' in series
     assert re.search(r'trial="[0-9a-f]{12}"', series)
+    (trial,) = trials(tmp_path)
+    trainer = attempts(trial)[0]["pid"]
+    os.kill(trainer, signal.SIGSTOP)  # it has trained enough
     # By RAY_API_SERVER_ADDRESS, which is reached without the proxy that the environment names.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     status = printed("status", "tiny")
@@ -86,8 +94,8 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     assert f"{tmp_path}/runs/tiny\n" in status
     assert "tiny: 1 trials, " in status
 
-    (trial,) = trials(tmp_path)
     before = saved_step(trial)
+    os.kill(trainer, signal.SIGCONT)
     assert re.fullmatch(r"tiny-1: stopped in \d+ s; submit it again to go on\n", printed("stop", "tiny", *on))
     stopped_at = saved_step(trial)
     assert stopped_at > before
@@ -99,9 +107,8 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     again = printed("submit", spec, *on, "--wait", "--set", f"base.train.steps={enough}")
     assert again.startswith("tiny-2: submitted")
     assert "tiny: 1 trials, 1 done" in again
-    attempts = json.loads((trial / "trial.json").read_text())["attempts"]
-    assert len(attempts) == 2
-    assert attempts[0]["commit"] is not None
+    assert len(attempts(trial)) == 2
+    assert attempts(trial)[0]["commit"] is not None
     evaluated = dict.fromkeys(read_table(trial / "evals.parquet", EVALS_SCHEMA).column("step").to_pylist())
     (run_file,) = (trial / "wandb").glob("offline-run-*/*.wandb")
     run, history = wandb_history(run_file)
