@@ -19,7 +19,7 @@ print(final[["sweep", "arm", "baseline", "n_seeds"]].values.tolist())
 def test_quickstart_learns_and_prints_the_comparison(tmp_path, capsys, monkeypatch):
     spec = str(PROJECT / "launch" / "specs" / "quickstart.yaml")
     command = [Path(sys.executable).with_name("rrm"), "run", spec]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=480, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stderr == ""
     assert "quickstart: 4 trials, 4 done" in ran.stdout
