@@ -108,7 +108,7 @@ def test_its_lines_about_a_cluster(tmp_path):
     port, dashboard, client = free_ports(3)
     own = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # short: sockets are in it
     others = f"--block --num-cpus 2 --port {port} --dashboard-port {dashboard} --dashboard-agent-listen-port 0"
-    others += f" --ray-client-server-port {client} --temp-dir {own.name}"
+    others += f" --ray-client-server-port {client} --temp-dir {own.name} --include-log-monitor false"
     start = start.replace("ray start", f"exec ray start {others}").replace("8265", str(dashboard))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
     environment |= {
