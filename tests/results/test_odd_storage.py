@@ -39,7 +39,7 @@ ODD: list[list[Any]] = [  # one of each kind takes a value's place
     [[], {}, [[1]], {"a": "\x1b"}, ["a"], [-1, 1]],
 ]
 DIAGNOSED = {"train": {"steps": 8}, "diagnose": {"every": 4, "n": 4, "k": 2}}
-SEEDS = 24  # trials that are spoiled at a time, each in another way
+SEEDS = 40  # trials that are spoiled at a time, each in another way
 
 
 @pytest.fixture(scope="module")
