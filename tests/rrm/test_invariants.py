@@ -1,7 +1,9 @@
 """What noise must not change, in whole trainings; and the invariants of SPEC.md, C, by their numbers."""
 
+import copy
 import itertools
 import threading
+from functools import cache
 
 import pytest
 import torch
@@ -39,10 +41,10 @@ def one_thread():
     set_up_torch(1)
 
 
-@pytest.fixture(params=MODELS)
-def model(request):
+@cache
+def halting(name):
     """In float64, so that sums in another order agree closely, and with a halting head that says yes now and then."""
-    model = tiny_model(MODELS[request.param], halt_max_steps=M, num_puzzles=2)
+    model = tiny_model(MODELS[name], halt_max_steps=M, num_puzzles=2)
     torch.nn.init.normal_(model.q_head.weight, generator=torch_generator(0, "q_head"))
     torch.nn.init.normal_(model.puzzle_emb.weights, generator=torch_generator(0, "puzzles"))
     model.double()
@@ -55,6 +57,11 @@ def model(request):
         widest = middle.diff().argmax()  # no answer stands near the threshold, where rounding would decide
         model.q_head.bias[0] -= middle[widest : widest + 2].mean()
     return model
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return copy.deepcopy(halting(request.param))
 
 
 @pytest.fixture(params=OBJECTIVES)
