@@ -23,7 +23,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm import checkpoint
 
-EVERY, STEPS = 20, 480
+EVERY, STEPS = 10, 360
 LONG: dict[str, Any] = {"train": {"steps": STEPS, "shards": 2}, "eval": {"every": EVERY}, **MULTI}
 NOTICED_SECONDS = 10.0
 AGAIN = "starting it again from its folder"
