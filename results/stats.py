@@ -119,7 +119,8 @@ def wilson(some: int, n: int) -> tuple[float, float]:
 
 
 def auc(scores: np.ndarray, positives: np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties half: scores [n], bool [n]; nan without both kinds.
+    """Probability that a positive scores above a negative, ties half: scores [n] that are
+    numbers, bool [n]; nan without both kinds.
 
     The area under the ROC curve, by the Mann-Whitney statistic.
     """

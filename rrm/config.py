@@ -36,6 +36,7 @@ class TrainConfig(Settings):
     rounds the operands of tensorfloat32 as a GPU does, and multiplies in float32: it is no faster there.
     `compile` has torch compile the recursion's block first, which takes a C++ compiler and some seconds.
     `cuda_graphs` launches the recursion's kernels on a GPU at once: faster where a batch is small, to the same bits.
+    Those of each shape keep their memory, which a plan does not count.
     """
 
     steps: int = Field(ge=1, le=10**12)

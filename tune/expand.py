@@ -269,6 +269,9 @@ def _confusable(cells: list[Cell]) -> Iterator[str]:
                 f"{place}: {', '.join(steps)} are one trial, trained less or longer; give the longest in base and read "
                 "the evaluations before its end, or let the schedule depend on the total (optim.min_lr_ratio below 1)"
             )
+        elif len({cell.config.train.cuda_graphs for cell in same}) > 1:
+            place = f"arms.{arms[1]}" if len(arms) > 1 else "grid"
+            yield f"{place}.train.cuda_graphs: true and false are one trial, to the same bits; set it in base"
         elif len(arms) > 1:
             yield (
                 f"arms.{arms[1]}: the same trial as arms.{arms[0]} in every field; change a field or remove one of the "

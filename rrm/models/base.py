@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
+from weakref import proxy
 
 import torch
 from pydantic import Field, model_validator
@@ -150,14 +151,16 @@ class BaseModel(nn.Module, ABC):
         What follows from weights is computed within a graph, each time.
         """
 
-        def recursion(latents: Latents, embedding: Tensor) -> Latents:
-            derived, self._derived = self._derived, None
-            try:
-                return self._recursion(latents, embedding)
-            finally:
-                self._derived = derived
+        model = proxy(self)  # with a cycle the memory of graphs would outlive the model
 
-        self.graphs = GraphedRecursion(recursion, list(self.parameters()), self.tensorfloat32)
+        def recursion(latents: Latents, embedding: Tensor) -> Latents:
+            derived, model._derived = model._derived, None
+            try:
+                return model._recursion(latents, embedding)
+            finally:
+                model._derived = derived
+
+        self.graphs = GraphedRecursion(recursion, list(self.parameters()), lambda: model.tensorfloat32())
 
     @contextmanager
     def constant_weights(self) -> Iterator[None]:

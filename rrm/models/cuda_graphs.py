@@ -31,33 +31,36 @@ class GraphedRecursion:
         self.recursion, self.parameters, self.precision = recursion, parameters, precision
         self.replays = 0
         self._graphs: dict[tuple[torch.Size, bool], _Graph] = {}
-        self._awaits_backward = False
 
     @property
     def busy(self) -> bool:
         """Whether the next call has to be a plain one."""
-        return self._awaits_backward and torch.is_grad_enabled()
+        return torch.is_grad_enabled() and any(graph.awaits_backward for graph in self._graphs.values())
 
     def __call__(self, latents: Latents, embedding: Tensor) -> Latents:
         learns = torch.is_grad_enabled()
         key = (embedding.shape, learns)
         if key not in self._graphs:
-            self._graphs[key] = _Graph(self, latents, embedding, learns)
+            self._graphs[key] = _Graph(self.recursion, self.parameters, self.precision, latents, embedding, learns)
         self.replays += 1
-        self._awaits_backward |= learns
         values = _Replay.apply(self._graphs[key], embedding, *latents.values(), *self.parameters)
         return dict(zip(latents, (values[0], *(z.detach() for z in values[1:])), strict=True))
-
-    def backward_done(self) -> None:
-        """What the last call with gradient needed may be overwritten."""
-        self._awaits_backward = False
 
 
 class _Graph:
     """The recursion on one shape, captured. What replays return is copied: the next replay overwrites it."""
 
-    def __init__(self, of: GraphedRecursion, latents: Latents, embedding: Tensor, learns: bool):
-        self.of = of
+    def __init__(
+        self,
+        recursion: Recursion,
+        parameters: list[nn.Parameter],
+        precision: Callable[[], AbstractContextManager],
+        latents: Latents,
+        embedding: Tensor,
+        learns: bool,
+    ):
+        self.recursion, self.parameters, self.precision, self.learns = recursion, parameters, precision, learns
+        self.awaits_backward = False
         self.embedding = embedding.detach().clone().requires_grad_(learns)
         self.latents = {name: z.detach().clone() for name, z in latents.items()}
         self.gradient = torch.zeros_like(self.embedding)
@@ -80,24 +83,25 @@ class _Graph:
         self.outputs = [z.detach() for z in outputs]
 
     def _forward(self) -> list[Tensor]:
-        return list(self.of.recursion(self.latents, self.embedding).values())
+        return list(self.recursion(self.latents, self.embedding).values())
 
     def _backward(self, first: Tensor) -> tuple[Tensor | None, ...]:
-        with self.of.precision():
-            return torch.autograd.grad(first, [self.embedding, *self.of.parameters], self.gradient, allow_unused=True)
+        with self.precision():
+            return torch.autograd.grad(first, [self.embedding, *self.parameters], self.gradient, allow_unused=True)
 
     def replay(self, embedding: Tensor, latents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The latents after the recursion."""
         self.embedding.copy_(embedding)
         torch._foreach_copy_(list(self.latents.values()), list(latents))
         self.forwards.replay()
+        self.awaits_backward = self.learns
         return tuple(z.clone() for z in self.outputs)
 
     def replay_backward(self, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the embedding and of each parameter, from that of the first latent after the last replay."""
         self.gradient.copy_(gradient)
         self.backwards.replay()
-        self.of.backward_done()
+        self.awaits_backward = False
         return tuple(None if found is None else found.clone() for found in self.gradients)
 
 

@@ -119,7 +119,7 @@ def waits(data: Path) -> None:
         del trainer
         row = f"{name:24}{whole * 1e3:10.1f}{median(issued) * 1e3:9.1f}{busy:8.1f}{kernels:9}"
         if PRESETS[name]["model"]["arch"] != "srm":
-            _, graphed, reserved = at_16_rows(name, data, cuda_graphs=True)
+            graphed, reserved = at_16_rows(name, data, cuda_graphs=True)[1:]
             row += f"{graphed * 1e3:13.1f}{whole / graphed:8.1f}{without:6.1f}{reserved:6.1f}"
         print(row, flush=True)
 

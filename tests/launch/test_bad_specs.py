@@ -192,6 +192,14 @@ BAD: dict[str, tuple[dict[str, Any] | str, list[str]]] = {
         tiny_sweep(arms={"longer": {"objective": "clean", "train": {"steps": 16}}}),
         ["arms.longer.train.steps: 12, 16 are one trial, trained less or longer"],
     ),
+    "arms that differ in how kernels are launched": (
+        tiny_sweep(arms={"graphs": {"objective": "clean", "train": {"cuda_graphs": True}}}),
+        ["arms.graphs.train.cuda_graphs: true and false are one trial, to the same bits; set it in base"],
+    ),
+    "a grid of how kernels are launched": (
+        tiny_sweep(grid={"train.cuda_graphs": [False, True]}),
+        ["grid.train.cuda_graphs: true and false are one trial, to the same bits; set it in base"],
+    ),
     "an evaluation of its own": (
         tiny_sweep(arms={"multi2": {"eval": {"rollouts": 1}}}),
         ["arms.multi2.eval: {'rollouts': 1} is set for one arm; arms are compared on the same evaluation: set it in"],
@@ -342,7 +350,7 @@ def test_one_message_with_field_value_and_mend(kind, tmp_path, monkeypatch, caps
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.yaml"]
 
 
-def test_bad_specs_start_no_ray_and_modules_are_read_without_a_look_for_garbage(tmp_path):
+def test_bad_specs_start_no_ray_and_what_modules_hold_is_never_looked_at_for_garbage(tmp_path):
     paths = []
     for i, (spec, _) in enumerate(BAD.values()):
         (tmp_path / str(i)).mkdir()

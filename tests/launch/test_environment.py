@@ -124,7 +124,7 @@ def test_a_user_without_a_passwd_entry_and_a_home(tmp_path, local_ray):
     somebody = ["setpriv", "--reuid=54321", "--clear-groups", f"--inh-caps={may}", f"--ambient-caps={may}"]
     token = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     env = environment(RAY_ADDRESS=local_ray.address, **token)
-    env = {name: value for name, value in env.items() if name not in ("HOME", "USER", "LOGNAME")}
+    env = {name: value for name, value in env.items() if name not in ("HOME", "USER", "LOGNAME", "RRM_CACHE")}
     commands = [["train", spec, "--arm", "multi2", "--seed", "0"], ["run", spec], ["plan", spec]]
     code = f"import os; from launch.cli import main; assert os.getuid() == 54321 and not any(map(main, {commands}))"
     command = [*somebody, sys.executable, "-c", code]

@@ -86,16 +86,17 @@ def test_submit_status_logs_stop_and_submit_again(local_ray, tmp_path, capsys, m
     (trial,) = trials(tmp_path)
     trainer = attempts(trial)[0]["pid"]
     os.kill(trainer, signal.SIGSTOP)  # it has trained enough
-    # By RAY_API_SERVER_ADDRESS, which is reached without the proxy that the environment names.
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    status = printed("status", "tiny")
-    monkeypatch.delenv("http_proxy")
-    assert re.search(r"tiny-1 +running", status)
-    assert f"{tmp_path}/runs/tiny\n" in status
-    assert "tiny: 1 trials, " in status
-
-    before = saved_step(trial)
-    os.kill(trainer, signal.SIGCONT)
+    try:
+        # By RAY_API_SERVER_ADDRESS, which is reached without the proxy that the environment names.
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        status = printed("status", "tiny")
+        monkeypatch.delenv("http_proxy")
+        assert re.search(r"tiny-1 +running", status)
+        assert f"{tmp_path}/runs/tiny\n" in status
+        assert "tiny: 1 trials, " in status
+        before = saved_step(trial)
+    finally:
+        os.kill(trainer, signal.SIGCONT)
     assert re.fullmatch(r"tiny-1: stopped in \d+ s; submit it again to go on\n", printed("stop", "tiny", *on))
     stopped_at = saved_step(trial)
     assert stopped_at > before

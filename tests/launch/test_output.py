@@ -197,7 +197,7 @@ def test_a_terminal_that_is_closed_stops_a_run_and_its_trials_save(tmp_path, mon
         monkeypatch.delenv(name, raising=False)
     long = {"train": {"steps": 1_000_000}, "eval": {"every": 1_000_000}}
     own_ray = {"RAY_ADDRESS": "", "PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)}
-    process, terminal = on_a_terminal([*RRM, "run", sweep_of_one(tmp_path, base=long, save_seconds=1)], **own_ray)
+    process, terminal = on_a_terminal([*RRM, "run", sweep_of_one(tmp_path, base=long, save_seconds=3)], **own_ray)
     printed = read_until_trained(terminal, process, tmp_path)
     assert listening(descendants(process.pid)) == LOOPBACK
     token = tmp_path / ".ray" / "auth_token"
@@ -211,7 +211,7 @@ def test_a_terminal_that_is_closed_stops_a_run_and_its_trials_save(tmp_path, mon
     (trial,) = tmp_path.glob("runs/tiny/trials/*")
     assert not (trial / "failed.json").exists()
     assert len(json.loads((trial / "trial.json").read_text())["attempts"]) == 1
-    assert saved_step(tmp_path) > before  # less than a second later
+    assert saved_step(tmp_path) > before  # less than three seconds later
 
 
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path, local_ray):

@@ -23,7 +23,6 @@ from results.storage import S3Path, location
 from tune.spec import load_sweep
 
 CLI = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())"]
-LONG = {"train": {"steps": 400}, "eval": {"every": 20}}
 
 
 @pytest.fixture(autouse=True)

@@ -40,13 +40,16 @@ def test_a_run_that_is_told_to_end_at_any_moment_ends_with_4(moment, number, tmp
             process = subprocess.Popen(
                 command, env=env, stdout=subprocess.DEVNULL, stderr=stderr, preexec_fn=takes_hangup
             )
-        said, module, until = Path(stderr.name), MODULES.get(moment), time.monotonic() + 200
-        while not (f" {module}\n" in said.read_text() if module else runs_below(folder)):
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.2)
-        process.send_signal(number)
-        assert process.wait(timeout=120) == 4
-        assert "Stopped; the same command goes on from here.\n" in said.read_text()
+        try:
+            said, module, until = Path(stderr.name), MODULES.get(moment), time.monotonic() + 200
+            while not (f" {module}\n" in said.read_text() if module else runs_below(folder)):
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.2)
+            process.send_signal(number)
+            assert process.wait(timeout=120) == 4
+            assert "Stopped; the same command goes on from here.\n" in said.read_text()
+        finally:
+            process.kill()
         psutil.wait_procs(left := runs_below(folder), timeout=30)
         assert not [one for one in left if one.is_running()]

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 from filelock import FileLock
 from tiny import tiny_sweep, write_spec
@@ -14,6 +13,7 @@ import results
 from launch.cli import main
 from tune.plan import write_manifest
 from tune.spec import load_sweep
+from tune.trial import Progress, TrialRun
 
 
 def start(spec: str) -> subprocess.Popen:
@@ -22,7 +22,7 @@ def start(spec: str) -> subprocess.Popen:
     return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_ctrl_c_saves_between_two_evaluations(tmp_path, capsys):
+def test_ctrl_c_saves_between_two_evaluations(tmp_path, capsys, monkeypatch):
     long = {"train": {"steps": 4000}, "eval": {"every": 4000}}
     spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base=long))
     process = start(spec)
@@ -30,7 +30,6 @@ def test_ctrl_c_saves_between_two_evaluations(tmp_path, capsys):
     for line in process.stdout:
         if not line.startswith("multi2 seed=0: step 0/"):
             break
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 4, errors
@@ -40,13 +39,17 @@ def test_ctrl_c_saves_between_two_evaluations(tmp_path, capsys):
     assert main(["plan", spec]) == 0
     (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if "unfinished" in line)
     assert row[4:6] == [f"{step}/4000", "would"]
-    process = start(spec)
-    assert process.stdout is not None
-    first = int(process.stdout.readline().partition("step ")[2].partition("/")[0])
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 4
-    assert first > step
+
+    def advance(run: TrialRun, seconds: float) -> Progress:
+        signal.raise_signal(signal.SIGTERM)
+        return advance_for(run, seconds / 10)
+
+    advance_for = TrialRun.advance
+    monkeypatch.setattr(TrialRun, "advance", advance)
+    assert main(["train", spec, "--arm", "multi2", "--seed", "0"]) == 4
+    first, stopped = capsys.readouterr().out.splitlines()
+    assert int(first.partition("step ")[2].partition("/")[0]) > step
+    assert "stopped and saved at step " in stopped
 
 
 def test_trials_one_by_one_are_a_sweep_to_every_command(tmp_path, capsys, monkeypatch):
@@ -101,13 +104,13 @@ from tune.plan import write_manifest
 from tune.spec import load_sweep
 import tune.spec, tune.trial
 (used,) = (int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
-resource.setrlimit(resource.RLIMIT_AS, ((used << 10) + (600 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, ((used << 10) + (100 << 20),) * 2)
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_out_of_memory_is_a_line_that_names_what_takes_it(tmp_path):
-    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"batch_size": 2**21}}))
+    spec = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "runs"), base={"train": {"batch_size": 2**18}}))
     command = [sys.executable, "-c", _IN_LITTLE_MEMORY, "train", spec, "--arm", "multi2", "--seed", "0"]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 3, failed.stderr
@@ -115,8 +118,6 @@ def test_out_of_memory_is_a_line_that_names_what_takes_it(tmp_path):
     says = r"multi2 seed=0: failed: (out of memory( \(\d+ bytes more were asked for\))?: (raise train.shards .*))"
     match = re.fullmatch(says, line)
     assert match, line
-    assert match[3].startswith(
-        "raise train.shards (1), or lower train.batch_size (2097152 x 2 rollouts), or eval.batch"
-    )
+    assert match[3].startswith("raise train.shards (1), or lower train.batch_size (262144 x 2 rollouts), or eval.batch")
     (record,) = (tmp_path / "runs").rglob("failed.json")
     assert json.loads(record.read_text())["reason"] == match[1]

@@ -32,13 +32,21 @@ needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromiu
 TABLE = "[...document.querySelectorAll('[role=region] table')].find(one => one.textContent.includes('seed'))"
 LONG = 150 * "y"
 ODD = f"x' & <b>\u05e9\u05dc\u05d5\u05dd{LONG}"
+WATCH = """
+import sys
+from launch.cli import main
+from results import page_maker, watch
+
+page_maker.ANSWER_SECONDS, watch.FRESH_SECONDS, watch.LISTED_SECONDS, watch.SHARE = 2.0, 0.5, 0.5, 1
+sys.exit(main())
+"""
 
 
 @contextmanager
 def watching(storage: Path | str, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The URL that `rrm watch` prints, and its process."""
-    command = [sys.executable, "-c", "import sys; from launch.cli import main; sys.exit(main())", "watch", str(storage)]
-    process = subprocess.Popen([*command, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
+    """The URL that `rrm watch` prints, and its process; it looks and gives up several times as soon."""
+    command = [sys.executable, "-c", WATCH, "watch", str(storage), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -100,6 +108,11 @@ def storage(tmp_path) -> Path:
     return folder
 
 
+def hurry(page: browser.Page) -> None:
+    """Have a page ask ten times as often."""
+    page.evaluate("{ const later = setTimeout; setTimeout = (what, ms) => later(what, what === poll ? ms / 10 : ms) }")
+
+
 def polled(page: browser.Page) -> None:
     """Wait until the page has asked twice more, and been answered."""
     before, end = len(page.requests), time.monotonic() + 60
@@ -135,6 +148,7 @@ class Address:
 def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(storage, tmp_path):
     write_progress(storage / "underway", 300)
     with watching(storage) as (url, process), browser.Page(Address(url), 1400) as page:  # pyright: ignore[reportArgumentType]
+        hurry(page)
         wait(page, "document.querySelectorAll('.cards li').length === 2")
         assert page.evaluate("[...document.querySelectorAll('.cards a')].map(a => a.textContent)") == ["underway", ODD]
         page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
@@ -216,6 +230,7 @@ def test_a_running_sweep_advances_without_a_reload_and_a_lost_source_is_said(sto
         assert not page.evaluate("document.getElementById('lost').textContent.startsWith('No answer')")
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
+        page.evaluate("heard -= 10_000")
         wait(page, "document.getElementById('lost').textContent.startsWith('No answer from rrm watch')")
 
 

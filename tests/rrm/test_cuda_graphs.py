@@ -3,7 +3,9 @@
 tests/gpu/test_graphs.py holds real ones to the plain step.
 """
 
+import gc
 from contextlib import nullcontext
+from weakref import ref
 
 import pytest
 import torch
@@ -52,11 +54,12 @@ class Again(cuda_graphs._Graph):
         torch._foreach_copy_([self.embedding.data, *self.latents.values()], [embedding, *latents])
         with torch.set_grad_enabled(self.embedding.requires_grad):
             self.now = self._forward()
+        self.awaits_backward = self.learns
         return tuple(z.detach().clone() for z in self.now)
 
     def replay_backward(self, gradient):
         self.gradient.copy_(gradient)
-        self.of.backward_done()
+        self.awaits_backward = False
         with torch.enable_grad():
             return self._backward(self.now[0])
 
@@ -82,3 +85,11 @@ def test_a_call_keeps_its_backward_from_the_next(model, change, monkeypatch):
     assert graphed.model.graphs.replays >= 2 * 2
     pairs = zip(plain.model.state_dict().values(), graphed.model.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+    model = ref(graphed.model)
+    gc.collect()
+    gc.disable()  # a full GPU wakes no collector
+    try:
+        del graphed, trainer, pairs
+        assert model() is None
+    finally:
+        gc.enable()

@@ -148,9 +148,11 @@ def test_the_slots_of_serial_act_carry_float32():
 
 def test_attention_in_bfloat16_is_held_to_float32():
     q, k, v = (torch.randn(2, 3, 17, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    rounded = products.attend(*(x.bfloat16() for x in (q, k, v)))
-    assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded.float(), products.attend(q, k, v), atol=2e-2, rtol=2e-2)
+    for learns in (False, True):  # by other kernels each
+        with torch.set_grad_enabled(learns):
+            rounded = products.attend(*(x.bfloat16() for x in (q, k, v)), rounds=True)
+        assert rounded.dtype == torch.bfloat16
+        torch.testing.assert_close(rounded.float(), products.attend(q, k, v), atol=2e-2, rtol=2e-2)
 
 
 def test_a_trial_in_bfloat16_is_another_trial_and_float32_needs_no_name():

@@ -16,6 +16,7 @@ from launch.cli import main
 from results.gather import gather
 from results.schema import EVALS_SCHEMA
 from rrm import checkpoint
+from tune.experiment import run_sweep
 from tune.held_folder import HeldFolder
 from tune.plan import PlannedTrial, exit_code, plan
 from tune.spec import Scheduler, Sweep, load_sweep
@@ -166,10 +167,10 @@ def test_a_stopped_trial_stays_stopped_and_goes_on_when_no_scheduler_stops_it(tm
     folder = sweep.folder / "trials" / row.trial_id
     assert checkpoint.load(folder / "latest_state.pt")["step"] == 4
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
-    assert main(["run", sweep.path]) == 0
+    assert run_sweep(sweep) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
 
-    assert main(["run", sweep.path, "--set", "scheduler=none"]) == 0
+    assert run_sweep(load_sweep(sweep.path, ["scheduler=none"])) == 0
     assert not (folder / "stopped.json").exists()
     elsewhere = write_spec(tmp_path, tiny_sweep(storage=str(tmp_path / "unbroken"), arms={"multi2": MULTI}, seeds=[0]))
     assert main(["train", elsewhere, "--arm", "multi2", "--seed", "0"]) == 0
