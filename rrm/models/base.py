@@ -151,7 +151,7 @@ class BaseModel(nn.Module, ABC):
         What follows from weights is computed within a graph, each time.
         """
 
-        model = proxy(self)  # with a cycle the memory of graphs would outlive the model
+        model: Any = proxy(self)  # with a cycle the memory of graphs would outlive the model
 
         def recursion(latents: Latents, embedding: Tensor) -> Latents:
             derived, model._derived = model._derived, None

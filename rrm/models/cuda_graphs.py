@@ -69,10 +69,7 @@ class _Graph:
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
-                first = self._forward()[0]
-                if learns:
-                    self._backward(first)
-            del first
+                self._warm_up()
         torch.cuda.current_stream().wait_stream(aside)
         self.forwards, self.backwards = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.forwards):
@@ -81,6 +78,11 @@ class _Graph:
             with torch.cuda.graph(self.backwards, pool=self.forwards.pool()):
                 self.gradients = self._backward(outputs[0])
         self.outputs = [z.detach() for z in outputs]
+
+    def _warm_up(self) -> None:
+        first = self._forward()[0]
+        if self.learns:
+            self._backward(first)
 
     def _forward(self) -> list[Tensor]:
         return list(self.recursion(self.latents, self.embedding).values())
