@@ -7,6 +7,8 @@ ended.
 
 import os
 import shutil
+import sys
+from contextlib import suppress
 from glob import escape
 from importlib.util import find_spec
 from itertools import groupby
@@ -135,6 +137,15 @@ class WandbLog(TrialLog):
     def close(self, finished: bool) -> None:
         """End the run, which a later attempt may take up again."""
         self.run.finish(exit_code=0 if finished else 1)
+
+
+def await_wandb() -> None:
+    """Wait until W&B's own process has written what it was told: it ends with this one, which Ray ends at once."""
+    if "wandb" in sys.modules:
+        import wandb
+
+        with suppress(OSError):  # that process is gone
+            wandb.teardown()
 
 
 class TensorBoardLog(TrialLog):

@@ -19,6 +19,7 @@ with reading_modules():  # a worker of Ray begins here
     from rrm.torch_setup import MemoryRanOutError
     from rrm.workers import ALONE, Workers
     from tune.job import TrialJob
+    from tune.loggers import await_wandb
     from tune.output import outlet
     from tune.trial import Progress, TrialRun
     from tune.workers import Crew
@@ -109,6 +110,7 @@ class RecursiveTrial(Trainable):
         finally:
             if self.crew is not None:
                 self.crew.close()
+            await_wandb()
 
     def _close_run(self) -> None:
         run, self.run = self.run, None
