@@ -150,7 +150,6 @@ class BaseModel(nn.Module, ABC):
 
         What follows from weights is computed within a graph, each time.
         """
-
         model: Any = proxy(self)  # with a cycle the memory of graphs would outlive the model
 
         def recursion(latents: Latents, embedding: Tensor) -> Latents:

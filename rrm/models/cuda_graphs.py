@@ -2,6 +2,9 @@
 
 A graph computes again what it saw, on the memory that it saw: for each shape of the latents there is one with gradient
 and one without. The kernels and their order are those of the plain step, and so are the bits.
+
+torch.cuda.make_graphed_callables hands out gradients that its next replay overwrites, and knows of no other precision
+for a backward pass: several ACT steps add up to an optimizer step here, and a GPU may have its gradients in TF32.
 """
 
 from collections.abc import Callable

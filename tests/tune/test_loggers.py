@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import wandb
-from logs import tensorboard_scalars, wandb_history
+from logs import tensorboard_scalars, wandb_history, wandb_records
 from pydantic import ValidationError
 from tiny import tiny_config, tiny_sweep, write_spec
 
@@ -22,7 +23,7 @@ from results.schema import EVALS_SCHEMA
 from results.trial_files import read_table
 from rrm.presets import merge
 from tune.job import TrialJob
-from tune.loggers import TrialLog, WandbConfig, scalars
+from tune.loggers import TrialLog, WandbConfig, WandbLog, await_wandb, scalars
 from tune.spec import load_sweep
 from tune.trial import TrialRun
 
@@ -56,6 +57,20 @@ def check_logs(trial: Path, sweep: str, steps: list[int]) -> None:
         values = scalars([row for row in rows if row["step"] == step])
         assert row == row | values
         assert {tag: value for tag, at, value in board if at == step} == pytest.approx(values, rel=1e-6)
+
+
+def test_a_worker_that_ends_waits_for_what_wandb_writes(tmp_path):
+    """Ray kills what a worker has started: W&B's own process, which writes the end after the run has been finished."""
+    before = set(psutil.Process().children())
+    offline = WandbConfig(project="tests", mode="offline")
+    log = WandbLog(tmp_path, offline, run_id="one", sweep="tiny", arm="clean", name="clean seed=0", config={})
+    log.close(finished=True)
+    started = set(psutil.Process().children()) - before
+    await_wandb()
+    assert started
+    assert not any(process.is_running() for process in started)
+    (run_file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert any(record.HasField("exit") for record in wandb_records(run_file))
 
 
 def test_two_kills_leave_one_run_with_every_step_once(tmp_path):
