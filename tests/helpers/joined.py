@@ -81,11 +81,9 @@ def _where(model: dict[str, Any], objective: dict[str, Any]) -> dict[str, Any]:
     return merge(objective, {"perturb": {"where": ["z_L"]}}) if model.get("single_z") and objective else objective
 
 
-def goes_on_from(name: str, stage: str) -> str | None:
-    """The stage from whose middle a stage trains a config; None: from step 0, and `again` not at all."""
-    objective = name.split()[1]
-    changes = {"multi": {"again": "four"}, "single": {"four": "two"}}
-    return changes.get(objective, {"two": "one", "four": "one"}).get(stage)
+def from_the_start(name: str) -> bool:
+    """Whether four workers train it from step 0, and one goes on from their middle; else they go on from a pair's."""
+    return "multi" in name
 
 
 def halting_trainer(changes: dict[str, Any], workers: Workers) -> Trainer:
@@ -103,7 +101,11 @@ def join(folder: Path, name: str, rank: int, count: int) -> Workers:
 
 
 def train_all(process: int, folder: Path, together: Barrier) -> None:
-    """The life of one of four processes, each with its share of the configs: alone, in pairs, all four, alone again."""
+    """The life of one of four processes, each with its share of the configs: alone, in pairs, all four, alone again.
+
+    Alone and in pairs from the start to the end; all four from there or from where the pairs had got in the middle;
+    alone again from where four had got.
+    """
     set_up_torch(1)
     for stage, count in STAGES.items():
         group, rank = divmod(process, count)
@@ -111,27 +113,30 @@ def train_all(process: int, folder: Path, together: Barrier) -> None:
         for number, (name, changes) in enumerate(configs().items()):
             if number % (MOST_WORKERS // count) != group:
                 continue
-            before = goes_on_from(name, stage)
-            if stage == "again" and before is None:
+            if stage == "again" and not from_the_start(name):
                 continue
             trainer = halting_trainer(changes, workers)
-            if before is not None:
-                trainer.load_state_dict(checkpoint.load(folder / f"{name}.middle.{before}.pt"))
-            elif stage in (goes_on_from(name, other) for other in STAGES):
+            middle, end = folder / f"{name}.middle.{count}.pt", folder / f"{name}.end.{stage}.pt"
+            if stage == "again":
+                trainer.load_state_dict(checkpoint.load(folder / f"{name}.middle.{MOST_WORKERS}.pt"))
+            elif stage == "four" and not from_the_start(name):
+                trainer.load_state_dict(checkpoint.load(folder / f"{name}.middle.2.pt"))
+            else:
                 trainer.train_until(MIDDLE)
-                state = trainer.state_dict()
-                if rank == 0:
-                    (folder / f"{name}.middle.{stage}.pt").write_bytes(serialise(state))
+                if count == (MOST_WORKERS if from_the_start(name) else 2):  # somebody goes on from it
+                    state = trainer.state_dict()
+                    if rank == 0:
+                        middle.write_bytes(serialise(state))
             trainer.train_until(LAST)
             state = trainer.state_dict()
             if rank == 0:
-                (folder / f"{name}.end.{stage}.pt").write_bytes(serialise(state))
+                end.write_bytes(serialise(state))
             else:  # it has none of its own to save, and must have the same
                 weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
                 mine = {"weights": weights, "history": trainer.history, "diagnoses": trainer.diagnoses.state_dict()}
                 (folder / f"{name}.end.{stage}.{rank}.pt").write_bytes(serialise(mine))
         if isinstance(workers, JoinedWorkers):
-            dist.barrier()  # what is gone on from is whole
+            dist.barrier()  # the pairs' states are whole
             workers.leave()
         together.wait()
 

@@ -29,9 +29,6 @@ ROLLOUTS = {
     "noise at every update": {"rollout": "serial_act", "perturb": {"when": "update"}},
     "winner": {"objective": "winner_perturbed_ce"},
 }
-CASES = [  # the dtypes in turns: each meets each model and each rollout
-    (model, rollout, DTYPES[(i + j) % 3]) for i, model in enumerate(MODELS) for j, rollout in enumerate(ROLLOUTS)
-]
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ def meta(monkeypatch) -> torch.device:
     return META
 
 
-@pytest.mark.parametrize(("model", "rollout", "dtype"), CASES)
+@pytest.mark.parametrize(("model", "rollout", "dtype"), list(itertools.product(MODELS, ROLLOUTS, DTYPES)))
 def test_a_training_step_reads_nothing_from_the_device(model, rollout, dtype, meta):
     own = {"model": MODELS[model], "train": {"forward_dtype": dtype, "shards": 2}}
     trainer = Trainer(tiny_config(**merge(merge(MULTI, own), ROLLOUTS[rollout])), meta)

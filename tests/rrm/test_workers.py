@@ -9,7 +9,7 @@ import joined
 import pytest
 import torch
 import torch.distributed as dist
-from joined import LAST, MODELS, STAGES, configs, goes_on_from
+from joined import LAST, MODELS, STAGES, configs, from_the_start
 
 from rrm import checkpoint
 from rrm.workers import JoinedWorkers
@@ -41,12 +41,12 @@ def _same(a: Any, b: Any, where: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_one_two_and_four_workers_end_with_the_same_bits(model, trained):
-    for name, config in ((name, config) for name, config in configs().items() if name.split()[0] == model):
+    for name in (name for name in configs() if name.split()[0] == model):
         alone = checkpoint.load(trained / f"{name}.end.one.pt")
         assert alone["step"] == LAST
         assert {row["step"] for row in alone["history"]} == {0, LAST}
         assert bool(alone["slots"]) == ("serial_act" in name)
-        noisy = bool(config["eval"].get("sigmas", True))
+        noisy = bool(configs()[name]["eval"].get("sigmas", True))
         assert len(alone["unrolls"]) == (4 if noisy else 2)  # two examples
         mine = {part: alone[part] for part in ("history", "diagnoses")} | {"weights": alone["model"]}
         for stage in ("two", "four"):
@@ -54,7 +54,7 @@ def test_one_two_and_four_workers_end_with_the_same_bits(model, trained):
             for rank in range(1, STAGES[stage]):
                 theirs = checkpoint.load(trained / f"{name}.end.{stage}.{rank}.pt")
                 _same(theirs, mine, f"{name}, worker {rank} of {stage}")
-        if goes_on_from(name, "again"):
+        if from_the_start(name):
             again = checkpoint.load(trained / f"{name}.end.again.pt")
             _same(again, alone, f"{name}, four workers and then one")
 

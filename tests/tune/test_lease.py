@@ -87,7 +87,7 @@ def test_of_many_at_once_one_holds_it(path, throttle, monkeypatch, unconditional
     """A lease that nobody had, that was given back, and that its holder left; also where the store lets all puts by."""
     throttle.unconditional = unconditional
     monkeypatch.setattr(lease_module, "SETTLE_SECONDS", 0.5)
-    rounds = 2 if unconditional else 5
+    rounds = 2 if unconditional else 15
     dead = this_process() | {"started": 0, "fence": 7}
     with ThreadPoolExecutor(6) as pool:
         for turn in range(rounds):
